@@ -1,0 +1,4 @@
+-- The dialect of Redis's sandbox: Lua 5.1 with these globals and no others.
+std = "lua51"
+read_globals = { "redis", "KEYS", "ARGV" }
+max_line_length = 120

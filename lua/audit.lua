@@ -1,0 +1,136 @@
+#!lua flags=no-writes
+-- audit: read the newest events of one SKU, or of all, newest first.
+--
+-- KEYS
+--   1     audit        stream  inventory:audit
+--   2     inventory    hash    inventory:<sku>; left out: the events of all SKUs
+--
+-- ARGV
+--   1     limit        events to read, 1 to 1000
+--   2     before       id of the event before which to start; empty: start with the newest
+--
+-- REPLIES: one array for each event; none when there are no events, or the SKU was never seeded
+--   EVENT id event reservationId cartId sku quantity state reason happenedAt
+--         available reserved confirmed version previous
+--                                   available, reserved and confirmed are the SKU's counts after the event; version
+--                                   counts its events without a gap; previous is the id of its event before, or empty
+--
+-- ERRORS
+--   BADARGS what                    an argument breaks its rule, or before is another SKU's event
+--   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
+--
+-- A SKU's events are a linked list through the stream: the last N cost N look-ups, however long the stream is. It ends
+-- where the stream was trimmed. Writes nothing, so it runs on a replica and when memory is full.
+
+local audit, inventory = KEYS[1], KEYS[2]
+local limit, before = ARGV[1], ARGV[2]
+
+local MAX_EVENTS = 1000
+local FIELDS = { 'event', 'reservationId', 'cartId', 'sku', 'quantity', 'state', 'reason', 'happenedAt',
+  'available', 'reserved', 'confirmed', 'version', 'previous' }
+
+-- @shared whole
+-- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
+local function whole(s, low, high)
+  if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
+  local value = tonumber(s)
+  if value < low or value > high then return nil end
+  return value
+end
+-- @end
+
+-- @shared is_text
+-- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1).
+local function is_text(s)
+  if #s < 1 or #s > 128 or s:find('[%z\1-\31\127]') then return false end
+  if not s:find('[\128-\255]') then return true end
+  if s:find('\194[\128-\159]') then return false end
+  local rest = s:gsub('[\194-\223][\128-\191]', '-')
+    :gsub('\224[\160-\191][\128-\191]', '-')
+    :gsub('\237[\128-\159][\128-\191]', '-')
+    :gsub('[\225-\236\238\239][\128-\191][\128-\191]', '-')
+    :gsub('\240[\144-\191][\128-\191][\128-\191]', '-')
+    :gsub('[\241-\243][\128-\191][\128-\191][\128-\191]', '-')
+    :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
+  return not rest:find('[\128-\255]')
+end
+-- @end
+
+-- @shared is_sku
+-- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved.
+local function is_sku(s)
+  if s == 'audit' or s:find('[ :{}]') or not is_text(s) then return false end
+  return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
+    or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
+end
+-- @end
+
+-- @shared split
+-- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
+local function split(name)
+  local prefix, sku = name:match('^(.-)inventory:(.*)$')
+  if not prefix or not is_sku(sku) then return nil end
+  if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
+  return prefix, sku
+end
+-- @end
+
+if #KEYS < 1 or #KEYS > 2 or #ARGV ~= 2 then return redis.error_reply('BADARGS keys: 1 or 2, with 2 arguments') end
+limit = whole(limit, 1, MAX_EVENTS)
+if not limit then return redis.error_reply('BADARGS limit: a whole number from 1 to 1000') end
+-- 19 digits: the number must fit the 64 bits of a stream id.
+if before ~= '' and not (before:find('^%d+%-%d+$') and #before:match('^%d+') <= 19 and #before:match('%d+$') <= 19) then
+  return redis.error_reply('BADARGS before: empty, or the id of an event')
+end
+local sku
+if inventory then
+  local prefix
+  prefix, sku = split(inventory)
+  if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
+  if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
+elseif not audit:find('^inventory:audit$') and not audit:find('^{%d%d?%d?%d?}:inventory:audit$') then
+  return redis.error_reply('BADKEY audit: not inventory:audit')
+end
+
+-- An entry's fields by name, with its id.
+local function named(entry)
+  local event = { id = entry[1] }
+  for i = 1, #entry[2], 2 do event[entry[2][i]] = entry[2][i + 1] end
+  return event
+end
+
+local function reply(event)
+  local line = { 'EVENT', event.id }
+  for i, field in ipairs(FIELDS) do line[i + 2] = event[field] or '' end
+  return line
+end
+
+local replies = {}
+if not inventory then
+  local newest = before == '' and '+' or '(' .. before
+  for i, entry in ipairs(redis.call('XREVRANGE', audit, newest, '-', 'COUNT', limit)) do
+    replies[i] = reply(named(entry))
+  end
+  return replies
+end
+
+-- The event of that id, or nil when it was trimmed.
+local function find(id)
+  local entry = redis.call('XRANGE', audit, id, id)[1]
+  return entry and named(entry)
+end
+
+redis.call('XLEN', audit)
+local id = redis.call('HGET', inventory, 'lastEvent') or ''
+if before ~= '' then
+  local event = find(before)
+  if event and event.sku ~= sku then return redis.error_reply('BADARGS before: the event of another SKU') end
+  id = event and event.previous or ''
+end
+while id ~= '' and #replies < limit do
+  local event = find(id)
+  if not event then break end
+  replies[#replies + 1] = reply(event)
+  id = event.previous or ''
+end
+return replies

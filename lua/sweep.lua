@@ -1,0 +1,228 @@
+#!lua flags=allow-oom
+-- sweep: expire what is due among the listed reservations of one SKU: their units move back to available.
+--
+-- KEYS
+--   1     audit        stream  inventory:audit
+--   2     due          zset    stockhold:due
+--   3     inventory    hash    inventory:<sku>
+--   4     active       zset    inventory:<sku>:active
+--   5...  reservation  hash    reservation:<id>, 0 to 100 of them: the first of the active set are the earliest
+--
+-- ARGV
+--   1     auditMax     entries that the audit keeps, about; 0 keeps for ever
+--   2     keepMs       milliseconds that a settled reservation is kept; 0 keeps for ever
+--
+-- REPLIES: one array
+--   UNKNOWN_SKU                     the SKU was never seeded: there is nothing to expire
+--   SWEPT count nextExpiry          so many were expired; epoch ms of the SKU's next expiry, empty when none is active
+--
+-- ERRORS: nothing has been written
+--   BADARGS what                    an argument breaks its rule, or the counts of keys and arguments do not fit
+--   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
+--
+-- Always safe to repeat: what is not due, not active or not of this SKU is passed over. Runs when memory is full.
+
+local audit, due, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local audit_max, keep_ms = ARGV[1], ARGV[2]
+local n = #KEYS - 4
+
+local MAX_ITEMS = 100
+local MAX_QUANTITY = 1000000000
+local MAX_COUNT = 1000000000000
+local MAX_TIME = 9999999999999
+
+-- @shared whole
+-- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
+local function whole(s, low, high)
+  if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
+  local value = tonumber(s)
+  if value < low or value > high then return nil end
+  return value
+end
+-- @end
+
+-- @shared decimal
+-- tostring(1e14) is 1e+14, and a bare number handed to redis.call is worse.
+local function decimal(value) return string.format('%d', value) end
+-- @end
+
+-- @shared is_text
+-- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1).
+local function is_text(s)
+  if #s < 1 or #s > 128 or s:find('[%z\1-\31\127]') then return false end
+  if not s:find('[\128-\255]') then return true end
+  if s:find('\194[\128-\159]') then return false end
+  local rest = s:gsub('[\194-\223][\128-\191]', '-')
+    :gsub('\224[\160-\191][\128-\191]', '-')
+    :gsub('\237[\128-\159][\128-\191]', '-')
+    :gsub('[\225-\236\238\239][\128-\191][\128-\191]', '-')
+    :gsub('\240[\144-\191][\128-\191][\128-\191]', '-')
+    :gsub('[\241-\243][\128-\191][\128-\191][\128-\191]', '-')
+    :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
+  return not rest:find('[\128-\255]')
+end
+-- @end
+
+-- @shared is_sku
+-- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved.
+local function is_sku(s)
+  if s == 'audit' or s:find('[ :{}]') or not is_text(s) then return false end
+  return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
+    or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
+end
+-- @end
+
+-- @shared is_id
+-- A UUID in its canonical lower-case form.
+local function is_id(s)
+  return #s == 36 and not s:find('%u')
+    and s:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') ~= nil
+end
+-- @end
+
+-- @shared split
+-- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
+local function split(name)
+  local prefix, sku = name:match('^(.-)inventory:(.*)$')
+  if not prefix or not is_sku(sku) then return nil end
+  if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
+  return prefix, sku
+end
+-- @end
+
+-- @shared clock
+-- One reading of one clock: Redis's. Two readings in one script can differ.
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local now_text = decimal(now)
+-- @end
+
+-- @shared read_stock
+-- Counts and last event of a SKU; false when it was never seeded; nil when what is stored cannot be right.
+local function read_stock(key)
+  local f = redis.call('HMGET', key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6]) then return false end
+  local available, reserved = whole(f[1], 0, MAX_COUNT), whole(f[2], 0, MAX_COUNT)
+  local confirmed, seeded = whole(f[3], 0, MAX_COUNT), whole(f[4], 0, MAX_COUNT)
+  local version = whole(f[5], 1, MAX_COUNT - 2 * MAX_ITEMS)
+  if not (available and reserved and confirmed and seeded and version and f[6]) then return nil end
+  if available + reserved + confirmed ~= seeded then return nil end
+  return {
+    available = available, reserved = reserved, confirmed = confirmed, version = version, last_event = f[6],
+  }
+end
+-- @end
+
+-- @shared read_record
+-- A reservation's fields by name; false when there is none; nil when what is stored cannot be right.
+local function read_record(key)
+  local f = redis.call('HMGET', key,
+    'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt', 'token')
+  if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6] or f[7] or f[8]) then return false end
+  local units, expires = whole(f[3], 1, MAX_QUANTITY), whole(f[6], 1, MAX_TIME)
+  if not (f[1] and f[2] and units and f[5] and expires and f[7] and f[8]) then return nil end
+  if f[4] ~= 'active' and f[4] ~= 'confirmed' and f[4] ~= 'released' then return nil end
+  return {
+    key = key, cartId = f[1], sku = f[2], quantity = f[3], state = f[4], reason = f[5],
+    expiresAt = f[6], createdAt = f[7], updatedAt = f[8], token = f[9], units = units, expires = expires,
+  }
+end
+-- @end
+
+-- @shared settle
+-- Ends an active reservation: its units leave reserved for a pool (available, confirmed; withdrawn is none of them).
+local function settle(stock, record, event, state, reason, pool)
+  stock.reserved = stock.reserved - record.units
+  stock[pool] = (stock[pool] or 0) + record.units
+  stock.version = stock.version + 1
+  stock.last_event = redis.call('XADD', audit, 'MAXLEN', '~', audit_max, '*', 'event', event,
+    'reservationId', record.id, 'cartId', record.cartId, 'sku', record.sku, 'quantity', record.quantity,
+    'state', state, 'reason', reason, 'happenedAt', now_text,
+    'available', decimal(stock.available), 'reserved', decimal(stock.reserved), 'confirmed', decimal(stock.confirmed),
+    'version', decimal(stock.version), 'previous', stock.last_event)
+  redis.call('HSET', record.key, 'state', state, 'reason', reason, 'updatedAt', now_text)
+  redis.call('ZREM', stock.active, record.id)
+  if keep_ms ~= '0' then redis.call('PEXPIRE', record.key, keep_ms) end
+end
+-- @end
+
+-- Guards: no key is read before every name and number is right.
+
+if n < 0 or n > MAX_ITEMS or #ARGV ~= 2 then
+  return redis.error_reply('BADARGS keys: 4 and then 0 to 100 reservations, with 2 arguments')
+end
+if not whole(audit_max, 0, MAX_COUNT) then
+  return redis.error_reply('BADARGS auditMax: a whole number from 0 to 1000000000000')
+end
+if not whole(keep_ms, 0, MAX_COUNT) then
+  return redis.error_reply('BADARGS keepMs: a whole number from 0 to 1000000000000')
+end
+-- No stream grows this long: one XADD serves both cases.
+if audit_max == '0' then audit_max = '1000000000000000' end
+
+local prefix, sku = split(inventory)
+if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
+if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
+if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
+if active ~= inventory .. ':active' then return redis.error_reply('BADKEY active: not inventory:<sku>:active') end
+
+local reservation_prefix = prefix .. 'reservation:'
+local ids, listed = {}, {}
+for i = 1, n do
+  local reservation = KEYS[4 + i]
+  local id = reservation:sub(#reservation_prefix + 1)
+  if reservation:sub(1, #reservation_prefix) ~= reservation_prefix or not is_id(id) then
+    return redis.error_reply('BADKEY reservation ' .. i .. ': not reservation:<uuid>')
+  end
+  if not listed[id] then
+    listed[id] = true
+    ids[#ids + 1] = id
+  end
+end
+
+-- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
+
+redis.call('XLEN', audit)
+local bound = redis.call('ZSCORE', due, sku)
+redis.call('ZCARD', active)
+local stock = read_stock(inventory)
+if stock == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
+if not stock then return { { 'UNKNOWN_SKU' } } end
+stock.active = active
+
+local lapsed, strays, owed = {}, {}, 0
+for _, id in ipairs(ids) do
+  local key = reservation_prefix .. id
+  local record = read_record(key)
+  if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. key) end
+  if not record or record.sku ~= sku or record.state ~= 'active' then
+    strays[#strays + 1] = id
+  elseif record.expires <= now then
+    record.id = id
+    owed = owed + record.units
+    lapsed[#lapsed + 1] = record
+  end
+end
+if owed > stock.reserved then
+  return redis.error_reply('BADKEY inventory: fewer units reserved than the reservations hold in ' .. inventory)
+end
+
+-- Writes: none of them can fail.
+
+for _, record in ipairs(lapsed) do
+  settle(stock, record, 'expired', 'released', 'reservation_ttl_elapsed', 'available')
+end
+if #lapsed > 0 then
+  redis.call('HSET', inventory, 'available', decimal(stock.available), 'reserved', decimal(stock.reserved),
+    'updatedAt', now_text, 'version', decimal(stock.version), 'lastEvent', stock.last_event)
+end
+-- A member of the active set that holds no units would be polled for ever.
+for _, id in ipairs(strays) do redis.call('ZREM', active, id) end
+
+local earliest = redis.call('ZRANGE', active, 0, 0, 'WITHSCORES')[2]
+if not earliest then
+  redis.call('ZREM', due, sku)
+elseif earliest ~= bound then
+  redis.call('ZADD', due, earliest, sku)
+end
+return { { 'SWEPT', decimal(#lapsed), earliest or '' } }
