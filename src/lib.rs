@@ -1,0 +1,57 @@
+//! Inventory reservations, decided inside Redis.
+//!
+//! A *hold* moves units of a SKU from `available` to `reserved` and leaves a *reservation*; a *confirm* moves them on to
+//! `confirmed`, a *release* or an expiry moves them back. Each of these is one `EVALSHA`: one round trip, one atomic
+//! decision, no `WATCH` and no retry loop.
+//!
+//! # Layout
+//!
+//! Each module knows only those below it. A hold travels down this list and its answer travels up again.
+//!
+//! - [`cli`]: parses the command line, wires the rest together, prints.
+//! - [`http`]: bytes to operations and outcomes to status codes.
+//! - [`sweeper`]: a loop that asks the engine to expire what is due.
+//! - [`engine`]: one typed method and one outcome enum per operation; no HTTP, no sockets.
+//! - [`scripts`]: the catalogue of embedded Lua: its SHA-1s, loading, verifying, calling.
+//! - [`keys`]: every key shape and every name rule, once.
+//! - [`redis`]: the connection, and the private redis-server for a machine that has none running.
+//! - `lua/*.lua`: all the rules. What a script does not enforce is not enforced.
+//!
+//! # As a library
+//!
+//! ```no_run
+//! use stockhold::engine::{Engine, Hold, HoldRequest, Quantity, Retention, Ttl};
+//! use stockhold::keys::{CartId, Sku};
+//! use stockhold::redis::Redis;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::new(Redis::open("redis://127.0.0.1:6379")?, Retention::default());
+//! engine.load_scripts().await?;
+//! let outcome = engine
+//!     .hold(HoldRequest {
+//!         cart: CartId::parse("cart-1")?,
+//!         sku: Sku::parse("sku-123")?,
+//!         quantity: Quantity::new(2)?,
+//!         ttl: Ttl::from_seconds(600)?,
+//!         idempotency_key: None,
+//!     })
+//!     .await?;
+//! match outcome {
+//!     Hold::Held(reservation) => println!("held until {}", reservation.expires_at_ms),
+//!     Hold::Insufficient { available } => println!("only {available} left"),
+//!     other => println!("{other:?}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod cli;
+pub mod engine;
+pub mod http;
+pub mod keys;
+pub mod redis;
+pub mod scripts;
+pub mod sweeper;

@@ -1,1 +1,10 @@
-fn main() {}
+//! The program: everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stockhold::cli::run().unwrap_or_else(|error| {
+        eprintln!("stockhold: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,31 @@
+# Each target does its own set-up on a fresh machine: Rust and a package manager are all it takes.
+#   make run      build, and serve on :8080 with a private redis-server
+#   make test     all tests, against real redis-servers
+#   make check    format, lints, checksums of the scripts
+.PHONY: run test check
+
+# install (command, apt package, dnf package, brew package): installs the package that brings a missing command.
+define install
+	@command -v $(1) >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
+	  if command -v apt-get >/dev/null; then $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq $(2); \
+	  elif command -v dnf >/dev/null; then $$sudo dnf install -y -q $(3); \
+	  elif command -v brew >/dev/null; then brew install -q $(4); \
+	  else echo "$(1) is missing, and there is no apt-get, dnf or brew to install it: please install it by hand"; exit 1; fi; }
+endef
+
+run:
+	$(call install,redis-server,redis-server,redis,redis)
+	cargo build --release
+	exec target/release/stockhold serve
+
+test:
+	$(call install,redis-server,redis-server,redis,redis)
+	cargo test
+
+check:
+	$(call install,luacheck,lua-check,luarocks && $$sudo luarocks install luacheck,luacheck)
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	luacheck --quiet lua
+	cd lua && if command -v sha1sum >/dev/null; then sha1sum -c --quiet SHA1SUMS; else shasum -c SHA1SUMS; fi

@@ -1,0 +1,134 @@
+//! The command line: parses it, wires the layers together, prints.
+
+mod ready;
+mod serve;
+
+use std::io::IsTerminal;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::scripts::Catalogue;
+
+/// Inventory reservations, decided atomically inside Redis.
+///
+/// Without REDIS_URL, `serve` starts a redis-server of its own and keeps its data in ./stockhold-data.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve HTTP (the default)
+    Serve(ServeArgs),
+    /// Print name, SHA-1 and purpose of each script
+    Scripts,
+    /// Ask a running server whether it is ready; exit status 0 if so, 1 if not
+    Ready(ReadyArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Address to listen on; 0.0.0.0 or :: for all
+    #[arg(long, env = "BIND_ADDRESS", default_value = "127.0.0.1", value_name = "ADDRESS")]
+    host: IpAddr,
+
+    /// Port to listen on; 0 picks a free one
+    #[arg(long, env = "PORT", default_value_t = 8080)]
+    port: u16,
+
+    /// Redis to use (redis:// or unix://), instead of a private one
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
+    redis_url: Option<String>,
+
+    /// Program to start as private Redis
+    #[arg(long, env = "REDIS_SERVER", default_value = "redis-server", value_name = "PROGRAM")]
+    redis_server: PathBuf,
+
+    /// Loopback port of the private Redis; 0 picks a free one
+    #[arg(long, env = "REDIS_PORT", default_value_t = 6390, value_name = "PORT")]
+    redis_port: u16,
+
+    /// Where the private Redis keeps its data
+    #[arg(long, env = "DATA_DIR", default_value = "stockhold-data", value_name = "FOLDER")]
+    data_dir: PathBuf,
+
+    /// How often lapsed holds are looked for
+    #[arg(long, env = "SWEEP_INTERVAL_MS", default_value_t = 500, value_name = "MILLISECONDS",
+          value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    sweep_interval_ms: u64,
+
+    /// Entries that the audit keeps, about; 0 keeps for ever
+    #[arg(long, env = "AUDIT_MAX", default_value_t = 1_000_000, value_name = "ENTRIES",
+          value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
+    audit_max: u64,
+
+    /// How long settled reservations are kept; 0 keeps for ever
+    #[arg(long, env = "KEEP_SECONDS", default_value_t = 2_592_000, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
+    keep_seconds: u64,
+
+    /// What is logged to standard error: error, warn, info, debug (one line for each request), trace
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+}
+
+#[derive(Debug, Args)]
+struct ReadyArgs {
+    /// Address of the server
+    #[arg(long, env = "BIND_ADDRESS", default_value = "127.0.0.1", value_name = "ADDRESS")]
+    host: IpAddr,
+
+    /// Port of the server
+    #[arg(long, env = "PORT", default_value_t = 8080)]
+    port: u16,
+}
+
+/// Runs the command line that the process was given.
+///
+/// # Errors
+/// With what went wrong, and what to do about it.
+pub fn run() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    match cli.command {
+        None => start(cli.serve),
+        Some(Command::Serve(args)) => start(args),
+        Some(Command::Scripts) => {
+            for script in Catalogue::embedded().iter() {
+                println!("{:<10} {}  {}", script.name, script.sha1, script.purpose);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Ready(args)) => runtime()?.block_on(ready::ask(args.host, args.port)),
+    }
+}
+
+fn start(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let filter = EnvFilter::try_new(&args.log)?;
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
+    runtime()?.block_on(serve::run(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,108 @@
+//! `stockhold serve`: Redis first, then the scripts, then the port.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::ServeArgs;
+use crate::engine::{Engine, Error, Retention};
+use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis};
+use crate::{http, sweeper};
+
+/// Pause before Redis is tried again at the start.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let mut stop = Stop::listen()?;
+    let private = match &args.redis_url {
+        Some(_) => None,
+        None => {
+            let options = PrivateRedisOptions {
+                program: args.redis_server.clone(),
+                port: args.redis_port,
+                data_dir: args.data_dir.clone(),
+            };
+            let Some(started) = stop.or(PrivateRedis::start(options)).await else { return Ok(()) };
+            let private = started?;
+            println!("Redis is at {}", private.url());
+            Some(private)
+        }
+    };
+    let url = args.redis_url.as_deref().or(private.as_ref().map(PrivateRedis::url)).expect("one of them is there");
+    let served = serve(&args, url, stop).await;
+    if let Some(private) = private {
+        private.stop().await;
+    }
+    served
+}
+
+async fn serve(args: &ServeArgs, redis_url: &str, mut stop: Stop) -> anyhow::Result<()> {
+    let redis = Redis::open(redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
+    let retention = Retention { audit_max: args.audit_max, keep_ms: args.keep_seconds * 1000 };
+    let address = redis.address();
+    let engine = Arc::new(Engine::new(redis, retention));
+    let Some(loaded) = stop.or(load(&engine, &address)).await else { return Ok(()) };
+    loaded?;
+    let listener = TcpListener::bind((args.host, args.port))
+        .await
+        .with_context(|| format!("cannot listen on {} port {} (--host, --port)", args.host, args.port))?;
+    println!("stockhold listens on http://{}", listener.local_addr()?);
+    info!(redis = address, "serving");
+    tokio::select! {
+        () = http::serve(listener, Arc::clone(&engine), stop.wait()) => {}
+        () = sweeper::run(&engine, Duration::from_millis(args.sweep_interval_ms)) => {}
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// Loads the scripts, waiting for Redis as long as it takes to come up.
+async fn load(engine: &Engine, address: &str) -> anyhow::Result<()> {
+    let mut waiting = false;
+    loop {
+        match engine.load_scripts().await {
+            Ok(()) => return Ok(()),
+            Err(Error::Unavailable(why) | Error::Unknown(why)) => {
+                if !std::mem::replace(&mut waiting, true) {
+                    warn!(address, why, "waiting for Redis");
+                }
+                sleep(RETRY_DELAY).await;
+            }
+            Err(Error::Broken(why)) => bail!("the Redis at {address} cannot be used: {why}"),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        info!("stopping");
+    }
+
+    /// What `work` gives, or `None` when told to stop before that.
+    async fn or<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.wait() => None,
+        }
+    }
+}

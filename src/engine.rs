@@ -1,0 +1,349 @@
+//! The operations: one typed method for each, one outcome enum for each script. No HTTP, no sockets.
+
+mod amount;
+mod expiry;
+mod outcome;
+
+use crate::keys::{CartId, IdempotencyKey, Layout, ReservationId, Sku, StockKeys};
+use crate::redis::{Failure, Redis};
+use crate::scripts::{Catalogue, Reply, Scripts};
+
+pub use amount::{ActiveLimit, AuditLimit, Quantity, Retention, Ttl};
+pub use expiry::Swept;
+pub use outcome::{Event, Hold, Reservation, ReservationState, Settle, Stock};
+use outcome::{Seed, odd};
+
+/// Times that a loop may go round without getting anywhere, before it is taken for damage and not for a race.
+const MAX_STALLS: u32 = 3;
+
+/// Holds that one call of `seed` or `sweep` settles, at most: the scripts take no more.
+const HOLDS_PER_CALL: usize = 100;
+
+/// Why an operation has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Redis cannot be used just now. Nothing was done: the same request may be made again.
+    #[error("Redis is not available: {0}")]
+    Unavailable(String),
+    /// The request was sent and no reply came: it may have been carried out or not.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+    /// Redis refused what this crate sent, or holds what no script wrote. Nothing was done, and asking again will not help.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// First words of errors that pass, and with which nothing was applied.
+const PASSING: [&str; 12] = [
+    "NOSCRIPT",
+    "LOADING",
+    "BUSY",
+    "READONLY",
+    "MOVED",
+    "ASK",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "OOM",
+    "MISCONF",
+    "NOREPLICAS",
+    "MASTERDOWN",
+];
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let text = failure.to_string();
+        match failure {
+            Failure::Unreachable(_) => Self::Unavailable(text),
+            Failure::NoReply(_) => Self::Unknown(text),
+            Failure::Refused { code, .. } if PASSING.contains(&code.as_str()) => Self::Unavailable(text),
+            Failure::Refused { .. } => Self::Broken(text),
+        }
+    }
+}
+
+impl Error {
+    /// For a call that changed nothing, or whose change does not matter to the operation: a lost reply leaves no doubt.
+    fn without_doubt(failure: Failure) -> Self {
+        match Self::from(failure) {
+            Self::Unknown(why) => Self::Unavailable(why),
+            other => other,
+        }
+    }
+}
+
+/// A request to hold units.
+#[derive(Debug, Clone)]
+pub struct HoldRequest {
+    /// Who holds.
+    pub cart: CartId,
+    /// What.
+    pub sku: Sku,
+    /// How many units.
+    pub quantity: Quantity,
+    /// For how long.
+    pub ttl: Ttl,
+    /// Makes the request safe to repeat.
+    pub idempotency_key: Option<IdempotencyKey>,
+}
+
+/// The inventory of one Redis.
+pub struct Engine {
+    redis: Redis,
+    scripts: Scripts,
+    layout: Layout,
+    audit_max: String,
+    keep_ms: String,
+}
+
+impl Engine {
+    /// An engine on `redis`; nothing is sent yet.
+    pub fn new(redis: Redis, retention: Retention) -> Self {
+        Self {
+            scripts: Scripts::new(redis.clone()),
+            redis,
+            layout: Layout::UNSHARDED,
+            audit_max: retention.audit_max.to_string(),
+            keep_ms: retention.keep_ms.to_string(),
+        }
+    }
+
+    /// Loads the scripts: call it before the first operation, so that no operation has to.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn load_scripts(&self) -> Result<(), Error> {
+        self.scripts.load().await.map_err(Error::without_doubt)
+    }
+
+    /// The scripts that it calls.
+    pub fn catalogue(&self) -> &Catalogue {
+        self.scripts.catalogue()
+    }
+
+    /// Sets a SKU's stock to `quantity`, all available, and releases every live hold. Script `seed`.
+    ///
+    /// # Errors
+    /// See [`Error`]. After the first of several calls any failure is [`Error::Unknown`]: seed again to finish.
+    pub async fn seed(&self, sku: &Sku, quantity: Quantity) -> Result<Stock, Error> {
+        let keys = self.layout.stock(sku);
+        let quantity = quantity.to_string();
+        let (mut least_left, mut stalled) = (u64::MAX, 0);
+        loop {
+            match self.seed_once(sku, &keys, &quantity).await {
+                Ok(Seed::Draining { left }) if left < least_left => (least_left, stalled) = (left, 0),
+                Ok(Seed::Draining { .. }) if stalled < MAX_STALLS => stalled += 1,
+                Ok(Seed::Draining { .. }) => return Err(Error::Broken(format!("the holds of {sku} do not drain"))),
+                Ok(Seed::Seeded(stock)) => return Ok(stock),
+                Err(Error::Unavailable(why)) if least_left < u64::MAX => return Err(Error::Unknown(why)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// One call of `seed`, which releases the earliest holds first.
+    async fn seed_once(&self, sku: &Sku, keys: &StockKeys, quantity: &str) -> Result<Seed, Error> {
+        let holds = self.earliest_holds(keys).await?;
+        let shard = &keys.shard;
+        let mut names = vec![&*shard.audit, &*shard.due, &*shard.skus, &*keys.inventory, &*keys.active];
+        names.extend(holds.iter().map(String::as_str));
+        let replies = self.scripts.call("seed", &names, &[&self.audit_max, &self.keep_ms, quantity]).await?;
+        match &*only(&replies)?.parts() {
+            ["DRAINING", left] => Ok(Seed::Draining { left: outcome::number(left)? }),
+            ["SEEDED", quantity, updated_at, _version] => Ok(Seed::Seeded(Stock::seeded(sku, quantity, updated_at)?)),
+            _ => Err(odd("seed")),
+        }
+    }
+
+    /// Moves units from available to reserved. Script `hold`. Before it is refused for want of units, what has lapsed on
+    /// the SKU is swept.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn hold(&self, request: HoldRequest) -> Result<Hold, Error> {
+        let keys = self.layout.stock(&request.sku);
+        let shard = self.layout.shard_of(&request.sku);
+        let id = match &request.idempotency_key {
+            Some(key) => ReservationId::from_idempotency_key(key, shard),
+            None => ReservationId::mint(shard),
+        };
+        let mut stalled = 0;
+        loop {
+            let (outcome, lapsed) = self.hold_once(&keys, id, &request).await?;
+            if lapsed == 0 || stalled > MAX_STALLS {
+                return Ok(outcome);
+            }
+            // Only as many as one call takes: they may be enough.
+            stalled = if self.sweep_earliest(&keys).await? > 0 { 0 } else { stalled + 1 };
+        }
+    }
+
+    async fn hold_once(
+        &self,
+        keys: &StockKeys,
+        id: ReservationId,
+        request: &HoldRequest,
+    ) -> Result<(Hold, u64), Error> {
+        let reservation = self.layout.reservation(&id);
+        let names = [&*keys.shard.audit, &keys.shard.due, &keys.inventory, &keys.active, &reservation];
+        let (quantity, ttl) = (request.quantity.to_string(), request.ttl.as_ms().to_string());
+        let arguments = ["each", &self.audit_max, request.cart.as_str(), &quantity, &ttl];
+        let replies = self.scripts.call("hold", &names, &arguments).await?;
+        Ok(match &*only(&replies)?.parts() {
+            ["HELD", expires_at, created_at] => {
+                (Hold::Held(Reservation::held(id, request, expires_at, created_at)?), 0)
+            }
+            ["REPLAYED", record @ ..] => {
+                let record = Reservation::read(id, record)?;
+                // What is shown as active may be due. The hold stands as it is, whether this look at it succeeds or not.
+                let now = if record.is_active() { self.reservation(id).await.ok().flatten() } else { None };
+                (Hold::Replayed(now.unwrap_or(record)), 0)
+            }
+            ["CONFLICT", field] => (Hold::Conflict { field: (*field).to_owned() }, 0),
+            ["UNKNOWN_SKU"] => (Hold::UnknownSku, 0),
+            ["INSUFFICIENT", available, lapsed] => {
+                (Hold::Insufficient { available: outcome::number(available)? }, outcome::number(lapsed)?)
+            }
+            _ => return Err(odd("hold")),
+        })
+    }
+
+    /// Moves a reservation's units from reserved to confirmed, for good. Script `confirm`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn confirm(&self, id: ReservationId, key: Option<&IdempotencyKey>) -> Result<Settle, Error> {
+        self.settle("confirm", id, key).await
+    }
+
+    /// Moves a reservation's units from reserved back to available. Script `release`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn release(&self, id: ReservationId, key: Option<&IdempotencyKey>) -> Result<Settle, Error> {
+        self.settle("release", id, key).await
+    }
+
+    async fn settle(&self, script: &str, id: ReservationId, key: Option<&IdempotencyKey>) -> Result<Settle, Error> {
+        // A script may touch only the keys it is handed, so the SKU has to be known before the call.
+        let reservation = self.layout.reservation(&id);
+        let Some(sku) = self.redis.hash_field(&reservation, "sku").await.map_err(Error::without_doubt)? else {
+            return Ok(Settle::NotFound);
+        };
+        let sku = Sku::parse(&sku).map_err(|_| odd("the SKU of a reservation"))?;
+        let keys = self.layout.stock(&sku);
+        let names = [&*keys.shard.audit, &keys.shard.due, &keys.inventory, &keys.active, &reservation];
+        let token = key.map(IdempotencyKey::token).unwrap_or_default();
+        let replies = self.scripts.call(script, &names, &["each", &self.audit_max, &self.keep_ms, &token]).await?;
+        Ok(match &*only(&replies)?.parts() {
+            ["CONFIRMED" | "RELEASED", record @ ..] => Settle::Settled(Reservation::read(id, record)?),
+            ["REPLAYED", record @ ..] => Settle::Replayed(Reservation::read(id, record)?),
+            ["NOT_ACTIVE", state, reason] => {
+                Settle::NotActive { state: ReservationState::read(state)?, reason: (*reason).to_owned() }
+            }
+            ["EXPIRED"] => Settle::Expired,
+            ["NOT_FOUND"] => Settle::NotFound,
+            _ => return Err(odd(script)),
+        })
+    }
+
+    /// Reads a reservation; one that is due is expired first.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn reservation(&self, id: ReservationId) -> Result<Option<Reservation>, Error> {
+        let Some((record, now_ms)) = self.stored(id).await? else { return Ok(None) };
+        if !record.is_due(now_ms) {
+            return Ok(Some(record));
+        }
+        self.sweep_one(&record).await?;
+        Ok(self.stored(id).await?.map(|(record, _)| record))
+    }
+
+    /// A reservation as it was stored, and Redis's clock by which to judge it, epoch milliseconds.
+    async fn stored(&self, id: ReservationId) -> Result<Option<(Reservation, u64)>, Error> {
+        let stored = self.redis.hash(&self.layout.reservation(&id)).await.map_err(Error::without_doubt)?;
+        Ok(Reservation::stored(id, &stored.fields)?.map(|record| (record, stored.now_ms)))
+    }
+
+    /// Reads a SKU's counts and the first `limit` of its active reservations; what is due is expired first. `None` for a
+    /// SKU that was never seeded. Script `inventory`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn stock(&self, sku: &Sku, limit: ActiveLimit) -> Result<Option<Stock>, Error> {
+        let keys = self.layout.stock(sku);
+        let limit = limit.to_string();
+        let mut stalled = 0;
+        loop {
+            let names = [&*keys.inventory, &*keys.active];
+            let replies = self.scripts.call("inventory", &names, &[&limit]).await.map_err(Error::without_doubt)?;
+            let Some((stock, lapsed)) = Stock::read(&replies)? else { return Ok(None) };
+            if lapsed == 0 || stalled > MAX_STALLS {
+                return Ok(Some(stock));
+            }
+            stalled = if self.sweep_all(&keys).await? > 0 { 0 } else { stalled + 1 };
+        }
+    }
+
+    /// Reads the newest events of a SKU, or of all, newest first; `before` is the id of an event to start behind. Script
+    /// `audit`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn audit(
+        &self,
+        sku: Option<&Sku>,
+        limit: AuditLimit,
+        before: Option<&str>,
+    ) -> Result<Option<Vec<Event>>, Error> {
+        let limit = limit.to_string();
+        let arguments = [&*limit, before.unwrap_or_default()];
+        let replies = match sku.map(|sku| self.layout.stock(sku)) {
+            Some(keys) => self.scripts.call("audit", &[&keys.shard.audit, &keys.inventory], &arguments).await,
+            None => {
+                let shard = self.layout.shards().next().expect("a layout has a shard");
+                self.scripts.call("audit", &[&shard.audit], &arguments).await
+            }
+        };
+        match replies {
+            // The one argument that cannot be judged here: whether it names an event of this SKU.
+            Err(Failure::Refused { code, message }) if code == "BADARGS" && message.starts_with("before") => Ok(None),
+            replies => {
+                let replies = replies.map_err(Error::without_doubt)?;
+                replies.iter().map(|reply| Event::read(&reply.parts())).collect::<Result<_, _>>().map(Some)
+            }
+        }
+    }
+
+    /// Whether requests can be served: a real script call, the role, the scripts, the eviction policy.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Broken`] with the reason why not.
+    pub async fn ready(&self) -> Result<(), Error> {
+        let probe = Sku::parse("stockhold-readiness-probe").expect("a good SKU");
+        self.stock(&probe, ActiveLimit::NONE).await?;
+        let health = self.redis.health().await.map_err(Error::without_doubt)?;
+        if health.role != "master" {
+            return Err(Error::Unavailable(format!("Redis has the role {}, not master", health.role)));
+        }
+        if health.maxmemory_policy != "noeviction" {
+            let policy = health.maxmemory_policy;
+            return Err(Error::Unavailable(format!(
+                "maxmemory-policy is {policy}, not noeviction: stock could be lost"
+            )));
+        }
+        let missing = self.scripts.missing().await.map_err(Error::without_doubt)?;
+        if !missing.is_empty() {
+            return Err(Error::Unavailable(format!("scripts not loaded: {}", missing.join(", "))));
+        }
+        Ok(())
+    }
+}
+
+/// The reply of a call that was about one thing.
+fn only(replies: &[Reply]) -> Result<&Reply, Error> {
+    match replies {
+        [reply] => Ok(reply),
+        _ => Err(odd("a script")),
+    }
+}

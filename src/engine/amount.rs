@@ -1,0 +1,97 @@
+//! Amounts that callers choose, with their limits.
+
+use std::fmt;
+
+use crate::keys::Invalid;
+
+macro_rules! bounded {
+    ($(#[$doc:meta])* $name:ident, $field:literal, $low:literal ..= $high:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// # Errors
+            /// When `value` is out of range.
+            pub fn new(value: u64) -> Result<Self, Invalid> {
+                if ($low..=$high).contains(&value) {
+                    Ok(Self(value))
+                } else {
+                    let rule = concat!("must be a whole number from ", $low, " to ", $high);
+                    Err(Invalid { field: $field, rule })
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+bounded!(
+    /// Units: 1 to 10^9.
+    Quantity, "quantity", 1..=1000000000
+);
+
+bounded!(
+    /// How many active reservations a read lists: 0 to 10,000.
+    ActiveLimit, "active", 0..=10000
+);
+
+bounded!(
+    /// How many events a read gives: 1 to 1,000.
+    AuditLimit, "limit", 1..=1000
+);
+
+bounded!(
+    /// How long a hold lasts, in whole seconds: 1 s to 30 days.
+    Ttl, "ttlSeconds", 1..=2592000
+);
+
+impl Quantity {
+    /// The number of units.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl ActiveLimit {
+    /// List none.
+    pub const NONE: Self = Self(0);
+    /// What a read lists unless told otherwise: 1,000.
+    pub const DEFAULT: Self = Self(1_000);
+}
+
+impl AuditLimit {
+    /// What a read gives unless told otherwise: 50.
+    pub const DEFAULT: Self = Self(50);
+}
+
+impl Ttl {
+    /// How long a hold lasts unless told otherwise: 10 minutes.
+    pub const DEFAULT: Self = Self(600);
+
+    /// In milliseconds, the unit of the scripts.
+    pub fn as_ms(self) -> u64 {
+        self.0 * 1000
+    }
+}
+
+/// How much of the past is kept; 0 keeps for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Entries in the audit, about.
+    pub audit_max: u64,
+    /// Milliseconds that a settled reservation is kept.
+    pub keep_ms: u64,
+}
+
+/// The last 1,000,000 audit entries and settled reservations for 30 days.
+impl Default for Retention {
+    fn default() -> Self {
+        Self { audit_max: 1_000_000, keep_ms: 30 * 24 * 60 * 60 * 1000 }
+    }
+}

@@ -1,0 +1,105 @@
+//! Expiring what is due: for the sweeper, and for whoever meets it first. Script `sweep`, always in bounded calls.
+
+use super::outcome::{number, odd};
+use super::{Engine, Error, HOLDS_PER_CALL, Reservation, only};
+use crate::keys::{ReservationId, Sku, StockKeys};
+
+/// SKUs that one look at the due list takes.
+const DUE_PAGE: usize = 100;
+
+/// What a round of sweeping did.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Reservations that were expired.
+    pub expired: u64,
+    /// SKUs that are listed as due and cannot be swept, each with the reason: damage for somebody to look at.
+    pub stuck: Vec<(String, String)>,
+}
+
+impl Engine {
+    /// Expires everything that is due, SKU by SKU.
+    ///
+    /// # Errors
+    /// See [`Error`]. What was expired until then stays so.
+    pub async fn sweep_due(&self) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
+        for shard in self.layout.shards() {
+            // What is stuck stays listed: step over it.
+            let mut skip = 0;
+            loop {
+                let now_ms = self.redis.now_ms().await.map_err(Error::without_doubt)?;
+                let due = self.redis.up_to(&shard.due, now_ms, skip, DUE_PAGE).await.map_err(Error::without_doubt)?;
+                if due.is_empty() {
+                    break;
+                }
+                for sku in due {
+                    match self.sweep_sku(&sku).await {
+                        // Due still, and nothing to expire: another sweeper is at it, or its scores are damaged.
+                        Ok((0, Some(next_ms))) if next_ms <= now_ms => skip += 1,
+                        Ok((expired, _)) => swept.expired += expired,
+                        Err(Error::Broken(why)) => {
+                            skip += 1;
+                            swept.stuck.push((sku, why));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+        Ok(swept)
+    }
+
+    /// One call for a SKU of the due list, so that a large one does not keep the others waiting.
+    async fn sweep_sku(&self, sku: &str) -> Result<(u64, Option<u64>), Error> {
+        let sku = Sku::parse(sku).map_err(|invalid| Error::Broken(invalid.to_string()))?;
+        let keys = self.layout.stock(&sku);
+        let holds = self.earliest_holds(&keys).await?;
+        self.sweep(&keys, &holds).await
+    }
+
+    /// Expires what is due among the earliest holds of a SKU.
+    pub(super) async fn sweep_earliest(&self, keys: &StockKeys) -> Result<u64, Error> {
+        let holds = self.earliest_holds(keys).await?;
+        Ok(self.sweep(keys, &holds).await?.0)
+    }
+
+    /// Expires everything that is due on a SKU.
+    pub(super) async fn sweep_all(&self, keys: &StockKeys) -> Result<u64, Error> {
+        let mut total = 0;
+        loop {
+            let expired = self.sweep_earliest(keys).await?;
+            total += expired;
+            if expired < HOLDS_PER_CALL as u64 {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Expires one reservation if it is due.
+    pub(super) async fn sweep_one(&self, record: &Reservation) -> Result<(), Error> {
+        let keys = self.layout.stock(&record.sku);
+        self.sweep(&keys, &[self.layout.reservation(&record.id)]).await.map(drop)
+    }
+
+    /// The keys of the holds of a SKU that expire first, as many as one call takes.
+    pub(super) async fn earliest_holds(&self, keys: &StockKeys) -> Result<Vec<String>, Error> {
+        let ids = self.redis.lowest(&keys.active, HOLDS_PER_CALL).await.map_err(Error::without_doubt)?;
+        let key = |id: &String| ReservationId::parse(id).map(|id| self.layout.reservation(&id));
+        ids.iter().map(key).collect::<Result<_, _>>().map_err(|_| odd(&keys.active))
+    }
+
+    /// How many were expired, and when the next expiry of the SKU is due, epoch milliseconds.
+    async fn sweep(&self, keys: &StockKeys, holds: &[String]) -> Result<(u64, Option<u64>), Error> {
+        let mut names = vec![&*keys.shard.audit, &*keys.shard.due, &*keys.inventory, &*keys.active];
+        names.extend(holds.iter().map(String::as_str));
+        let arguments = [&*self.audit_max, &*self.keep_ms];
+        // Sweeping twice does what sweeping once does: a lost reply leaves no doubt.
+        let replies = self.scripts.call("sweep", &names, &arguments).await.map_err(Error::without_doubt)?;
+        match &*only(&replies)?.parts() {
+            ["SWEPT", count, ""] => Ok((number(count)?, None)),
+            ["SWEPT", count, next] => Ok((number(count)?, Some(number(next)?))),
+            ["UNKNOWN_SKU"] => Err(Error::Broken("holds are listed for a SKU that was never seeded".to_owned())),
+            _ => Err(odd("sweep")),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! What the scripts' replies mean, as types.
+
+use std::collections::HashMap;
+
+use super::{Error, HoldRequest, Quantity};
+use crate::keys::{CartId, ReservationId, Sku};
+use crate::scripts::Reply;
+
+/// What became of a hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// The units are reserved.
+    Held(Reservation),
+    /// The same request came before: its reservation, as it is now.
+    Replayed(Reservation),
+    /// The same idempotency key came before with another request.
+    Conflict {
+        /// The first field that differs.
+        field: String,
+    },
+    /// The SKU was never seeded.
+    UnknownSku,
+    /// Too few units, and none on lapsed holds.
+    Insufficient {
+        /// How many there are.
+        available: u64,
+    },
+}
+
+/// What became of a confirm or a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settle {
+    /// Done now.
+    Settled(Reservation),
+    /// Done before, by the same idempotency key.
+    Replayed(Reservation),
+    /// Settled or expired before.
+    NotActive {
+        /// As which.
+        state: ReservationState,
+        /// Why it was released; empty when it was confirmed.
+        reason: String,
+    },
+    /// It was due, and is expired now.
+    Expired,
+    /// No such reservation.
+    NotFound,
+}
+
+/// What one call of `seed` did.
+pub(super) enum Seed {
+    Draining { left: u64 },
+    Seeded(Stock),
+}
+
+/// The life of a reservation: active, and then one of the others for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ReservationState {
+    Active,
+    Confirmed,
+    Released,
+}
+
+impl ReservationState {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Confirmed => "confirmed",
+            Self::Released => "released",
+        }
+    }
+
+    pub(super) fn read(text: &str) -> Result<Self, Error> {
+        [Self::Active, Self::Confirmed, Self::Released]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| odd("the state of a reservation"))
+    }
+}
+
+/// The record that a hold leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Reservation {
+    pub id: ReservationId,
+    pub cart: CartId,
+    pub sku: Sku,
+    pub quantity: Quantity,
+    pub state: ReservationState,
+    /// Why it was released; empty otherwise.
+    pub reason: String,
+    /// Epoch milliseconds, as all times here.
+    pub expires_at_ms: u64,
+    pub created_at_ms: u64,
+    pub updated_at_ms: u64,
+}
+
+impl Reservation {
+    /// From the eight fields of a reply, in the order of the scripts' headers.
+    pub(super) fn read(id: ReservationId, record: &[&str]) -> Result<Self, Error> {
+        let [cart, sku, quantity, state, reason, expires_at, created_at, updated_at] = record else {
+            return Err(odd("a record"));
+        };
+        Ok(Self {
+            id,
+            cart: CartId::parse(cart).map_err(|_| odd("the cart of a reservation"))?,
+            sku: Sku::parse(sku).map_err(|_| odd("the SKU of a reservation"))?,
+            quantity: Quantity::new(number(quantity)?).map_err(|_| odd("the quantity of a reservation"))?,
+            state: ReservationState::read(state)?,
+            reason: (*reason).to_owned(),
+            expires_at_ms: number(expires_at)?,
+            created_at_ms: number(created_at)?,
+            updated_at_ms: number(updated_at)?,
+        })
+    }
+
+    /// From the hash itself.
+    pub(super) fn stored(id: ReservationId, fields: &HashMap<String, String>) -> Result<Option<Self>, Error> {
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        let field = |name| fields.get(name).map_or("", String::as_str);
+        let record = ["cartId", "sku", "quantity", "state", "reason", "expiresAt", "createdAt", "updatedAt"].map(field);
+        Self::read(id, &record).map(Some)
+    }
+
+    /// From a request that was just granted.
+    pub(super) fn held(id: ReservationId, of: &HoldRequest, expires_at: &str, created_at: &str) -> Result<Self, Error> {
+        let created_at_ms = number(created_at)?;
+        Ok(Self {
+            id,
+            cart: of.cart.clone(),
+            sku: of.sku.clone(),
+            quantity: of.quantity,
+            state: ReservationState::Active,
+            reason: String::new(),
+            expires_at_ms: number(expires_at)?,
+            created_at_ms,
+            updated_at_ms: created_at_ms,
+        })
+    }
+
+    pub(super) fn is_active(&self) -> bool {
+        self.state == ReservationState::Active
+    }
+
+    /// Active beyond its time: nobody has swept it yet.
+    pub(super) fn is_due(&self, now_ms: u64) -> bool {
+        self.is_active() && self.expires_at_ms <= now_ms
+    }
+}
+
+/// The counts of a SKU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Stock {
+    pub sku: Sku,
+    pub available: u64,
+    pub reserved: u64,
+    pub confirmed: u64,
+    /// Those that expire first, up to the limit of the read.
+    pub active_reservations: Vec<String>,
+    /// Epoch milliseconds.
+    pub updated_at_ms: u64,
+}
+
+impl Stock {
+    /// From the replies of `inventory`: with the number of lapsed holds, or `None` for an unknown SKU.
+    pub(super) fn read(replies: &[Reply]) -> Result<Option<(Self, u64)>, Error> {
+        let (first, listed) = replies.split_first().ok_or_else(|| odd("inventory"))?;
+        let parts = first.parts();
+        let (sku, counts) = match &*parts {
+            ["UNKNOWN_SKU"] => return Ok(None),
+            ["STOCK", sku, counts @ ..] => (sku, counts),
+            _ => return Err(odd("inventory")),
+        };
+        let [available, reserved, confirmed, _seeded, updated_at, _version, _active, lapsed] = counts else {
+            return Err(odd("inventory"));
+        };
+        let id = |reply: &Reply| match &*reply.parts() {
+            ["ACTIVE", id, _expires_at] => Ok((*id).to_owned()),
+            _ => Err(odd("inventory")),
+        };
+        let stock = Self {
+            sku: Sku::parse(sku).map_err(|_| odd("inventory"))?,
+            available: number(available)?,
+            reserved: number(reserved)?,
+            confirmed: number(confirmed)?,
+            active_reservations: listed.iter().map(id).collect::<Result<_, _>>()?,
+            updated_at_ms: number(updated_at)?,
+        };
+        Ok(Some((stock, number(lapsed)?)))
+    }
+
+    /// What a seed leaves.
+    pub(super) fn seeded(sku: &Sku, quantity: &str, updated_at: &str) -> Result<Self, Error> {
+        Ok(Self {
+            sku: sku.clone(),
+            available: number(quantity)?,
+            reserved: 0,
+            confirmed: 0,
+            active_reservations: Vec::new(),
+            updated_at_ms: number(updated_at)?,
+        })
+    }
+}
+
+/// One entry of the audit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Event {
+    /// The id of the stream entry.
+    pub id: String,
+    /// `seed`, `hold`, `confirm`, `release` or `expired`.
+    pub event: String,
+    /// Empty for a seed, as is `cart_id`.
+    pub reservation_id: String,
+    pub cart_id: String,
+    pub sku: String,
+    pub quantity: u64,
+    pub state: String,
+    pub reason: String,
+    /// Epoch milliseconds.
+    pub happened_at_ms: u64,
+    /// The SKU's counts after the event.
+    pub available: u64,
+    pub reserved: u64,
+    pub confirmed: u64,
+    /// Counts the SKU's events without a gap.
+    pub version: u64,
+    /// The id of the SKU's event before this one; empty for its first.
+    pub previous: String,
+}
+
+impl Event {
+    pub(super) fn read(parts: &[&str]) -> Result<Self, Error> {
+        let [
+            "EVENT",
+            id,
+            event,
+            reservation_id,
+            cart_id,
+            sku,
+            quantity,
+            state,
+            reason,
+            happened_at,
+            available,
+            reserved,
+            confirmed,
+            version,
+            previous,
+        ] = parts
+        else {
+            return Err(odd("audit"));
+        };
+        Ok(Self {
+            id: (*id).to_owned(),
+            event: (*event).to_owned(),
+            reservation_id: (*reservation_id).to_owned(),
+            cart_id: (*cart_id).to_owned(),
+            sku: (*sku).to_owned(),
+            quantity: number(quantity)?,
+            state: (*state).to_owned(),
+            reason: (*reason).to_owned(),
+            happened_at_ms: number(happened_at)?,
+            available: number(available)?,
+            reserved: number(reserved)?,
+            confirmed: number(confirmed)?,
+            version: number(version)?,
+            previous: (*previous).to_owned(),
+        })
+    }
+}
+
+pub(super) fn number(text: &str) -> Result<u64, Error> {
+    text.parse().map_err(|_| odd("a number"))
+}
+
+/// Redis holds or answers what no script of this crate writes.
+pub(super) fn odd(what: &str) -> Error {
+    Error::Broken(format!("not understood: {what}"))
+}

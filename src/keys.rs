@@ -1,0 +1,148 @@
+//! Every key shape and every rule for a name that becomes part of one, once.
+//!
+//! The scripts cut SKUs and ids out of key names and check them again (`lua/*.lua`): what is checked here only gives the
+//! caller an answer sooner, and with the name of the field.
+
+mod name;
+mod reservation_id;
+
+pub use name::{CartId, IdempotencyKey, Sku};
+pub use reservation_id::ReservationId;
+
+/// Where the loader publishes script name -> SHA-1. One for the whole of Redis, whatever the number of shards.
+pub const SCRIPTS: &str = "stockhold:scripts";
+
+/// A value that breaks the rule of its field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {rule}")]
+pub struct Invalid {
+    /// The field, by the name that the caller used.
+    pub field: &'static str,
+    /// The rule, in words for the caller.
+    pub rule: &'static str,
+}
+
+/// How SKUs are spread over hash slots: the shape of every key follows from it.
+///
+/// Unsharded, keys have no prefix. With `n` shards, every key that one script touches carries the prefix `{shard}:`, so
+/// that Redis Cluster keeps them in one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    shards: u16,
+}
+
+impl Layout {
+    /// One shard, keys without a prefix: standalone Redis.
+    pub const UNSHARDED: Self = Self { shards: 1 };
+
+    /// `shards` shards, 2 to 4,096: the id of a reservation has 12 bits for its shard.
+    ///
+    /// # Errors
+    /// When `shards` is out of that range.
+    pub fn sharded(shards: u16) -> Result<Self, Invalid> {
+        if (2..=4096).contains(&shards) {
+            Ok(Self { shards })
+        } else {
+            Err(Invalid { field: "shards", rule: "must be a whole number from 2 to 4096" })
+        }
+    }
+
+    /// The shard that a SKU lives on: CRC16 of the SKU, as Redis Cluster computes it, modulo the number of shards.
+    pub fn shard_of(&self, sku: &Sku) -> u16 {
+        const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
+        CRC16.checksum(sku.as_str().as_bytes()) % self.shards
+    }
+
+    /// Every shard's own keys.
+    pub fn shards(&self) -> impl Iterator<Item = ShardKeys> + use<> {
+        let layout = *self;
+        (0..layout.shards).map(move |shard| layout.shard(shard))
+    }
+
+    /// The keys of a SKU.
+    pub fn stock(&self, sku: &Sku) -> StockKeys {
+        let shard = self.shard_of(sku);
+        let inventory = format!("{}inventory:{sku}", self.prefix(shard));
+        StockKeys { shard: self.shard(shard), active: format!("{inventory}:active"), inventory }
+    }
+
+    /// The key of a reservation: its id tells the shard.
+    pub fn reservation(&self, id: &ReservationId) -> String {
+        let shard = id.shard() % self.shards;
+        format!("{}reservation:{id}", self.prefix(shard))
+    }
+
+    fn shard(&self, shard: u16) -> ShardKeys {
+        let prefix = self.prefix(shard);
+        ShardKeys {
+            audit: format!("{prefix}inventory:audit"),
+            due: format!("{prefix}stockhold:due"),
+            skus: format!("{prefix}stockhold:skus"),
+        }
+    }
+
+    fn prefix(&self, shard: u16) -> String {
+        if self.shards == 1 { String::new() } else { format!("{{{shard}}}:") }
+    }
+}
+
+/// The keys that the SKUs of a shard have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardKeys {
+    /// Stream: one entry for each state change.
+    pub audit: String,
+    /// Sorted set: SKU -> lower bound of its earliest expiry, epoch milliseconds.
+    pub due: String,
+    /// Set: every SKU ever seeded.
+    pub skus: String,
+}
+
+/// The keys that every script call for a SKU names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StockKeys {
+    /// Those of its shard.
+    pub shard: ShardKeys,
+    /// Hash: the SKU's counts.
+    pub inventory: String,
+    /// Sorted set: ids of its active reservations, scored by expiry, epoch milliseconds.
+    pub active: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsharded_keys_have_no_prefix() {
+        let layout = Layout::UNSHARDED;
+        let keys = layout.stock(&Sku::parse("sku-1").unwrap());
+        assert_eq!(keys.inventory, "inventory:sku-1");
+        assert_eq!(keys.active, "inventory:sku-1:active");
+        assert_eq!(keys.shard.audit, "inventory:audit");
+        assert_eq!(keys.shard.due, "stockhold:due");
+        assert_eq!(keys.shard.skus, "stockhold:skus");
+        let id = ReservationId::parse("018f0000-0000-8abc-8000-000000000001").unwrap();
+        assert_eq!(layout.reservation(&id), "reservation:018f0000-0000-8abc-8000-000000000001");
+    }
+
+    #[test]
+    fn a_sku_and_its_reservations_share_a_shard() {
+        let layout = Layout::sharded(16).unwrap();
+        let sku = Sku::parse("123456789").unwrap();
+        // 0x31C3 is the check value of this CRC16 for this input.
+        assert_eq!(layout.shard_of(&sku), 0x31C3 % 16);
+        assert_eq!(layout.stock(&sku).inventory, "{3}:inventory:123456789");
+        assert_eq!(layout.stock(&sku).shard.audit, "{3}:inventory:audit");
+        let id = ReservationId::mint(layout.shard_of(&sku));
+        assert!(layout.reservation(&id).starts_with("{3}:reservation:"));
+        assert_eq!(layout.shards().count(), 16);
+    }
+
+    #[test]
+    fn shards_have_limits() {
+        for bad in [0, 1, 4097] {
+            assert!(Layout::sharded(bad).is_err());
+        }
+        assert!(Layout::sharded(4096).is_ok());
+    }
+}

@@ -1,0 +1,145 @@
+//! Names that callers choose.
+
+use std::fmt;
+
+use super::Invalid;
+
+/// Longest name, in bytes of UTF-8.
+const MAX_NAME_BYTES: usize = 128;
+
+/// Longest `Idempotency-Key`, in bytes.
+const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
+
+/// What is sold. Becomes part of key names, so it has none of the characters that mean something there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Sku(String);
+
+impl Sku {
+    /// # Errors
+    /// Unless `text` is 1 to 128 bytes without control characters, white space, `:`, `{` or `}`, and not `audit` (which
+    /// would name the audit stream).
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let forbidden = |c: char| c.is_whitespace() || matches!(c, ':' | '{' | '}');
+        if !is_name(text) || text.contains(forbidden) || text == "audit" {
+            return Err(Invalid {
+                field: "sku",
+                rule: "must be 1 to 128 bytes of UTF-8 without control characters, white space, ':', '{' or '}', \
+                       and not the reserved word 'audit'",
+            });
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Sku {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Who holds: an opaque name of the caller's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CartId(String);
+
+impl CartId {
+    /// # Errors
+    /// Unless `text` is 1 to 128 bytes without control characters.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        if !is_name(text) {
+            return Err(Invalid {
+                field: "cartId",
+                rule: "must be 1 to 128 bytes of UTF-8 without control characters",
+            });
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What makes a request safe to repeat: the same key again means the same request again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// # Errors
+    /// Unless `text` is 1 to 255 visible ASCII characters.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let sized = (1..=MAX_IDEMPOTENCY_KEY_BYTES).contains(&text.len());
+        if !sized || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Invalid {
+                field: "Idempotency-Key",
+                rule: "must be 1 to 255 visible ASCII characters, given once",
+            });
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// SHA-256 of the key: what is stored or derived from it, never the key itself.
+    pub fn digest(&self) -> [u8; 32] {
+        use sha2::Digest;
+        sha2::Sha256::digest(self.0.as_bytes()).into()
+    }
+
+    /// The digest in hexadecimal: the token that a settled reservation keeps.
+    pub fn token(&self) -> String {
+        self.digest().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// A key may be a secret of the caller's: it is not printed.
+impl fmt::Debug for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdempotencyKey(..)")
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&text.len()) && !text.contains(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skus() {
+        let longest = "x".repeat(128);
+        for good in ["a", "sku-123", "größe-€-😀", "a/b", "%41", "auditor", &longest] {
+            assert!(Sku::parse(good).is_ok(), "{good:?}");
+        }
+        let too_long = "x".repeat(129);
+        for bad in [
+            "", "audit", "a b", "a:b", "{a", "a}", "a\nb", "a\0b", "a\u{7f}", "a\u{85}", "a\u{a0}", "\u{3000}",
+            "\u{2028}", &too_long,
+        ] {
+            assert!(Sku::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn cart_ids_may_hold_spaces_and_colons() {
+        assert!(CartId::parse("user:7 {web}").is_ok());
+        assert!(CartId::parse("").is_err());
+        assert!(CartId::parse("a\u{80}").is_err());
+        assert!(CartId::parse(&"é".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn idempotency_keys_are_visible_ascii_and_stay_out_of_logs() {
+        let key = IdempotencyKey::parse("order-17").unwrap();
+        assert!(!format!("{key:?}").contains("order-17"));
+        assert_eq!(key.token().len(), 64);
+        for bad in ["", "a b", "é", &"x".repeat(256)] {
+            assert!(IdempotencyKey::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

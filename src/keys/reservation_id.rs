@@ -1,0 +1,105 @@
+//! The id of a reservation: a UUID that carries its shard and, if need be, the identity of a request.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+use super::{IdempotencyKey, Invalid};
+
+/// A version 8 UUID (RFC 9562): 48 bits of time in milliseconds, 4 of version, 12 of shard, 2 of variant, 62 random.
+///
+/// The time is for sorting by eye; nothing is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReservationId(Uuid);
+
+impl ReservationId {
+    /// A new id on `shard` (0 to 4,095).
+    pub fn mint(shard: u16) -> Self {
+        let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let mut bytes = *Uuid::new_v4().as_bytes();
+        bytes[..6].copy_from_slice(&ms.to_be_bytes()[10..]);
+        Self::assemble(bytes, shard)
+    }
+
+    /// The id of the request that `key` stands for: time and random bits come from the key's SHA-256, so the same key
+    /// finds the same reservation, and the record itself is the memory of the request.
+    pub fn from_idempotency_key(key: &IdempotencyKey, shard: u16) -> Self {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&key.digest()[..16]);
+        Self::assemble(bytes, shard)
+    }
+
+    /// # Errors
+    /// Unless `text` is a UUID in its hyphenated form, of any version: other services may mint their own.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        match Uuid::try_parse(text) {
+            Ok(uuid) if text.len() == uuid::fmt::Hyphenated::LENGTH => Ok(Self(uuid)),
+            _ => Err(Invalid {
+                field: "reservationId",
+                rule: "must be a UUID such as 018f3b9e-5c1a-8000-9f10-0242ac120002",
+            }),
+        }
+    }
+
+    /// The shard that it was minted on.
+    pub fn shard(&self) -> u16 {
+        let bytes = self.0.as_bytes();
+        u16::from_be_bytes([bytes[6], bytes[7]]) & 0x0fff
+    }
+
+    fn assemble(mut bytes: [u8; 16], shard: u16) -> Self {
+        debug_assert!(shard < 4096);
+        bytes[6..8].copy_from_slice(&shard.to_be_bytes());
+        Self(Uuid::new_v8(bytes))
+    }
+}
+
+/// Lower case with hyphens: the only form that the scripts take.
+impl fmt::Display for ReservationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn carries_version_variant_and_shard() {
+        for shard in [0, 1, 4095] {
+            let id = ReservationId::mint(shard);
+            assert_eq!(id.0.get_version_num(), 8);
+            assert_eq!(id.0.get_variant(), uuid::Variant::RFC4122);
+            assert_eq!(id.shard(), shard);
+            assert_eq!(ReservationId::parse(&id.to_string()).unwrap(), id);
+        }
+        assert_ne!(ReservationId::mint(0), ReservationId::mint(0));
+    }
+
+    #[test]
+    fn the_same_key_gives_the_same_id() {
+        let key = IdempotencyKey::parse("order-17").unwrap();
+        let other = IdempotencyKey::parse("order-18").unwrap();
+        let id = ReservationId::from_idempotency_key(&key, 7);
+        assert_eq!(id, ReservationId::from_idempotency_key(&key, 7));
+        assert_ne!(id, ReservationId::from_idempotency_key(&other, 7));
+        assert_eq!((id.shard(), id.0.get_version_num()), (7, 8));
+    }
+
+    #[test]
+    fn parses_only_the_hyphenated_form() {
+        let upper = ReservationId::parse("018F0000-0000-8ABC-8000-00000000000A").unwrap();
+        assert_eq!(upper.to_string(), "018f0000-0000-8abc-8000-00000000000a");
+        for bad in [
+            "",
+            "nope",
+            "018f000000008abc800000000000000a",
+            "{018f0000-0000-8abc-8000-00000000000a}",
+            "urn:uuid:018f0000-0000-8abc-8000-00000000000a",
+        ] {
+            assert!(ReservationId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

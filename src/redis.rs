@@ -1,0 +1,198 @@
+//! The connection to Redis: one multiplexed socket, opened when it is needed and opened again when it is lost.
+//!
+//! Every call is bounded by [`CALL_TIMEOUT`], and every failure says which of three things it means: nothing was sent,
+//! Redis refused, or nobody knows.
+
+mod private;
+mod reads;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::io::tcp::TcpSettings;
+use ::redis::{
+    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError,
+    Value,
+};
+use tokio::time::{Instant, timeout_at};
+
+pub use private::{PrivateRedis, PrivateRedisOptions};
+pub use reads::{Health, StoredHash};
+
+/// How long one call may take, connecting included.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a call gave no reply that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// No connection: nothing was sent.
+    #[error("cannot reach Redis: {0}")]
+    Unreachable(String),
+    /// Redis answered with an error. Scripts check before they write, so nothing was applied.
+    #[error("Redis refused: {code} {message}")]
+    Refused {
+        /// The first word of the error, the only part that is stable over versions.
+        code: String,
+        /// The rest, for logs.
+        message: String,
+    },
+    /// The call was sent and no reply came: it may have been applied or not.
+    #[error("no reply from Redis: {0}")]
+    NoReply(String),
+}
+
+/// A Redis that can be called. Clones share the connection.
+#[derive(Clone)]
+pub struct Redis(Arc<Shared>);
+
+struct Shared {
+    client: Client,
+    link: RwLock<Option<Link>>,
+    /// Held by the one caller that connects; the others wait for its connection.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+/// One open connection, and whether it is known to be dead.
+#[derive(Clone)]
+struct Link {
+    connection: MultiplexedConnection,
+    lost: Arc<AtomicBool>,
+}
+
+impl Redis {
+    /// Prepares a connection to `url` (`redis://`, `unix://`); connects at the first call.
+    ///
+    /// # Errors
+    /// When the URL is not one.
+    pub fn open(url: &str) -> Result<Self, RedisError> {
+        let info = url.into_connection_info()?;
+        // RESP3 is what makes a lost connection known at once, instead of by the next request failing on it.
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        Ok(Self(Arc::new(Shared {
+            client: Client::open(info)?,
+            link: RwLock::new(None),
+            connecting: tokio::sync::Mutex::new(()),
+        })))
+    }
+
+    /// Where it connects to: host and port or socket path, without any credentials.
+    pub fn address(&self) -> String {
+        self.0.client.get_connection_info().addr().to_string()
+    }
+
+    pub(crate) async fn call(&self, command: &Cmd) -> Result<Value, Failure> {
+        self.exchange(async |mut connection| connection.send_packed_command(command).await?.extract_error()).await
+    }
+
+    /// Sends all commands in one go and gives one reply for each; the first error reply fails the whole.
+    pub(crate) async fn pipeline(&self, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
+        self.exchange(async |mut connection| commands.query_async(&mut connection).await).await
+    }
+
+    async fn exchange<T>(
+        &self,
+        send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, Failure> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let link = match timeout_at(deadline, self.link()).await {
+            Ok(link) => link?,
+            Err(_) => return Err(Failure::Unreachable(format!("no connection within {CALL_TIMEOUT:?}"))),
+        };
+        match timeout_at(deadline, send(link.connection.clone())).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => {
+                let failure = sort(&error);
+                match &failure {
+                    Failure::NoReply(_) => link.give_up(),
+                    // After a fail-over the address may lead to the new primary: look again.
+                    Failure::Refused { code, .. } if code == "READONLY" => link.give_up(),
+                    _ => {}
+                }
+                Err(failure)
+            }
+            Err(_) => {
+                // The other end may be gone without a word: the next call takes a new connection.
+                link.give_up();
+                Err(Failure::NoReply(format!("none within {CALL_TIMEOUT:?}")))
+            }
+        }
+    }
+
+    async fn link(&self) -> Result<Link, Failure> {
+        if let Some(link) = self.0.open_link() {
+            return Ok(link);
+        }
+        let _turn = self.0.connecting.lock().await;
+        if let Some(link) = self.0.open_link() {
+            return Ok(link);
+        }
+        let link = self.0.connect().await.map_err(|error| match sort(&error) {
+            refused @ Failure::Refused { .. } => refused,
+            Failure::NoReply(why) | Failure::Unreachable(why) => Failure::Unreachable(why),
+        })?;
+        *self.0.link.write().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
+        Ok(link)
+    }
+}
+
+impl Shared {
+    fn open_link(&self) -> Option<Link> {
+        let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
+        link.as_ref().filter(|link| !link.lost.load(Ordering::Acquire)).cloned()
+    }
+
+    async fn connect(&self) -> Result<Link, RedisError> {
+        let lost = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&lost);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CALL_TIMEOUT))
+            // `exchange` bounds each call as a whole; a second clock would only race with it.
+            .set_response_timeout(None)
+            .set_push_sender(move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    flag.store(true, Ordering::Release);
+                }
+                Ok::<(), std::convert::Infallible>(())
+            });
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        Ok(Link { connection, lost })
+    }
+}
+
+impl Link {
+    fn give_up(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+}
+
+/// Tells an error reply from a lost one.
+fn sort(error: &RedisError) -> Failure {
+    match error.code() {
+        Some(code) => {
+            Failure::Refused { code: code.to_owned(), message: error.detail().unwrap_or_default().to_owned() }
+        }
+        None => Failure::NoReply(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_shows_no_password() {
+        let redis = Redis::open("redis://user:secret@127.0.0.1:6399").unwrap();
+        assert_eq!(redis.address(), "127.0.0.1:6399");
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_unreachable_not_unknown() {
+        // Port 1 on loopback: nothing listens there.
+        let redis = Redis::open("redis://127.0.0.1:1").unwrap();
+        let failure = redis.call(&::redis::cmd("PING")).await.unwrap_err();
+        assert!(matches!(failure, Failure::Unreachable(_)), "{failure}");
+    }
+}
