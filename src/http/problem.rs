@@ -18,7 +18,7 @@ pub(super) struct Problem {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
-    detail: String,
+    detail: Box<str>,
     extra: Vec<(&'static str, Value)>,
     header: Option<Header>,
     /// For the log alone.
@@ -33,7 +33,12 @@ enum Header {
 }
 
 impl Problem {
-    pub(super) fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        title: &'static str,
+        detail: impl Into<Box<str>>,
+    ) -> Self {
         Self { status, code, title, detail: detail.into(), extra: Vec::new(), header: None, cause: None }
     }
 
@@ -51,7 +56,7 @@ impl Problem {
             .with("errors", errors)
     }
 
-    pub(super) fn not_found(code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn not_found(code: &'static str, title: &'static str, detail: impl Into<Box<str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, title, detail)
     }
 
@@ -76,7 +81,7 @@ impl Problem {
         body.insert("type".into(), format!("urn:stockhold:problem:{}", self.code).into());
         body.insert("title".into(), self.title.into());
         body.insert("status".into(), self.status.as_u16().into());
-        body.insert("detail".into(), self.detail.into());
+        body.insert("detail".into(), self.detail.into_string().into());
         body.insert("code".into(), self.code.into());
         body.extend(self.extra.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let mut response = Response::new(Full::from(Value::Object(body).to_string()));

@@ -55,13 +55,13 @@ async fn route(engine: &Engine, request: Request<Incoming>) -> Result<Response<F
         ["api", "inventory", "seed"] if post => handlers::seed(engine, request).await,
         ["api", "inventory", sku] if get => handlers::stock(engine, sku, &request).await,
         ["api", "reservations", "hold"] if post => handlers::hold(engine, request).await,
+        ["api", "reservations", "hold"] => Err(Problem::method_not_allowed("POST")),
         ["api", "reservations", id] if get => handlers::reservation(engine, id, &request).await,
         ["api", "reservations", id, "confirm"] if post => handlers::confirm(engine, id, request).await,
         ["api", "reservations", id, "release"] if post => handlers::release(engine, id, request).await,
         ["api", "audit"] if get => handlers::audit(engine, &request).await,
 
         ["api", "inventory", "seed"] => Err(Problem::method_not_allowed("GET, HEAD, POST")),
-        ["api", "reservations", "hold"] => Err(Problem::method_not_allowed("POST")),
         ["api", "reservations", _, "confirm" | "release"] => Err(Problem::method_not_allowed("POST")),
         ["livez" | "readyz"] | ["api", "audit"] | ["api", "inventory" | "reservations", _] => {
             Err(Problem::method_not_allowed("GET, HEAD"))

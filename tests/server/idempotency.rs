@@ -1,0 +1,125 @@
+//! The same `Idempotency-Key` again is the same request again.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Duration, sleep};
+
+use crate::support::redis_server::RedisServer;
+use crate::support::stockhold::{Answer, Stockhold};
+
+fn body(quantity: u64) -> Value {
+    json!({ "cartId": "cart-1", "sku": "sku", "quantity": quantity })
+}
+
+fn is_replay(answer: &Answer) -> bool {
+    answer.headers.get("idempotent-replayed").is_some_and(|value| value == "true")
+}
+
+#[tokio::test]
+async fn one_hold_and_the_same_answer() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 5).await;
+
+    let first = shop.post_with("/api/reservations/hold", body(2), Some("order-1")).await;
+    assert!(!is_replay(&first));
+    let again = shop.post_with("/api/reservations/hold", body(2), Some("order-1")).await;
+    assert!(is_replay(&again));
+    assert_eq!(first.ok(), again.ok());
+    assert_eq!(shop.counts("sku").await, [3, 2, 0]);
+
+    for other in [
+        body(3),
+        json!({ "cartId": "cart-2", "sku": "sku", "quantity": 2 }),
+        json!({ "cartId": "cart-1", "sku": "other", "quantity": 2 }),
+    ] {
+        shop.post_with("/api/reservations/hold", other, Some("order-1")).await.problem(422, "idempotency_key_reused");
+    }
+    assert_eq!(shop.counts("sku").await, [3, 2, 0]);
+    shop.post_with("/api/reservations/hold", body(2), Some("order-2")).await.ok();
+    assert_eq!(shop.counts("sku").await, [1, 4, 0]);
+}
+
+#[tokio::test]
+async fn sixteen_at_once_are_one_hold() {
+    let redis = RedisServer::start();
+    let shop = Arc::new(Stockhold::start(&redis));
+    shop.seed("sku", 50).await;
+    let mut requests = JoinSet::new();
+    for _ in 0..16 {
+        let shop = Arc::clone(&shop);
+        requests.spawn(async move { shop.post_with("/api/reservations/hold", body(2), Some("order-1")).await });
+    }
+    let answers = requests.join_all().await;
+    assert_eq!(answers.iter().filter(|answer| is_replay(answer)).count(), 15);
+    let bodies: Vec<Value> = answers.into_iter().map(Answer::ok).collect();
+    assert!(bodies.iter().all(|body| *body == bodies[0]));
+    assert_eq!(shop.counts("sku").await, [48, 2, 0]);
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_remembered() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 1).await;
+    let path = "/api/reservations/hold";
+    shop.post_with(path, body(2), Some("order-1")).await.problem(409, "insufficient_inventory");
+    shop.seed("sku", 5).await;
+    let answer = shop.post_with(path, body(2), Some("order-1")).await;
+    assert!(!is_replay(&answer));
+    answer.ok();
+}
+
+#[tokio::test]
+async fn settling_twice_with_one_key_is_settling_once() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 9).await;
+    for path in ["confirm", "release"] {
+        let id = shop.held("sku", 1).await;
+        let path = format!("/api/reservations/{id}/{path}");
+        let first = shop.post_with(&path, None, Some("settle-1")).await;
+        assert!(!is_replay(&first));
+        let again = shop.post_with(&path, json!({}), Some("settle-1")).await;
+        assert!(is_replay(&again));
+        assert_eq!(first.ok(), again.ok());
+        shop.post_with(&path, None, Some("settle-2")).await.problem(409, "reservation_not_active");
+        shop.post(&path, None).await.problem(409, "reservation_not_active");
+    }
+    assert_eq!(shop.counts("sku").await, [8, 0, 1]);
+}
+
+/// The answer to a replay shows the reservation as it is now, not as active when its time is over.
+#[tokio::test]
+async fn a_replay_after_expiry_does_not_claim_a_live_hold() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
+    shop.seed("sku", 5).await;
+    let body = json!({ "cartId": "cart-1", "sku": "sku", "quantity": 2, "ttlSeconds": 1 });
+    shop.post_with("/api/reservations/hold", body.clone(), Some("order-1")).await.ok();
+    sleep(Duration::from_millis(1050)).await;
+    let again = shop.post_with("/api/reservations/hold", body, Some("order-1")).await;
+    assert!(is_replay(&again));
+    assert_eq!(again.ok()["state"], "released");
+    assert_eq!(shop.counts("sku").await, [5, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_key_has_a_rule() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 5).await;
+    for bad in ["", "a b", "\u{e9}", &"x".repeat(256)] {
+        let answer = shop.post_with("/api/reservations/hold", body(1), Some(bad)).await;
+        assert_eq!(answer.problem(400, "invalid_request")["errors"][0]["field"], "Idempotency-Key");
+    }
+    let request = hyper::Request::post(shop.url("/api/reservations/hold"))
+        .header("content-type", "application/json")
+        .header("idempotency-key", "a")
+        .header("idempotency-key", "b");
+    shop.send(request, body(1).to_string().into()).await.problem(400, "invalid_request");
+    shop.post_with("/api/reservations/hold", body(1), Some(&"x".repeat(255))).await.ok();
+    assert_eq!(shop.counts("sku").await, [4, 1, 0]);
+}

@@ -1,0 +1,230 @@
+//! Bad input gets a 4xx that names the field and its rule, and changes nothing.
+
+use hyper::Request;
+use serde_json::{Value, json};
+
+use crate::support::redis_server::RedisServer;
+use crate::support::snapshot::snapshot;
+use crate::support::stockhold::{Answer, Stockhold};
+
+const HOLD: &str = "/api/reservations/hold";
+const SEED: &str = "/api/inventory/seed";
+
+/// A POST of exactly these bytes as JSON.
+async fn post_raw(shop: &Stockhold, path: &str, body: impl Into<Vec<u8>>) -> Answer {
+    let request = Request::post(shop.url(path)).header("content-type", "application/json");
+    shop.send(request, body.into().into()).await
+}
+
+/// The fields that a 400 names.
+#[track_caller]
+fn bad_fields(answer: Answer) -> Vec<String> {
+    let problem = answer.problem(400, "invalid_request");
+    let errors = problem["errors"].as_array().unwrap();
+    assert!(errors.iter().all(|error| !error["detail"].as_str().unwrap().is_empty()));
+    errors.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn quantities_and_ttls() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
+    shop.seed("sku", 5).await;
+    let before = snapshot(&mut redis.connection().await).await;
+
+    let wrong = ["0", "-1", "1.5", "1.0", "\"2\"", "true", "null", "[]", "{}", "1e3", "1e18", "1000000001"];
+    for bad in wrong.into_iter().chain(["1000000000000000000", "99999999999999999999"]) {
+        let seed = post_raw(&shop, SEED, format!(r#"{{"sku":"sku","quantity":{bad}}}"#)).await;
+        assert_eq!(bad_fields(seed), ["quantity"], "{bad}");
+        let hold = post_raw(&shop, HOLD, format!(r#"{{"cartId":"c","sku":"sku","quantity":{bad}}}"#)).await;
+        assert_eq!(bad_fields(hold), ["quantity"], "{bad}");
+    }
+    for bad in wrong.into_iter().chain(["2592001"]) {
+        let body = format!(r#"{{"cartId":"c","sku":"sku","quantity":1,"ttlSeconds":{bad}}}"#);
+        assert_eq!(bad_fields(post_raw(&shop, HOLD, body).await), ["ttlSeconds"], "{bad}");
+    }
+    for bad in ["nan", "NaN", "inf", "-Infinity", "0x10", "01", "+1", "1.", ".5", "1_000", "'1'", ""] {
+        let body = format!(r#"{{"sku":"sku","quantity":{bad}}}"#);
+        post_raw(&shop, SEED, body).await.problem(400, "invalid_json");
+    }
+    assert_eq!(snapshot(&mut redis.connection().await).await, before);
+
+    shop.seed("sku", 1_000_000_000).await;
+    shop.held_for("sku", 1_000_000_000, 2_592_000).await;
+}
+
+#[tokio::test]
+async fn names() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
+    shop.seed("sku", 5).await;
+    let before = snapshot(&mut redis.connection().await).await;
+
+    let long = ["x".repeat(129), "x".repeat(5000), "é".repeat(65)];
+    let common = ["", "a\nb", "a\0b", "\u{7f}", "a\u{85}b"];
+    let for_sku = ["a:b", "{a}", "a b", "\u{a0}", "\u{3000}", "audit"];
+    for bad in common.into_iter().chain(long.iter().map(String::as_str)) {
+        let hold = shop.post(HOLD, json!({ "cartId": bad, "sku": "sku", "quantity": 1 })).await;
+        assert_eq!(bad_fields(hold), ["cartId"], "{bad:?}");
+    }
+    for bad in common.into_iter().chain(for_sku).chain(long.iter().map(String::as_str)) {
+        assert_eq!(bad_fields(shop.post(SEED, json!({ "sku": bad, "quantity": 1 })).await), ["sku"], "{bad:?}");
+        let hold = shop.post(HOLD, json!({ "cartId": "c", "sku": bad, "quantity": 1 })).await;
+        assert_eq!(bad_fields(hold), ["sku"], "{bad:?}");
+        let escaped: String = bad.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        if !bad.is_empty() && escaped.len() < 4000 {
+            assert_eq!(bad_fields(shop.get(&format!("/api/inventory/{escaped}")).await), ["sku"], "{bad:?}");
+        }
+        if escaped.len() < 4000 {
+            assert_eq!(bad_fields(shop.get(&format!("/api/audit?sku={escaped}")).await), ["sku"], "{bad:?}");
+        }
+    }
+    // Broken UTF-8 in a body and in a path.
+    post_raw(&shop, SEED, b"{\"sku\":\"\xff\xfe\",\"quantity\":1}").await.problem(400, "invalid_json");
+    post_raw(&shop, SEED, br#"{"sku":"\ud800","quantity":1}"#).await.problem(400, "invalid_json");
+    for path in ["%ff", "%c0%80", "%ed%a0%80", "%", "%4", "%zz"] {
+        shop.get(&format!("/api/inventory/{path}")).await.problem(400, "invalid_request");
+        shop.get(&format!("/api/audit?sku={path}")).await.problem(400, "invalid_request");
+    }
+    for id in ["nope", "018f000000008abc800000000000000a", "%7B018f0000-0000-8abc-8000-00000000000a%7D"] {
+        assert_eq!(bad_fields(shop.get(&format!("/api/reservations/{id}")).await), ["reservationId"]);
+        assert_eq!(bad_fields(shop.confirm(id).await), ["reservationId"]);
+        assert_eq!(bad_fields(shop.release(id).await), ["reservationId"]);
+    }
+    assert_eq!(snapshot(&mut redis.connection().await).await, before);
+}
+
+#[tokio::test]
+async fn fields() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
+    shop.seed("sku", 5).await;
+    let id = shop.held("sku", 1).await;
+    let before = snapshot(&mut redis.connection().await).await;
+
+    assert_eq!(bad_fields(shop.post(HOLD, json!({})).await), ["cartId", "sku", "quantity"]);
+    assert_eq!(bad_fields(shop.post(SEED, json!({})).await), ["sku", "quantity"]);
+    let everything = r#"{"cartId":7,"sku":"a b","quantity":0,"ttlSeconds":null,"ttl":3,"sku2":1}"#;
+    let named = bad_fields(post_raw(&shop, HOLD, everything).await);
+    assert_eq!(named, ["cartId", "sku", "quantity", "ttlSeconds", "ttl", "sku2"]);
+    for twice in [
+        r#"{"cartId":"c","sku":"sku","quantity":1,"quantity":1}"#,
+        r#"{"cartId":"c","quantity":1,"sku":"sku","\u0071uantity":2}"#,
+    ] {
+        assert_eq!(bad_fields(post_raw(&shop, HOLD, twice).await), ["quantity"]);
+    }
+    for none in
+        ["", "[]", "1", "\"x\"", "null", "{", r#"{"sku":"sku","quantity":1} x"#, r#"{"sku":"sku",}"#, "\u{feff}{}"]
+    {
+        post_raw(&shop, SEED, none).await.problem(400, "invalid_json");
+    }
+    let deep = format!(r#"{{"sku":{}1{}}}"#, "[".repeat(5000), "]".repeat(5000));
+    post_raw(&shop, SEED, deep).await.problem(400, "invalid_json");
+
+    for path in ["confirm", "release"] {
+        let path = format!("/api/reservations/{id}/{path}");
+        assert_eq!(bad_fields(shop.post(&path, json!({ "force": true })).await), ["force"]);
+        shop.post(&path, json!([])).await.problem(400, "invalid_json");
+    }
+    for (query, field) in [
+        ("inventory/sku?active=-1", "active"),
+        ("inventory/sku?active=10001", "active"),
+        ("inventory/sku?active=1.5", "active"),
+        ("inventory/sku?active=", "active"),
+        ("inventory/sku?active=1&active=2", "active"),
+        ("inventory/sku?acive=1", "acive"),
+        ("audit?limit=0", "limit"),
+        ("audit?limit=1001", "limit"),
+        ("audit?limit=0x10", "limit"),
+        ("audit?limit=1e2", "limit"),
+        ("audit?limt=5", "limt"),
+    ] {
+        assert_eq!(bad_fields(shop.get(&format!("/api/{query}")).await), [field], "{query}");
+    }
+    let record = Request::get(shop.url(&format!("/api/reservations/{id}?full=1")));
+    assert_eq!(bad_fields(shop.send(record, Default::default()).await), ["full"]);
+    assert_eq!(snapshot(&mut redis.connection().await).await, before);
+}
+
+#[tokio::test]
+async fn media_types() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    let body: Value = json!({ "sku": "sku", "quantity": 1 });
+    let post = async |headers: &[(&str, &str)]| {
+        let request = Request::post(shop.url(SEED));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        shop.send(request, body.to_string().into()).await
+    };
+    for bad in [
+        &[][..],
+        &[("content-type", "text/plain")],
+        &[("content-type", "application/x-www-form-urlencoded")],
+        &[("content-type", "application/jsonx")],
+        &[("content-type", "application/json"), ("content-encoding", "gzip")],
+    ] {
+        post(bad).await.problem(415, "unsupported_media_type");
+    }
+    post(&[("content-type", "Application/JSON; charset=utf-8")]).await.ok();
+}
+
+#[tokio::test]
+async fn paths_and_methods() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 5).await;
+    for path in [
+        "/",
+        "/api",
+        "/api/inventory",
+        "/api/inventory/sku/",
+        "/api/inventory/",
+        "/API/audit",
+        "//api/audit",
+        "/api/reservations/x/y",
+    ] {
+        let answer = shop.get(path).await;
+        if path == "/api/inventory/" {
+            answer.problem(400, "invalid_request");
+        } else {
+            answer.problem(404, "unknown_path");
+        }
+    }
+    let id = shop.held("sku", 1).await;
+    for (method, path, allow) in [
+        ("PUT", "/api/inventory/seed".to_owned(), "GET, HEAD, POST"),
+        ("DELETE", "/api/inventory/sku".to_owned(), "GET, HEAD"),
+        ("POST", "/api/inventory/sku".to_owned(), "GET, HEAD"),
+        ("GET", "/api/reservations/hold".to_owned(), "POST"),
+        ("PATCH", format!("/api/reservations/{id}"), "GET, HEAD"),
+        ("GET", format!("/api/reservations/{id}/confirm"), "POST"),
+        ("GET", format!("/api/reservations/{id}/release"), "POST"),
+        ("POST", "/api/audit".to_owned(), "GET, HEAD"),
+        ("POST", "/livez".to_owned(), "GET, HEAD"),
+        ("POST", "/readyz".to_owned(), "GET, HEAD"),
+    ] {
+        let answer = shop.send(Request::builder().method(method).uri(shop.url(&path)), Default::default()).await;
+        assert_eq!(answer.headers["allow"], allow, "{method} {path}");
+        answer.problem(405, "method_not_allowed");
+    }
+    let head = shop.send(Request::head(shop.url("/api/inventory/sku")), Default::default()).await;
+    assert_eq!((head.status.as_u16(), head.body), (200, Value::Null));
+}
+
+#[tokio::test]
+async fn request_ids() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    let ask = async |id: &str| {
+        let request = Request::get(shop.url("/livez")).header("x-request-id", id);
+        shop.send(request, Default::default()).await.headers["x-request-id"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(ask("trace-17").await, "trace-17");
+    for unfit in ["a b", &"x".repeat(129)] {
+        let minted = ask(unfit).await;
+        assert_eq!(minted.len(), 36, "{minted}");
+    }
+    let minted = shop.get("/nowhere").await;
+    assert_eq!(minted.headers["x-request-id"].len(), 36);
+    minted.problem(404, "unknown_path");
+}

@@ -1,0 +1,14 @@
+//! The program over HTTP, against real redis-servers: one module for each promise.
+
+mod cli;
+mod expiry;
+mod idempotency;
+mod input;
+mod limits;
+mod outage;
+mod private;
+mod races;
+mod walk;
+
+#[path = "../support/mod.rs"]
+mod support;

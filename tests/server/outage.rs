@@ -1,0 +1,226 @@
+//! Redis flushed, restarted, frozen or gone: an honest answer meanwhile, and recovery without a restart.
+
+use std::time::{Duration, Instant};
+
+use redis::cmd;
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::support::redis_server::RedisServer;
+use crate::support::stockhold::Stockhold;
+
+/// A Redis whose data survives a kill.
+fn durable() -> RedisServer {
+    RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
+}
+
+#[tokio::test]
+async fn a_flushed_script_cache_is_not_noticed() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    let mut connection = redis.connection().await;
+    let mut flush = async || cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
+
+    flush().await;
+    shop.seed("sku", 5).await;
+    flush().await;
+    let id = shop.held("sku", 2).await;
+    flush().await;
+    assert_eq!(shop.counts("sku").await, [3, 2, 0]);
+    flush().await;
+    shop.get(&format!("/api/reservations/{id}")).await.ok();
+    flush().await;
+    shop.confirm(&id).await.ok();
+    let other = shop.held("sku", 1).await;
+    flush().await;
+    shop.release(&other).await.ok();
+    flush().await;
+    assert_eq!(shop.events("sku", 10).await.len(), 5);
+    flush().await;
+    shop.get("/readyz").await.ok();
+}
+
+/// Flushes that come while many requests run: each is loaded once and called again, and none is done twice.
+#[tokio::test]
+async fn flushes_under_load_lose_nothing() {
+    let redis = RedisServer::start();
+    let shop = std::sync::Arc::new(Stockhold::start(&redis));
+    shop.seed("sku", 400).await;
+    let mut connection = redis.connection().await;
+    let flushes = tokio::spawn(async move {
+        for _ in 0..200 {
+            cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let mut buyers = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let shop = std::sync::Arc::clone(&shop);
+        buyers.spawn(async move {
+            let mut held = 0;
+            for _ in 0..25 {
+                let body = json!({ "cartId": "c", "sku": "sku", "quantity": 1 });
+                let answer = shop.post("/api/reservations/hold", body).await;
+                // A flush may come between the load and the second call, too.
+                if answer.status == 200 {
+                    held += 1;
+                } else {
+                    assert_eq!(answer.problem(503, "unavailable")["outcome"], "none");
+                }
+            }
+            held
+        });
+    }
+    let held: u64 = buyers.join_all().await.into_iter().sum();
+    flushes.await.unwrap();
+    assert_eq!(shop.counts("sku").await, [400 - held, held, 0]);
+}
+
+#[tokio::test]
+async fn a_restart_of_redis_is_a_503_at_most() {
+    let mut redis = durable();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 5).await;
+    let id = shop.held("sku", 2).await;
+
+    redis.kill();
+    for _ in 0..3 {
+        let body = json!({ "cartId": "c", "sku": "sku", "quantity": 1 });
+        let answer = shop.post("/api/reservations/hold", body).await;
+        assert_eq!(answer.headers["retry-after"], "1");
+        answer.problem(503, "unavailable");
+    }
+    shop.get("/readyz").await.problem(503, "unavailable");
+    shop.get("/livez").await.ok();
+    redis.restart();
+
+    // No waiting: the very next request finds the new Redis, without scripts, and the old stock.
+    shop.confirm(&id).await.ok();
+    shop.get("/readyz").await.ok();
+    assert_eq!(shop.counts("sku").await, [3, 0, 2]);
+}
+
+/// Not even a 503 when nobody asks while it is down.
+#[tokio::test]
+async fn a_restart_between_two_requests_is_not_noticed() {
+    let mut redis = durable();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 50).await;
+    for held in 1..=5 {
+        redis.restart();
+        shop.held("sku", 1).await;
+        assert_eq!(shop.counts("sku").await, [50 - held, held, 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_redis_makes_the_outcome_unknown_and_the_key_settles_it() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 5).await;
+    let body = json!({ "cartId": "c", "sku": "sku", "quantity": 2 });
+
+    redis.stop_process();
+    let asked = Instant::now();
+    let answer = shop.post_with("/api/reservations/hold", body.clone(), Some("order-1")).await;
+    assert!(asked.elapsed() < Duration::from_secs(10), "the call is bounded");
+    let problem = answer.problem(503, "unavailable");
+    assert_eq!(problem["outcome"], "unknown");
+    // A read changes nothing, so there is nothing to be unsure of.
+    let problem = shop.get("/api/inventory/sku").await.problem(503, "unavailable");
+    assert_eq!(problem["outcome"], "none");
+    redis.continue_process();
+
+    shop.wait_until_ready().await;
+    // Redis has carried it out when it went on; it was held once, whoever asks.
+    shop.post_with("/api/reservations/hold", body, Some("order-1")).await.ok();
+    assert_eq!(shop.counts("sku").await, [3, 2, 0]);
+}
+
+#[tokio::test]
+async fn readiness_tells_the_truth() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    let mut connection = redis.connection().await;
+    shop.get("/readyz").await.ok();
+
+    let mut set = async |name: &str, value: &str| {
+        cmd("CONFIG").arg("SET").arg(name).arg(value).exec_async(&mut connection).await.unwrap();
+    };
+    set("maxmemory-policy", "allkeys-lru").await;
+    shop.get("/readyz").await.problem(503, "unavailable");
+    set("maxmemory-policy", "noeviction").await;
+    shop.get("/readyz").await.ok();
+
+    let mut connection = redis.connection().await;
+    let replicate = async |connection: &mut redis::aio::MultiplexedConnection, host: &str, port: &str| {
+        cmd("REPLICAOF").arg(host).arg(port).exec_async(connection).await.unwrap();
+    };
+    replicate(&mut connection, "127.0.0.1", "1").await;
+    shop.get("/readyz").await.problem(503, "unavailable");
+    let body = json!({ "sku": "sku", "quantity": 5 });
+    let problem = shop.post("/api/inventory/seed", body).await.problem(503, "unavailable");
+    assert_eq!(problem["outcome"], "none");
+    replicate(&mut connection, "NO", "ONE").await;
+    shop.wait_until_ready().await;
+    shop.seed("sku", 5).await;
+}
+
+/// When memory is full nothing new is held, but what was promised is settled.
+#[tokio::test]
+async fn full_memory_refuses_holds_and_lets_settle() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 5).await;
+    let (one, other) = (shop.held("sku", 1).await, shop.held("sku", 1).await);
+    let mut connection = redis.connection().await;
+    cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").exec_async(&mut connection).await.unwrap();
+
+    let body = json!({ "cartId": "c", "sku": "sku", "quantity": 1 });
+    let problem = shop.post("/api/reservations/hold", body).await.problem(503, "unavailable");
+    assert_eq!(problem["outcome"], "none");
+    shop.confirm(&one).await.ok();
+    shop.release(&other).await.ok();
+    assert_eq!(shop.counts("sku").await, [4, 0, 1]);
+}
+
+/// What no script wrote is not served as if it were true; the client learns nothing of Redis's own words.
+#[tokio::test]
+async fn damage_is_an_error_not_an_answer() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 5).await;
+    let mut connection = redis.connection().await;
+    cmd("HSET").arg("inventory:sku").arg("available").arg("6").exec_async(&mut connection).await.unwrap();
+    let problem = shop.get("/api/inventory/sku").await.problem(500, "internal");
+    assert!(!problem.to_string().contains("BADKEY"), "{problem}");
+    cmd("SET").arg("inventory:text").arg("6").exec_async(&mut connection).await.unwrap();
+    shop.get("/api/inventory/text").await.problem(500, "internal");
+    shop.get("/livez").await.ok();
+}
+
+/// A SKU that cannot be swept does not keep the others from being swept.
+#[tokio::test]
+async fn damage_of_one_sku_does_not_stop_the_sweeper() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "20"]);
+    let mut connection = redis.connection().await;
+    for (member, score) in [("not a sku", 1), ("gone", 2), ("damaged", 3)] {
+        cmd("ZADD").arg("stockhold:due").arg(score).arg(member).exec_async(&mut connection).await.unwrap();
+    }
+    shop.seed("damaged", 5).await;
+    cmd("HSET").arg("inventory:damaged").arg("reserved").arg("1").exec_async(&mut connection).await.unwrap();
+    cmd("ZADD").arg("stockhold:due").arg(3).arg("damaged").exec_async(&mut connection).await.unwrap();
+    shop.seed("sku", 5).await;
+    let id = shop.held_for("sku", 2, 1).await;
+    let held = Instant::now();
+    loop {
+        let state: String =
+            cmd("HGET").arg(format!("reservation:{id}")).arg("state").query_async(&mut connection).await.unwrap();
+        if state == "released" {
+            break;
+        }
+        assert!(held.elapsed() < Duration::from_secs(20), "never released");
+        sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,8 @@
+//! What the test binaries share.
+
+// Each test binary compiles this module for itself and uses only a part of it.
+#![allow(dead_code)]
+
+pub mod redis_server;
+pub mod snapshot;
+pub mod stockhold;

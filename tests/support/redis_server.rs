@@ -1,0 +1,164 @@
+//! A real redis-server of a test's own: private port, private folder, gone when dropped.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client};
+use tempfile::TempDir;
+
+/// What a busy machine may need for what takes milliseconds on an idle one.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Each port was free a moment before it is used, so even one lost race is rare.
+const PORT_TRIES: usize = 10;
+
+/// A running redis-server that keeps nothing on disk and is killed on drop.
+///
+/// `REDIS_SERVER` names the command (default `redis-server`), so that the same tests run against other servers.
+pub struct RedisServer {
+    process: Child,
+    port: u16,
+    folder: TempDir,
+    extra_args: Vec<String>,
+}
+
+impl RedisServer {
+    /// Starts a server that evicts nothing and persists nothing.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server with further options of redis-server, such as `["--maxmemory", "5mb"]`.
+    pub fn start_with(extra_args: &[&str]) -> Self {
+        // Not TMPDIR: a server that runs in a chroot sees the same folder only under /tmp.
+        let folder = tempfile::Builder::new().prefix("stockhold-test-").tempdir_in("/tmp").unwrap();
+        let extra_args: Vec<String> = extra_args.iter().map(|arg| (*arg).to_owned()).collect();
+        for _ in 0..PORT_TRIES {
+            let port = free_port();
+            if let Some(process) = launch(port, folder.path(), &extra_args) {
+                return Self { process, port, folder, extra_args };
+            }
+        }
+        panic!("another process took the port {PORT_TRIES} times");
+    }
+
+    /// Where the server listens, as a `redis://` URL.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// The loopback port that the server listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A new connection. It waits longer for an answer than the client's default of 500 ms, which a busy machine exceeds.
+    pub async fn connection(&self) -> MultiplexedConnection {
+        let patient =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
+        Client::open(self.url()).unwrap().get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+    }
+
+    /// Ends the server as a power cut does: no warning, and since nothing is persisted, its data is gone.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Kills the server if it still runs, and starts an empty one on the same port with the same options.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.process = launch(self.port, self.folder.path(), &self.extra_args)
+            .unwrap_or_else(|| panic!("another process took port {} while the server was down", self.port));
+    }
+
+    /// Freezes the server: connections stay open, and nothing is answered until [`Self::continue_process`].
+    pub fn stop_process(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a frozen server go on; what was sent in the meantime is carried out now.
+    pub fn continue_process(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id().try_into().unwrap()), signal).unwrap();
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        // SIGKILL ends a frozen process too. A process that already ended is no reason to fail.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Starts the process and waits until it answers; `None` when another process holds the port.
+fn launch(port: u16, folder: &Path, extra_args: &[String]) -> Option<Child> {
+    let command = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+    let socket = folder.join("redis.sock");
+    let log_path = folder.join("redis.log");
+    let log = File::create(&log_path).unwrap();
+    let mut process = Command::new(&command)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no", "--loglevel", "warning"])
+        .args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"])
+        .arg("--dir")
+        .arg(folder)
+        .arg("--unixsocket")
+        .arg(&socket)
+        .args(extra_args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!(
+                "cannot run `{command}`: {error}. Install it (Debian: apt-get install redis-server) \
+                 or name another with REDIS_SERVER=/path/to/redis-server"
+            )
+        });
+
+    let deadline = Instant::now() + PATIENCE;
+    // A socket in our own folder: whoever answers on the port may be another test's server that won the race for it.
+    while !answers(&socket) {
+        if let Some(status) = process.try_wait().unwrap() {
+            let log = fs::read_to_string(&log_path).unwrap();
+            assert!(log.contains("Address already in use"), "`{command}` ended at its start with {status}:\n{log}");
+            return None;
+        }
+        if Instant::now() > deadline {
+            process.kill().unwrap();
+            panic!("`{command}` does not answer after {PATIENCE:?}:\n{}", fs::read_to_string(&log_path).unwrap());
+        }
+        sleep(Duration::from_millis(2));
+    }
+    Some(process)
+}
+
+/// Whether the server behind the socket takes commands; one that asks for a password first does.
+fn answers(socket: &Path) -> bool {
+    let ping = || -> io::Result<[u8; 5]> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer)?;
+        Ok(answer)
+    };
+    ping().is_ok_and(|answer| &answer == b"+PONG" || &answer == b"-NOAU")
+}

@@ -1,0 +1,212 @@
+//! The program itself, started as a user starts it, and an HTTP client to talk to it.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{HeaderMap, Request, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::redis_server::RedisServer;
+
+/// What a busy machine may need for what takes milliseconds on an idle one.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running `stockhold serve` on a free port; killed on drop.
+pub struct Stockhold {
+    child: Child,
+    /// What it printed: where Redis is, if it started one, and where it listens.
+    pub printed: Vec<String>,
+    pub address: SocketAddr,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// A response, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// The body as JSON, null when there is none.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The body, after making sure that the request was answered with 200.
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.body);
+        self.body
+    }
+
+    /// The body, after making sure that it is a problem of this status and code.
+    #[track_caller]
+    pub fn problem(self, status: u16, code: &str) -> Value {
+        assert_eq!((self.status.as_u16(), self.body["code"].as_str()), (status, Some(code)), "{}", self.body);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(self.body["status"], status);
+        for member in ["type", "title", "detail"] {
+            assert!(!self.body[member].as_str().unwrap().is_empty(), "{member} in {}", self.body);
+        }
+        self.body
+    }
+}
+
+/// The program with nothing of this environment's settings.
+pub fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stockhold"));
+    command.args(arguments);
+    for name in ["BIND_ADDRESS", "PORT", "REDIS_URL", "REDIS_PORT", "DATA_DIR", "SWEEP_INTERVAL_MS", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Stockhold {
+    /// Serves from `redis`.
+    pub fn start(redis: &RedisServer) -> Self {
+        Self::start_with(redis, &[])
+    }
+
+    /// Serves from `redis`, with more arguments.
+    pub fn start_with(redis: &RedisServer, arguments: &[&str]) -> Self {
+        let url = redis.url();
+        Self::spawn(&[&["--port", "0", "--redis-url", &url], arguments].concat())
+    }
+
+    /// Serves with these arguments alone; `--port 0` should be among them.
+    pub fn spawn(arguments: &[&str]) -> Self {
+        let mut child = program(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut printed = Vec::new();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("it ended: {}", child.wait().unwrap())).unwrap();
+            let address = line.strip_prefix("stockhold listens on http://").map(|address| address.parse().unwrap());
+            printed.push(line);
+            if let Some(address) = address {
+                break address;
+            }
+        };
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { child, printed, address, client }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(self.url(path)), Bytes::new()).await
+    }
+
+    /// A POST of JSON, or of nothing.
+    pub async fn post(&self, path: &str, body: impl Into<Option<Value>>) -> Answer {
+        self.post_with(path, body, None).await
+    }
+
+    /// A POST with an `Idempotency-Key`.
+    pub async fn post_with(&self, path: &str, body: impl Into<Option<Value>>, key: Option<&str>) -> Answer {
+        let mut request = Request::post(self.url(path));
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        match body.into() {
+            Some(body) => self.send(request.header("content-type", "application/json"), body.to_string().into()).await,
+            None => self.send(request, Bytes::new()).await,
+        }
+    }
+
+    /// Any request.
+    pub async fn send(&self, request: hyper::http::request::Builder, body: Bytes) -> Answer {
+        let response = self.client.request(request.body(Full::new(body)).unwrap()).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+        Answer { status: head.status, headers: head.headers, body }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub async fn seed(&self, sku: &str, quantity: u64) -> Value {
+        self.post("/api/inventory/seed", serde_json::json!({ "sku": sku, "quantity": quantity })).await.ok()
+    }
+
+    pub async fn stock(&self, sku: &str) -> Value {
+        self.get(&format!("/api/inventory/{sku}")).await.ok()
+    }
+
+    /// The counts of a SKU: available, reserved, confirmed.
+    pub async fn counts(&self, sku: &str) -> [u64; 3] {
+        let stock = self.stock(sku).await;
+        ["available", "reserved", "confirmed"].map(|name| stock[name].as_u64().unwrap())
+    }
+
+    /// Holds for ten minutes, and gives the reservation's id.
+    pub async fn held(&self, sku: &str, quantity: u64) -> String {
+        self.held_for(sku, quantity, 600).await
+    }
+
+    pub async fn held_for(&self, sku: &str, quantity: u64, ttl_seconds: u64) -> String {
+        let body =
+            serde_json::json!({ "cartId": "cart-1", "sku": sku, "quantity": quantity, "ttlSeconds": ttl_seconds });
+        let record = self.post("/api/reservations/hold", body).await.ok();
+        record["reservationId"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn confirm(&self, id: &str) -> Answer {
+        self.post(&format!("/api/reservations/{id}/confirm"), None).await
+    }
+
+    pub async fn release(&self, id: &str) -> Answer {
+        self.post(&format!("/api/reservations/{id}/release"), None).await
+    }
+
+    /// The newest events of a SKU, newest first.
+    pub async fn events(&self, sku: &str, limit: usize) -> Vec<Value> {
+        let body = self.get(&format!("/api/audit?sku={sku}&limit={limit}")).await.ok();
+        body["events"].as_array().unwrap().clone()
+    }
+
+    /// Asks until the answer is 200; what else it answers meanwhile must be a 503.
+    pub async fn wait_until_ready(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get("/readyz").await;
+            if answer.status == 200 {
+                return;
+            }
+            answer.problem(503, "unavailable");
+            assert!(Instant::now() < deadline, "it does not become ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Stockhold {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
