@@ -16,8 +16,7 @@ endef
 
 run:
 	$(call install,redis-server,redis-server,redis,redis)
-	cargo build --release
-	exec target/release/stockhold serve
+	cargo run --release -- serve
 
 test:
 	$(call install,redis-server,redis-server,redis,redis)

@@ -21,7 +21,7 @@ use super::redis_server::RedisServer;
 /// What a busy machine may need for what takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A running `stockhold serve` on a free port; killed on drop.
+/// A running `stockhold serve` on a free port; stopped on drop.
 pub struct Stockhold {
     child: Child,
     /// What it printed: where Redis is, if it started one, and where it listens.
@@ -204,8 +204,17 @@ impl Stockhold {
     }
 }
 
+/// Told to stop rather than killed: a private Redis would outlive it.
 impl Drop for Stockhold {
     fn drop(&mut self) {
+        let running = |child: &mut Child| matches!(child.try_wait(), Ok(None));
+        if running(&mut self.child) {
+            self.signal(Signal::SIGTERM);
+            let deadline = Instant::now() + PATIENCE;
+            while running(&mut self.child) && Instant::now() < deadline {
+                sleep(Duration::from_millis(5));
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
