@@ -55,10 +55,12 @@ pub(super) enum Seed {
 
 /// The life of a reservation: active, and then one of the others for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum ReservationState {
+    /// Its units are reserved.
     Active,
+    /// Its units are sold.
     Confirmed,
+    /// Its units went back: released, expired, or drained by a seed.
     Released,
 }
 
@@ -82,18 +84,24 @@ impl ReservationState {
 
 /// The record that a hold leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct Reservation {
+    /// Its id, which carries its shard.
     pub id: ReservationId,
+    /// Who holds.
     pub cart: CartId,
+    /// What.
     pub sku: Sku,
+    /// How many units.
     pub quantity: Quantity,
+    /// Where in its life it is.
     pub state: ReservationState,
     /// Why it was released; empty otherwise.
     pub reason: String,
-    /// Epoch milliseconds, as all times here.
+    /// When it lapses, or would have: epoch milliseconds of Redis's clock, as all times here.
     pub expires_at_ms: u64,
+    /// When it was held.
     pub created_at_ms: u64,
+    /// When its state changed last.
     pub updated_at_ms: u64,
 }
 
@@ -154,15 +162,18 @@ impl Reservation {
 
 /// The counts of a SKU.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct Stock {
+    /// Whose counts these are.
     pub sku: Sku,
+    /// Units that can be held.
     pub available: u64,
+    /// Units of active reservations.
     pub reserved: u64,
+    /// Units that are sold.
     pub confirmed: u64,
-    /// Those that expire first, up to the limit of the read.
+    /// Ids of active reservations: those that expire first, up to the limit of the read.
     pub active_reservations: Vec<String>,
-    /// Epoch milliseconds.
+    /// When the counts changed last, epoch milliseconds.
     pub updated_at_ms: u64,
 }
 
@@ -209,24 +220,30 @@ impl Stock {
 
 /// One entry of the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct Event {
     /// The id of the stream entry.
     pub id: String,
     /// `seed`, `hold`, `confirm`, `release` or `expired`.
     pub event: String,
-    /// Empty for a seed, as is `cart_id`.
+    /// Of which reservation; empty for a seed.
     pub reservation_id: String,
+    /// Of which cart; empty for a seed.
     pub cart_id: String,
+    /// Of which SKU.
     pub sku: String,
+    /// How many units it was about.
     pub quantity: u64,
+    /// The reservation's state after it; `draining` or `seeded` for a seed.
     pub state: String,
+    /// Why, where there is more than one reason; otherwise empty.
     pub reason: String,
-    /// Epoch milliseconds.
+    /// When, epoch milliseconds.
     pub happened_at_ms: u64,
-    /// The SKU's counts after the event.
+    /// The SKU's available units after it.
     pub available: u64,
+    /// The SKU's reserved units after it.
     pub reserved: u64,
+    /// The SKU's confirmed units after it.
     pub confirmed: u64,
     /// Counts the SKU's events without a gap.
     pub version: u64,
