@@ -28,7 +28,7 @@ pub enum Error {
     /// The request was sent and no reply came: it may have been carried out or not.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
-    /// Redis refused what this crate sent, or holds what no script wrote. Nothing was done, and asking again will not help.
+    /// Redis refused what this crate sent, or holds what no script wrote. Asking again will not help.
     #[error("{0}")]
     Broken(String),
 }

@@ -24,6 +24,9 @@ pub use reads::{Health, StoredHash};
 /// How long one call may take, connecting included.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// First words of the errors that a connection with the wrong name or password gets.
+const CREDENTIALS: [&str; 3] = ["NOAUTH", "WRONGPASS", "NOPERM"];
+
 /// Why a call gave no reply that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -130,8 +133,9 @@ impl Redis {
             return Ok(link);
         }
         let link = self.0.connect().await.map_err(|error| match sort(&error) {
-            refused @ Failure::Refused { .. } => refused,
-            Failure::NoReply(why) | Failure::Unreachable(why) => Failure::Unreachable(why),
+            // Credentials that are wrong stay wrong; anything else may pass.
+            Failure::Refused { code, message } if CREDENTIALS.contains(&&*code) => Failure::Refused { code, message },
+            other => Failure::Unreachable(other.to_string()),
         })?;
         *self.0.link.write().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
         Ok(link)

@@ -1,11 +1,12 @@
 //! `stockhold serve`: Redis first, then the scripts, then the port.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -15,11 +16,21 @@ use crate::engine::{Engine, Error, Retention};
 use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis};
 use crate::{http, sweeper};
 
+/// Connections that may wait to be accepted. With the usual 128 a crowd that comes at once has to knock again after 1 s.
+const BACKLOG: u32 = 4096;
+
+/// Enough for every connection, and as many again for everything else.
+const OPEN_FILES: u64 = 2 * http::MAX_CONNECTIONS as u64;
+
 /// Pause before Redis is tried again at the start.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
+    // A shell's default of 1,024 open files is less than that many connections need.
+    if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
+        warn!(%error, "cannot raise the limit of open files");
+    }
     let private = match &args.redis_url {
         Some(_) => None,
         None => {
@@ -49,8 +60,7 @@ async fn serve(args: &ServeArgs, redis_url: &str, mut stop: Stop) -> anyhow::Res
     let engine = Arc::new(Engine::new(redis, retention));
     let Some(loaded) = stop.or(load(&engine, &address)).await else { return Ok(()) };
     loaded?;
-    let listener = TcpListener::bind((args.host, args.port))
-        .await
+    let listener = listen(SocketAddr::from((args.host, args.port)))
         .with_context(|| format!("cannot listen on {} port {} (--host, --port)", args.host, args.port))?;
     println!("stockhold listens on http://{}", listener.local_addr()?);
     info!(redis = address, "serving");
@@ -60,6 +70,14 @@ async fn serve(args: &ServeArgs, redis_url: &str, mut stop: Stop) -> anyhow::Res
     }
     info!("stopped");
     Ok(())
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As after any restart: connections of the last run that linger must not keep the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Loads the scripts, waiting for Redis as long as it takes to come up.

@@ -118,7 +118,7 @@ impl From<Error> for Problem {
             ),
             Error::Broken(_) => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
-                let detail = "nothing was done; the log tells more under this request's id";
+                let detail = "the request could not be carried out; the log tells more under this request's id";
                 let mut problem = Self::new(status, "internal", "Internal server error", detail);
                 problem.cause = Some(cause.into());
                 problem

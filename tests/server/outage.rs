@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::support::redis_server::RedisServer;
-use crate::support::stockhold::Stockhold;
+use crate::support::stockhold::{Stockhold, program};
 
 /// A Redis whose data survives a kill.
 fn durable() -> RedisServer {
@@ -135,6 +135,55 @@ async fn a_frozen_redis_makes_the_outcome_unknown_and_the_key_settles_it() {
     // Redis has carried it out when it went on; it was held once, whoever asks.
     shop.post_with("/api/reservations/hold", body, Some("order-1")).await.ok();
     assert_eq!(shop.counts("sku").await, [3, 2, 0]);
+}
+
+/// The connection breaks between question and answer: nobody can know, and nobody claims to.
+#[tokio::test]
+async fn a_redis_that_dies_before_it_answers_makes_the_outcome_unknown() {
+    let mut redis = durable();
+    let shop = std::sync::Arc::new(Stockhold::start(&redis));
+    shop.seed("sku", 5).await;
+    redis.stop_process();
+    let asking = tokio::spawn({
+        let shop = std::sync::Arc::clone(&shop);
+        async move { shop.post("/api/inventory/seed", json!({ "sku": "sku", "quantity": 7 })).await }
+    });
+    let reading = tokio::spawn({
+        let shop = std::sync::Arc::clone(&shop);
+        async move { shop.get("/api/inventory/sku").await }
+    });
+    sleep(Duration::from_millis(200)).await;
+    redis.kill();
+    // The seed reads before it writes: it never got as far as to be in doubt.
+    for answer in [asking.await.unwrap(), reading.await.unwrap()] {
+        assert_eq!(answer.problem(503, "unavailable")["outcome"], "none");
+    }
+    redis.restart();
+    assert_eq!(shop.counts("sku").await, [5, 0, 0]);
+
+    redis.stop_process();
+    let body = json!({ "cartId": "c", "sku": "sku", "quantity": 2 });
+    let asking = tokio::spawn({
+        let (shop, body) = (std::sync::Arc::clone(&shop), body.clone());
+        async move { shop.post_with("/api/reservations/hold", body, Some("order-1")).await }
+    });
+    sleep(Duration::from_millis(200)).await;
+    redis.kill();
+    assert_eq!(asking.await.unwrap().problem(503, "unavailable")["outcome"], "unknown");
+    redis.restart();
+    shop.post_with("/api/reservations/hold", body, Some("order-1")).await.ok();
+    assert_eq!(shop.counts("sku").await, [3, 2, 0]);
+}
+
+/// Wrong credentials do not heal by waiting: it says so and ends.
+#[tokio::test]
+async fn wrong_credentials_are_said_to_be() {
+    let redis = RedisServer::start_with(&["--requirepass", "right"]);
+    let url = format!("redis://:wrong@127.0.0.1:{}", redis.port());
+    let output = program(&["--port", "0", "--redis-url", &url]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("WRONGPASS") && !said.contains("wrong@"), "{said}");
 }
 
 #[tokio::test]
