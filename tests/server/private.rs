@@ -1,10 +1,12 @@
 //! The redis-server that the program starts when it is given none.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use redis::Client;
 
 use crate::support::stockhold::{Stockhold, program};
@@ -130,14 +132,16 @@ async fn without_a_redis_server_it_tells_how_to_get_one() {
 #[tokio::test]
 async fn waits_for_a_redis_that_is_not_there_yet() {
     let mut waiting = program(&["--port", "0", "--redis-url", "redis://:secret@127.0.0.1:1"]);
-    let mut child = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    assert!(child.try_wait().unwrap().is_none(), "it waits");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let said = String::from_utf8(output.stderr).unwrap();
+    let mut child = waiting.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let said = lines.next().unwrap().unwrap();
     assert!(said.contains("waiting for Redis") && !said.contains("secret"), "{said}");
+
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(!rest.concat().contains("secret"), "{rest:?}");
 }
 
 /// What a program says on its way to failing.
