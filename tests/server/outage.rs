@@ -254,8 +254,11 @@ async fn damage_of_one_sku_does_not_stop_the_sweeper() {
     let redis = RedisServer::start();
     let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "20"]);
     let mut connection = redis.connection().await;
-    for (member, score) in [("not a sku", 1), ("gone", 2), ("damaged", 3)] {
-        cmd("ZADD").arg("stockhold:due").arg(score).arg(member).exec_async(&mut connection).await.unwrap();
+    // More than one look at the due list takes, and all of them before the one that is sound.
+    for stuck in 0..150 {
+        for member in [format!("no sku {stuck}"), format!("never-seeded-{stuck}")] {
+            cmd("ZADD").arg("stockhold:due").arg(1).arg(member).exec_async(&mut connection).await.unwrap();
+        }
     }
     shop.seed("damaged", 5).await;
     cmd("HSET").arg("inventory:damaged").arg("reserved").arg("1").exec_async(&mut connection).await.unwrap();
