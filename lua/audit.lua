@@ -78,8 +78,13 @@ end
 if #KEYS < 1 or #KEYS > 2 or #ARGV ~= 2 then return redis.error_reply('BADARGS keys: 1 or 2, with 2 arguments') end
 limit = whole(limit, 1, MAX_EVENTS)
 if not limit then return redis.error_reply('BADARGS limit: a whole number from 1 to 1000') end
--- 19 digits: the number must fit the 64 bits of a stream id.
-if before ~= '' and not (before:find('^%d+%-%d+$') and #before:match('^%d+') <= 19 and #before:match('%d+$') <= 19) then
+
+-- 19 digits: each number must fit 64 bits.
+local function is_event_id(s)
+  return s:find('^%d+%-%d+$') and #s:match('^%d+') <= 19 and #s:match('%d+$') <= 19
+end
+
+if before ~= '' and not is_event_id(before) then
   return redis.error_reply('BADARGS before: empty, or the id of an event')
 end
 local sku
@@ -106,6 +111,8 @@ local function reply(event)
 end
 
 local replies = {}
+-- Nothing is before the lowest of ids, and Redis refuses to look there.
+if before:find('^0+%-0+$') then return replies end
 if not inventory then
   local newest = before == '' and '+' or '(' .. before
   for i, entry in ipairs(redis.call('XREVRANGE', audit, newest, '-', 'COUNT', limit)) do
@@ -128,6 +135,7 @@ if before ~= '' then
   id = event and event.previous or ''
 end
 while id ~= '' and #replies < limit do
+  if not is_event_id(id) then return redis.error_reply('BADKEY inventory: damaged chain of events in ' .. inventory) end
   local event = find(id)
   if not event then break end
   replies[#replies + 1] = reply(event)

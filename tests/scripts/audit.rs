@@ -1,0 +1,137 @@
+//! Reading the audit: the chain of one SKU's events, and the stream of all.
+
+use redis::cmd;
+
+use crate::call::{LONG_MS, audit, audit_all, confirm, hold, line, seed, sweep};
+use crate::invariants::History;
+use crate::shop::{NEW, Shop, hold_many, id};
+
+/// Positions in an `EVENT` line.
+const ID: usize = 1;
+const SKU: usize = 5;
+const VERSION: usize = 13;
+const PREVIOUS: usize = 14;
+
+#[tokio::test]
+async fn a_skus_events_are_linked_newest_first() {
+    let mut shop = Shop::stocked().await;
+    let events = shop.replies(&audit("tea", 1000, "")).await;
+    let versions: Vec<_> = events.iter().map(|event| &*event[VERSION]).collect();
+    assert_eq!(versions, ["7", "6", "5", "4", "3", "2", "1"]);
+    for pair in events.windows(2) {
+        assert_eq!(pair[0][PREVIOUS], pair[1][ID]);
+        assert_eq!(pair[1][SKU], "tea");
+    }
+    assert_eq!(events[6][PREVIOUS], "");
+}
+
+#[tokio::test]
+async fn pages_follow_one_another() {
+    let mut shop = Shop::stocked().await;
+    for (whole, page) in [(audit("tea", 1000, ""), audit("tea", 3, "")), (audit_all(1000, ""), audit_all(3, ""))] {
+        let mut rest = &*shop.replies(&whole).await;
+        let mut before = String::new();
+        while !rest.is_empty() {
+            let events = shop.replies(&page.clone().with("before", &*before)).await;
+            let expected;
+            (expected, rest) = rest.split_at(3.min(rest.len()));
+            assert_eq!(events, expected);
+            before = events[events.len() - 1][ID].clone();
+        }
+        assert!(shop.replies(&page.with("before", &*before)).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn all_skus_are_read_in_the_order_of_the_stream() {
+    let mut shop = Shop::stocked().await;
+    let events = shop.replies(&audit_all(1000, "")).await;
+    assert_eq!(events.len(), shop.events().await as usize);
+    let skus: Vec<_> = events.iter().map(|event| &*event[SKU]).collect();
+    assert_eq!(skus, ["tea", "tea", "tea", "cup", "tea", "tea", "tea", "cup", "tea"]);
+}
+
+#[tokio::test]
+async fn before_must_be_an_event_of_the_sku() {
+    let mut shop = Shop::stocked().await;
+    let cup = shop.replies(&audit("cup", 1, "")).await[0][ID].clone();
+    let refusal = shop.refusal(&audit("tea", 10, &cup)).await;
+    assert_eq!(refusal.word, "BADARGS");
+    assert!(refusal.text.starts_with("before:"), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_before_an_event_that_there_never_was() {
+    let mut shop = Shop::stocked().await;
+    for before in ["0-0", "0-1", "1-1", "00-00"] {
+        for call in [audit("tea", 10, before), audit_all(10, before)] {
+            assert!(shop.replies(&call).await.is_empty(), "{call:?}");
+        }
+    }
+    assert!(shop.replies(&audit("tea", 10, "9999999999999999999-0")).await.is_empty());
+    let whole = shop.replies(&audit_all(1000, "")).await;
+    assert_eq!(shop.replies(&audit_all(1000, "9999999999999999999-9999999999999999999")).await, whole);
+}
+
+#[tokio::test]
+async fn an_empty_shop_has_no_events() {
+    let mut shop = Shop::open().await;
+    for call in [audit("tea", 10, ""), audit_all(10, ""), audit("tea", 10, "1-1"), audit_all(10, "1-1")] {
+        assert!(shop.replies(&call).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn no_more_are_read_than_asked_for() {
+    let mut shop = Shop::open().await;
+    for _ in 0..3 {
+        shop.replies(&seed("tea", 100, &[])).await;
+    }
+    assert_eq!(shop.replies(&audit("tea", 1, "")).await.len(), 1);
+    assert_eq!(shop.replies(&audit("tea", 1000, "")).await.len(), 3);
+    assert_eq!(shop.replies(&audit_all(2, "")).await.len(), 2);
+}
+
+#[tokio::test]
+async fn audit_max_trims_about_there_and_the_chain_ends_where_the_stream_does() {
+    const AUDIT_MAX: u64 = 50;
+    let mut shop = Shop::open().await;
+    shop.history = History::Trimmed;
+    // Redis drops whole nodes of the stream, so small nodes make "about" near.
+    shop.run::<()>(cmd("CONFIG").arg("SET").arg("stream-node-max-entries").arg(10)).await;
+    shop.replies(&seed("tea", 100, &[])).await;
+    let ids = hold_many(&mut shop, "tea", 100, LONG_MS).await;
+    assert_eq!(shop.events().await, 101, "0 keeps all");
+
+    let items: Vec<_> = ids.iter().map(|id| ("tea", &**id, "")).collect();
+    shop.replies(&confirm("all", &items).with("auditMax", AUDIT_MAX.to_string())).await;
+    let kept = shop.events().await;
+    assert!((AUDIT_MAX..AUDIT_MAX + 20).contains(&kept), "{kept} events");
+
+    let events = shop.replies(&audit("tea", 1000, "")).await;
+    assert_eq!(events.len() as u64, kept);
+    let oldest = events.last().unwrap();
+    assert_ne!(oldest[PREVIOUS], "");
+    assert!(shop.replies(&audit("tea", 10, &oldest[PREVIOUS])).await.is_empty(), "before what was trimmed");
+}
+
+#[tokio::test]
+async fn every_script_that_writes_trims() {
+    let mut shop = Shop::open().await;
+    shop.history = History::Trimmed;
+    shop.run::<()>(cmd("CONFIG").arg("SET").arg("stream-node-max-entries").arg(1)).await;
+    let lapsing = id(1);
+    let calls = [
+        seed("tea", 100, &[]),
+        hold("each", &[line("tea", NEW)]),
+        confirm("each", &[("tea", NEW, "")]),
+        hold("each", &[line("tea", &lapsing).ttl_ms(1)]),
+    ];
+    for call in calls {
+        shop.replies(&call.with("auditMax", "1")).await;
+        assert_eq!(shop.events().await, 1);
+    }
+    shop.lapse(&lapsing).await;
+    shop.replies(&sweep("tea", &[&lapsing]).with("auditMax", "1")).await;
+    assert_eq!(shop.events().await, 1);
+}

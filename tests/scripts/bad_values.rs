@@ -1,0 +1,144 @@
+//! What breaks the rule of a slot, by the slot's name: for an argument, for a key.
+
+use crate::call::Call;
+use crate::contract::Contract;
+use crate::shop::ACTIVE;
+
+/// Not whole numbers in plain decimal, whatever the range.
+const NOT_NUMBERS: &str = r#"-1 1.5 "2" true null nan inf 0x10 1e3 1e18 01 +1 1, ١ 99999999999999999999"#;
+
+/// The same, as far as it is about white space.
+const NOT_TRIMMED: [&str; 5] = ["", " 1", "1 ", "1\n", "\t1"];
+
+const NOT_MODES: [&str; 5] = ["", "EACH", "any", "all ", "each\n"];
+
+/// Not ids of stream entries.
+const NOT_EVENTS: &str = "x 1 -1 1- 1-1-1 (1-1 + - $ * 1-* 0x1-1 1.0-1 1-99999999999999999999 99999999999999999999-1";
+
+/// Not names of SKUs, though valid UTF-8: what parts a key's name, `audit`, control characters, white space.
+const NOT_SKUS: [&str; 25] = [
+    "",
+    ":",
+    "a:b",
+    "tea:active",
+    "a{",
+    "a}",
+    "{tea}",
+    "audit",
+    "\0",
+    "a\tb",
+    "tea\n",
+    "\u{7f}",
+    "\u{80}",
+    "\u{85}",
+    " tea",
+    "a b",
+    "\u{a0}",
+    "\u{1680}",
+    "\u{2000}",
+    "\u{200a}",
+    "\u{2028}",
+    "\u{2029}",
+    "\u{202f}",
+    "\u{205f}",
+    "\u{3000}",
+];
+
+/// Not prefixes of a shard.
+const NOT_SHARDS: [&str; 8] = ["{}:", "{x}:", "{12345}:", "{-1}:", "7:", "x", "{7}", " "];
+
+/// Not ids of reservations: too short, upper case, not hexadecimal, hyphens missing or misplaced, braces.
+const NOT_IDS: &str = "1 tea 00000000-0000-8000-8000-0000000000 00000000-0000-8000-8000-00000000000A \
+    00000000-0000-8000-8000-00000000000g 00000000000080008000000000000000000a 0000-00000000-8000-8000-00000000000a \
+    {0000000-0000-8000-8000-00000000000} 00000000-0000-8000-8000-00000000000a0";
+
+const CONTROLS: [&str; 8] = ["\0", "a\nb", "\t", "\u{1f}", "\u{7f}", "\u{80}", "a\u{85}", "\u{9f}"];
+
+/// Not UTF-8, one for each way to be wrong.
+const NOT_UTF8: [&[u8]; 14] = [
+    b"\x80",             // a continuation of nothing
+    b"a\xbfb",           // the same in the middle
+    b"\xc3",             // two bytes, cut off
+    b"\xe2\x82",         // three bytes, cut off
+    b"\xf0\x9f\x98",     // four bytes, cut off
+    b"\xe2\x82x",        // three bytes, broken off by a letter
+    b"\xc0\xaf",         // two bytes for what fits one
+    b"\xc1\xbf",         // the same, the last of them
+    b"\xe0\x9f\xbf",     // three bytes for what fits two
+    b"\xf0\x8f\xbf\xbf", // four bytes for what fits three
+    b"\xed\xa0\x80",     // a surrogate
+    b"\xf4\x90\x80\x80", // beyond U+10FFFF
+    b"\xf5\x80\x80\x80", // a lead byte of no character
+    b"\xff",             // never in UTF-8
+];
+
+/// What breaks the rule of a script's argument.
+pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
+    match name {
+        "quantity" => numbers(&["0", "1000000001"]),
+        "ttlMs" => numbers(&["0", "2592000001"]),
+        "auditMax" | "keepMs" => numbers(&["1000000000001"]),
+        "limit" if script == "inventory" => numbers(&["10001"]),
+        "limit" => numbers(&["0", "1001"]),
+        "mode" => bytes(NOT_MODES),
+        "before" => bytes(NOT_EVENTS.split_whitespace().chain([" ", " 1-1", "1-1\n"])),
+        "cartId" => [bytes([""]), texts()].concat(),
+        "token" => texts(),
+        _ => panic!("{script} has a new argument: what is wrong for {name:?}?"),
+    }
+}
+
+/// What breaks the rule of one of a call's keys; the call is on the shard of that prefix.
+pub fn bad_keys(call: &Call, slot: usize, prefix: &str) -> Vec<Vec<u8>> {
+    let (name, _) = Contract::of(call.script).keys.at(slot);
+    if name == "inventory" {
+        return bad_inventories(prefix);
+    }
+    let good = String::from_utf8(call.keys[slot].clone()).unwrap();
+    let mut bad = vec![String::new(), format!("x{good}"), format!("{good}x"), format!("{good}\n")];
+    // The audit alone is on any shard; with others, each is where the inventory is.
+    if call.keys.len() > 1 {
+        let elsewhere = if prefix.is_empty() { "{8}:" } else { "" };
+        bad.push(format!("{elsewhere}{}", &good[prefix.len()..]));
+    }
+    let others: &[&str] = match name {
+        "active" => &["inventory:pot:active", "inventory:tea", "inventory:tea:Active"],
+        "audit" => &["inventory:tea", "audit", "stockhold:audit"],
+        "due" => &["stockhold:skus", "due"],
+        "skus" => &["stockhold:due", "skus"],
+        "reservation" => {
+            bad.extend(NOT_IDS.split_whitespace().map(|id| format!("{prefix}reservation:{id}")));
+            bad.push(format!("{prefix}Reservation:{ACTIVE}"));
+            &["reservation:", "inventory:tea"]
+        }
+        _ => panic!("{} has a new key: what is wrong for {name:?}?", call.script),
+    };
+    bad.extend(others.iter().map(|key| format!("{prefix}{key}")));
+    bytes(bad)
+}
+
+fn bad_inventories(prefix: &str) -> Vec<Vec<u8>> {
+    let mut bad = bytes(NOT_SHARDS.map(|shard| format!("{shard}inventory:tea")));
+    bad.push(format!("{prefix}stock:tea").into_bytes());
+    let skus = [bytes(NOT_SKUS), too_long(), NOT_UTF8.map(<[u8]>::to_vec).into()].concat();
+    bad.extend(skus.iter().map(|sku| [prefix.as_bytes(), b"inventory:", sku].concat()));
+    bad
+}
+
+/// Bad carts and tokens; whether an empty one is bad depends.
+fn texts() -> Vec<Vec<u8>> {
+    [bytes(CONTROLS), too_long(), NOT_UTF8.map(<[u8]>::to_vec).into()].concat()
+}
+
+/// Just more than 128 bytes, in one-byte and in fewer, two-byte characters, and far more.
+fn too_long() -> Vec<Vec<u8>> {
+    bytes(["x".repeat(129), format!("{}x", "ö".repeat(64)), "x".repeat(5000)])
+}
+
+fn numbers(beyond: &[&str]) -> Vec<Vec<u8>> {
+    bytes(NOT_NUMBERS.split_whitespace().chain(NOT_TRIMMED).chain(beyond.iter().copied()))
+}
+
+fn bytes<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Vec<Vec<u8>> {
+    texts.into_iter().map(|text| text.into().into_bytes()).collect()
+}

@@ -1,0 +1,155 @@
+//! Calls as a client in any language makes them: a script's name, keys and arguments, all of them byte strings.
+
+use std::fmt;
+
+use crate::contract::Contract;
+
+/// Ten minutes: a hold with it never lapses during a test.
+pub const LONG_MS: u64 = 600_000;
+
+/// One `EVALSHA`.
+#[derive(Clone)]
+pub struct Call {
+    pub script: &'static str,
+    pub keys: Vec<Vec<u8>>,
+    pub args: Vec<Vec<u8>>,
+}
+
+/// One item of a hold: one unit for `cart-1` for a long time, unless said otherwise.
+#[derive(Clone, Copy)]
+pub struct Line<'a> {
+    sku: &'a str,
+    id: &'a str,
+    cart: &'a str,
+    quantity: u64,
+    ttl_ms: u64,
+}
+
+/// An item of a hold.
+pub fn line<'a>(sku: &'a str, id: &'a str) -> Line<'a> {
+    Line { sku, id, cart: "cart-1", quantity: 1, ttl_ms: LONG_MS }
+}
+
+impl<'a> Line<'a> {
+    pub fn cart(self, cart: &'a str) -> Self {
+        Self { cart, ..self }
+    }
+
+    pub fn quantity(self, quantity: u64) -> Self {
+        Self { quantity, ..self }
+    }
+
+    pub fn ttl_ms(self, ttl_ms: u64) -> Self {
+        Self { ttl_ms, ..self }
+    }
+}
+
+/// Sets the stock of a SKU; the ids are the holds to release.
+pub fn seed(sku: &str, quantity: u64, ids: &[&str]) -> Call {
+    let [inventory, active] = stock_keys(sku);
+    let mut keys = vec!["inventory:audit".into(), "stockhold:due".into(), "stockhold:skus".into(), inventory, active];
+    keys.extend(ids.iter().map(|id| reservation_key(id)));
+    Call::new("seed", keys, vec!["0".into(), "0".into(), quantity.to_string()])
+}
+
+pub fn hold(mode: &str, lines: &[Line]) -> Call {
+    let args = lines.iter().flat_map(|line| [line.cart.into(), line.quantity.to_string(), line.ttl_ms.to_string()]);
+    let args = [mode.into(), "0".into()].into_iter().chain(args).collect();
+    Call::new("hold", triples(lines.iter().map(|line| (line.sku, line.id))), args)
+}
+
+/// Confirms; an item is a SKU, an id and a token.
+pub fn confirm(mode: &str, items: &[(&str, &str, &str)]) -> Call {
+    settle("confirm", mode, items)
+}
+
+/// Releases; an item is a SKU, an id and a token.
+pub fn release(mode: &str, items: &[(&str, &str, &str)]) -> Call {
+    settle("release", mode, items)
+}
+
+/// Confirms or releases, by the script's name.
+pub fn settle(script: &'static str, mode: &str, items: &[(&str, &str, &str)]) -> Call {
+    let tokens = items.iter().map(|(_, _, token)| (*token).to_owned());
+    let args = [mode.to_owned(), "0".to_owned(), "0".to_owned()].into_iter().chain(tokens).collect();
+    Call::new(script, triples(items.iter().map(|(sku, id, _)| (*sku, *id))), args)
+}
+
+pub fn sweep(sku: &str, ids: &[&str]) -> Call {
+    let [inventory, active] = stock_keys(sku);
+    let mut keys = vec!["inventory:audit".into(), "stockhold:due".into(), inventory, active];
+    keys.extend(ids.iter().map(|id| reservation_key(id)));
+    Call::new("sweep", keys, vec!["0".into(), "0".into()])
+}
+
+pub fn inventory(sku: &str, limit: u64) -> Call {
+    Call::new("inventory", stock_keys(sku).into(), vec![limit.to_string()])
+}
+
+/// The newest events of a SKU; those before an event when `before` is not empty.
+pub fn audit(sku: &str, limit: u64, before: &str) -> Call {
+    Call::new(
+        "audit",
+        vec!["inventory:audit".into(), format!("inventory:{sku}")],
+        vec![limit.to_string(), before.to_owned()],
+    )
+}
+
+/// The newest events of all SKUs.
+pub fn audit_all(limit: u64, before: &str) -> Call {
+    Call::new("audit", vec!["inventory:audit".into()], vec![limit.to_string(), before.to_owned()])
+}
+
+impl Call {
+    fn new(script: &'static str, keys: Vec<String>, args: Vec<String>) -> Self {
+        let bytes = |texts: Vec<String>| texts.into_iter().map(String::into_bytes).collect();
+        Self { script, keys: bytes(keys), args: bytes(args) }
+    }
+
+    /// The same call with another argument, by its name in the header.
+    pub fn with(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        let slot = Contract::of(self.script).arguments.index_of(name);
+        self.args[slot] = value.into();
+        self
+    }
+
+    /// The same call on the keys of a shard; the prefix is as in `{7}:`.
+    pub fn in_shard(mut self, prefix: &str) -> Self {
+        for key in &mut self.keys {
+            key.splice(0..0, prefix.bytes());
+        }
+        self
+    }
+}
+
+/// As one would type it, with what is not ASCII escaped.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}", self.script)?;
+        for key in &self.keys {
+            write!(f, " \"{}\"", key.escape_ascii())?;
+        }
+        write!(f, " ,")?;
+        for arg in &self.args {
+            write!(f, " \"{}\"", arg.escape_ascii())?;
+        }
+        Ok(())
+    }
+}
+
+fn triples<'a>(items: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    let mut keys = vec!["inventory:audit".to_owned(), "stockhold:due".to_owned()];
+    for (sku, id) in items {
+        keys.extend(stock_keys(sku));
+        keys.push(reservation_key(id));
+    }
+    keys
+}
+
+fn stock_keys(sku: &str) -> [String; 2] {
+    [format!("inventory:{sku}"), format!("inventory:{sku}:active")]
+}
+
+fn reservation_key(id: &str) -> String {
+    format!("reservation:{id}")
+}

@@ -1,0 +1,102 @@
+//! A stored value that no script can have written is reported and not built upon.
+
+use redis::cmd;
+
+use crate::call::{Call, audit, confirm, hold, inventory, line, release, seed, sweep};
+use crate::shop::{ACTIVE, CUP, LAPSED, NEW, Shop, id};
+
+const NOT_COUNTS: [&str; 8] = ["", "x", "-1", "1.5", "1e1", "0x6", "06", "1000000000001"];
+const RECORD_FIELDS: [&str; 8] =
+    ["cartId", "sku", "quantity", "state", "reason", "expiresAt", "createdAt", "updatedAt"];
+
+#[tokio::test]
+async fn damaged_stock_stops_every_script_that_counts_it() {
+    let mut damages: Vec<Vec<&str>> = Vec::new();
+    for field in ["available", "reserved", "confirmed", "seeded", "version"] {
+        damages.extend(NOT_COUNTS.map(|value| vec!["HSET", "inventory:tea", field, value]));
+    }
+    for field in ["available", "reserved", "confirmed", "seeded"] {
+        damages.push(vec!["HINCRBY", "inventory:tea", field, "1"]);
+        damages.push(vec!["HINCRBY", "inventory:tea", field, "-1"]);
+    }
+    for field in ["available", "reserved", "confirmed", "seeded", "version", "lastEvent"] {
+        damages.push(vec!["HDEL", "inventory:tea", field]);
+    }
+    damages.push(vec!["HSET", "inventory:tea", "version", "0"]);
+
+    let mut calls = vec![seed("tea", 7, &[ACTIVE, LAPSED]), sweep("tea", &[LAPSED]), inventory("tea", 10)];
+    for mode in ["each", "all"] {
+        calls.push(hold(mode, &[line("cup", NEW), line("tea", &id(1))]));
+        calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
+        calls.push(release(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
+    }
+    assert_reported(&damages, &calls, "inventory").await;
+}
+
+#[tokio::test]
+async fn a_damaged_record_stops_every_script_that_settles_it() {
+    let key = format!("reservation:{LAPSED}");
+    let mut damages: Vec<Vec<&str>> = RECORD_FIELDS.map(|field| vec!["HDEL", &key, field]).into();
+    damages.extend(NOT_COUNTS.map(|value| vec!["HSET", &key, "quantity", value]));
+    damages.extend(["", "x", "-1", "0", "1.5", "1e12"].map(|value| vec!["HSET", &key, "expiresAt", value]));
+    damages.extend(["", "Active", "expired", "held"].map(|value| vec!["HSET", &key, "state", value]));
+    damages.push(vec!["HSET", &key, "quantity", "0"]);
+
+    let mut calls = vec![seed("tea", 7, &[ACTIVE, LAPSED]), sweep("tea", &[LAPSED])];
+    for mode in ["each", "all"] {
+        calls.push(confirm(mode, &[("tea", ACTIVE, ""), ("tea", LAPSED, "")]));
+        calls.push(release(mode, &[("tea", ACTIVE, ""), ("tea", LAPSED, "")]));
+    }
+    assert_reported(&damages, &calls, "reservation").await;
+}
+
+#[tokio::test]
+async fn a_record_with_a_field_missing_is_not_replayed() {
+    let key = format!("reservation:{LAPSED}");
+    let damages = RECORD_FIELDS.map(|field| vec!["HDEL", &key, field]);
+    let calls = ["each", "all"].map(|mode| hold(mode, &[line("tea", NEW), line("tea", LAPSED)]));
+    assert_reported(&damages, &calls, "reservation").await;
+}
+
+#[tokio::test]
+async fn a_record_of_more_units_than_are_reserved_is_not_settled() {
+    let key = format!("reservation:{LAPSED}");
+    let damages = [vec!["HSET", &key, "quantity", "4"]];
+    let mut calls = vec![seed("tea", 7, &[LAPSED]), sweep("tea", &[LAPSED])];
+    for mode in ["each", "all"] {
+        calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", LAPSED, "")]));
+        calls.push(release(mode, &[("cup", CUP, ""), ("tea", LAPSED, "")]));
+    }
+    assert_reported(&damages, &calls, "inventory").await;
+}
+
+#[tokio::test]
+async fn a_record_of_a_vanished_sku_is_not_settled() {
+    let damages = [vec!["DEL", "inventory:tea"]];
+    let mut calls = vec![seed("tea", 7, &[ACTIVE])];
+    for mode in ["each", "all"] {
+        calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
+        calls.push(release(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
+    }
+    assert_reported(&damages, &calls, "inventory").await;
+}
+
+#[tokio::test]
+async fn a_last_event_that_is_no_id_is_not_followed() {
+    let damages = ["x", "-", "1-x"].map(|value| vec!["HSET", "inventory:tea", "lastEvent", value]);
+    assert_reported(&damages, &[audit("tea", 10, "")], "inventory").await;
+}
+
+/// Each damage alone, done to the stocked shop, makes each call answer `BADKEY` and change nothing.
+async fn assert_reported(damages: &[Vec<&str>], calls: &[Call], slot: &str) {
+    let mut shop = Shop::open().await;
+    for damage in damages {
+        shop.stock().await;
+        shop.run::<redis::Value>(cmd(damage[0]).arg(&damage[1..])).await;
+        for call in calls {
+            let refusal = shop.refusal(call).await;
+            assert_eq!(refusal.word, "BADKEY", "{call:?} after {damage:?}: {refusal:?}");
+            assert!(refusal.text.starts_with(slot), "{call:?} after {damage:?}: {refusal:?}");
+        }
+    }
+}

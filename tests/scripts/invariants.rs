@@ -1,0 +1,299 @@
+//! The books balance: what is stored is what the audit says happened, and nothing else is stored.
+//!
+//! The list is that of the design document. It is checked after every call that a test makes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis::aio::MultiplexedConnection;
+use redis::pipe;
+
+use crate::contract::Contract;
+use crate::snapshot::{self, typed};
+
+type Fields = BTreeMap<String, String>;
+
+/// A stream entry: its id, and its fields in their order.
+type Entry = (String, Vec<(String, String)>);
+
+const STOCK_FIELDS: [&str; 8] =
+    ["available", "confirmed", "lastEvent", "reserved", "seeded", "sku", "updatedAt", "version"];
+
+/// How far back the audit reaches.
+#[derive(Clone, Copy, PartialEq)]
+pub enum History {
+    /// To the first event of every SKU.
+    Whole,
+    /// As far as it was not trimmed.
+    Trimmed,
+}
+
+/// Panics with the key at fault when one of the invariants does not hold.
+pub async fn assert_invariants(redis: &mut MultiplexedConnection, history: History) {
+    let books = Books::read(redis).await;
+    for (name, stock) in &books.stocks {
+        let (prefix, sku) = name.split_once("inventory:").unwrap();
+        books.assert_stock(prefix, sku, stock);
+        books.assert_history(prefix, sku, stock, history);
+    }
+    for (name, record) in &books.records {
+        let (prefix, _) = name.split_once("reservation:").unwrap();
+        assert!(books.stocks.contains_key(&format!("{prefix}inventory:{}", record["sku"])), "{name} is of no stock");
+    }
+}
+
+/// All that is stored, by key.
+#[derive(Default)]
+struct Books {
+    stocks: BTreeMap<String, Fields>,
+    records: BTreeMap<String, Fields>,
+    scores: BTreeMap<String, BTreeMap<String, u64>>,
+    sets: BTreeMap<String, BTreeSet<String>>,
+    audits: BTreeMap<String, Vec<Entry>>,
+    /// The keys that Redis itself will drop.
+    mortal: BTreeSet<String>,
+}
+
+impl Books {
+    async fn read(redis: &mut MultiplexedConnection) -> Self {
+        let keys = snapshot::keys(redis).await.into_iter().map(|key| String::from_utf8(key).unwrap());
+        let keys: Vec<String> = keys.collect();
+        let mut reads = pipe();
+        for key in &keys {
+            match shape(key) {
+                Shape::Stock | Shape::Record => reads.cmd("HGETALL").arg(key),
+                Shape::Scores => reads.cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES"),
+                Shape::Set => reads.cmd("SMEMBERS").arg(key),
+                Shape::Audit => reads.cmd("XRANGE").arg(key).arg("-").arg("+"),
+            };
+            reads.cmd("PTTL").arg(key);
+        }
+        let mut answers = snapshot::answers(redis, &reads).await.into_iter();
+
+        let mut books = Self::default();
+        for key in keys {
+            let value = answers.next().unwrap();
+            if typed::<i64>(answers.next().unwrap()) >= 0 {
+                books.mortal.insert(key.clone());
+            }
+            match shape(&key) {
+                Shape::Stock => drop(books.stocks.insert(key, typed(value))),
+                Shape::Record => drop(books.records.insert(key, typed(value))),
+                Shape::Scores => drop(books.scores.insert(key, typed(value))),
+                Shape::Set => drop(books.sets.insert(key, typed(value))),
+                Shape::Audit => drop(books.audits.insert(key, typed(value))),
+            }
+        }
+        books
+    }
+
+    /// The counts add up, and the holds behind `reserved` are the active records, the active set and what is due.
+    fn assert_stock(&self, prefix: &str, sku: &str, stock: &Fields) {
+        let name = format!("{prefix}inventory:{sku}");
+        assert_eq!(stock.keys().map(String::as_str).collect::<Vec<_>>(), STOCK_FIELDS, "fields of {name}");
+        assert_eq!(stock["sku"], sku, "sku of {name}");
+        let [available, reserved, confirmed, seeded] =
+            ["available", "reserved", "confirmed", "seeded"].map(|field| number(&stock[field]));
+        assert_eq!(available + reserved + confirmed, seeded, "sum of {name}");
+
+        let mut units = 0;
+        let mut active = BTreeMap::new();
+        for (key, record) in self.records_of(prefix, sku).filter(|(_, record)| record["state"] == "active") {
+            units += number(&record["quantity"]);
+            active.insert(key[prefix.len() + "reservation:".len()..].to_owned(), number(&record["expiresAt"]));
+            assert!(!self.mortal.contains(key), "{key} holds units and may vanish");
+        }
+        let none = BTreeMap::new();
+        assert_eq!(reserved, units, "reserved of {name} and the units of its active records");
+        assert_eq!(self.scores.get(&format!("{name}:active")).unwrap_or(&none), &active, "active set of {name}");
+        match (self.scores.get(&format!("{prefix}stockhold:due")).unwrap_or(&none).get(sku), active.values().min()) {
+            (None, None) => {}
+            (Some(due), Some(earliest)) => assert!(due <= earliest, "{sku} is polled after its earliest expiry"),
+            (due, earliest) => panic!("{sku} is due at {due:?} and its earliest hold lapses at {earliest:?}"),
+        }
+        assert!(self.sets[&format!("{prefix}stockhold:skus")].contains(sku), "{sku} is not listed as seeded");
+    }
+
+    /// The SKU's events are a chain without a gap, and replaying them gives what is stored.
+    fn assert_history(&self, prefix: &str, sku: &str, stock: &Fields, history: History) {
+        let mut replay: Option<Replay> = None;
+        let mut lives: BTreeMap<&str, &Event> = BTreeMap::new();
+        let events: Vec<Event> = self.events(prefix, sku);
+        for event in &events {
+            let after = match replay {
+                Some(before) => {
+                    assert_eq!(event.version, before.version + 1, "a gap before {event:?}");
+                    assert_eq!(event["previous"], before.event_id, "the link of {event:?}");
+                    before.counts_after(event)
+                }
+                None if history == History::Whole => {
+                    assert_eq!((event.version, &*event["previous"]), (1, ""), "the first event: {event:?}");
+                    assert_eq!((&*event["event"], &*event["state"]), ("seed", "seeded"), "the first event: {event:?}");
+                    [number(&event["quantity"]), 0, 0]
+                }
+                None => event.counts,
+            };
+            assert_eq!(event.counts, after, "the counts after {event:?}");
+            replay = Some(Replay { event_id: event.id.clone(), version: event.version, counts: after });
+            event.assert_words();
+            if event["event"] != "seed" {
+                let earlier = lives.insert(&event["reservationId"], event);
+                let follows = match &*event["event"] {
+                    "hold" => earlier.is_none(),
+                    _ => {
+                        earlier.is_some_and(|earlier| earlier["event"] == "hold")
+                            || earlier.is_none() && history == History::Trimmed
+                    }
+                };
+                assert!(follows, "{event:?} after {earlier:?}");
+            }
+        }
+
+        let last = events.last().unwrap();
+        let stored = ["available", "reserved", "confirmed"].map(|field| number(&stock[field]));
+        assert_eq!(stored, last.counts, "stored counts and those after {last:?}");
+        assert_eq!(stock["version"], last["version"], "the version after {last:?}");
+        assert_eq!(stock["lastEvent"], last.id, "lastEvent after {last:?}");
+        assert_eq!(stock["updatedAt"], last["happenedAt"], "updatedAt after {last:?}");
+        for (id, last) in lives {
+            self.assert_record(&format!("{prefix}reservation:{id}"), last);
+        }
+        if history == History::Whole {
+            let held: BTreeSet<_> =
+                events.iter().map(|event| format!("{prefix}reservation:{}", event["reservationId"])).collect();
+            for (key, _) in self.records_of(prefix, sku) {
+                assert!(held.contains(key), "{key} has no hold event");
+            }
+        }
+    }
+
+    /// A record is what its last event left; only one that is settled may be gone.
+    fn assert_record(&self, key: &str, last: &Event) {
+        let Some(record) = self.records.get(key) else {
+            assert_ne!(last["state"], "active", "{key} is active and gone");
+            return;
+        };
+        let mut fields = Contract::of("hold").replies["REPLAYED"].names.clone();
+        fields.sort();
+        let stored: Vec<_> = record.keys().filter(|field| *field != "token").cloned().collect();
+        assert_eq!(stored, fields, "fields of {key}");
+        assert!(record["state"] != "active" || !record.contains_key("token"), "{key} is active and has a token");
+        for field in ["cartId", "sku", "quantity", "state", "reason"] {
+            assert_eq!(record[field], last[field], "{field} of {key}");
+        }
+        assert_eq!(record["updatedAt"], last["happenedAt"], "updatedAt of {key}");
+        assert!(number(&record["createdAt"]) < number(&record["expiresAt"]), "{key} expired when it was made");
+        assert!(record["createdAt"] <= record["updatedAt"], "{key} was updated before it was made");
+    }
+
+    fn records_of<'a>(&'a self, prefix: &'a str, sku: &'a str) -> impl Iterator<Item = (&'a String, &'a Fields)> {
+        self.records
+            .iter()
+            .filter(move |(key, record)| key.split_once("reservation:").unwrap().0 == prefix && record["sku"] == sku)
+    }
+
+    fn events(&self, prefix: &str, sku: &str) -> Vec<Event> {
+        let entries = self.audits.get(&format!("{prefix}inventory:audit")).into_iter().flatten();
+        entries.map(Event::new).filter(|event| event["sku"] == sku).collect()
+    }
+}
+
+/// What a SKU's events up to one of them come to.
+struct Replay {
+    event_id: String,
+    version: u64,
+    counts: [u64; 3],
+}
+
+impl Replay {
+    fn counts_after(&self, event: &Event) -> [u64; 3] {
+        let [available, reserved, confirmed] = self.counts;
+        let units = number(&event["quantity"]);
+        match (&*event["event"], &*event["state"], &*event["reason"]) {
+            ("seed", "seeded", _) => [units, 0, 0],
+            ("seed", "draining", _) => [0, reserved, confirmed],
+            ("hold", ..) => [available - units, reserved + units, confirmed],
+            ("confirm", ..) => [available, reserved - units, confirmed + units],
+            // A hold that makes way for a new count gives its units to nobody.
+            ("release", _, "inventory_reseeded") => [available, reserved - units, confirmed],
+            ("release" | "expired", ..) => [available + units, reserved - units, confirmed],
+            _ => panic!("no such event: {event:?}"),
+        }
+    }
+}
+
+/// An audit entry.
+#[derive(Debug)]
+struct Event {
+    id: String,
+    version: u64,
+    counts: [u64; 3],
+    fields: Fields,
+}
+
+impl Event {
+    fn new((id, entry): &Entry) -> Self {
+        let names: Vec<_> = entry.iter().map(|(name, _)| name).collect();
+        let listed: Vec<_> = Contract::of("audit").replies["EVENT"].names[1..].iter().collect();
+        assert_eq!(names, listed, "the fields of event {id}");
+        let fields: Fields = entry.iter().cloned().collect();
+        Self {
+            id: id.clone(),
+            version: number(&fields["version"]),
+            counts: ["available", "reserved", "confirmed"].map(|field| number(&fields[field])),
+            fields,
+        }
+    }
+
+    /// The event, the state that it leaves and the reason belong together.
+    fn assert_words(&self) {
+        let words = (&*self["event"], &*self["state"], &*self["reason"]);
+        let fits = matches!(
+            words,
+            ("seed", "seeded", "")
+                | ("seed", "draining", "inventory_reseeded")
+                | ("hold", "active", "")
+                | ("confirm", "confirmed", "")
+                | ("release", "released", "manual_release" | "inventory_reseeded")
+                | ("expired", "released", "reservation_ttl_elapsed")
+        );
+        assert!(fits, "{words:?}");
+        assert_eq!(self["event"] == "seed", self["reservationId"].is_empty(), "whom {self:?} concerns");
+        assert_eq!(self["event"] == "seed", self["cartId"].is_empty(), "whom {self:?} concerns");
+    }
+}
+
+impl std::ops::Index<&str> for Event {
+    type Output = String;
+
+    fn index(&self, field: &str) -> &String {
+        &self.fields[field]
+    }
+}
+
+enum Shape {
+    Stock,
+    Record,
+    Scores,
+    Set,
+    Audit,
+}
+
+/// What a key is by its name; there are no others.
+fn shape(key: &str) -> Shape {
+    let bare = match key.split_once(':') {
+        Some((shard, bare)) if shard.starts_with('{') => bare,
+        _ => key,
+    };
+    match bare.split(':').collect::<Vec<_>>()[..] {
+        ["inventory", "audit"] => Shape::Audit,
+        ["inventory", _] => Shape::Stock,
+        ["inventory", _, "active"] | ["stockhold", "due"] => Shape::Scores,
+        ["stockhold", "skus"] => Shape::Set,
+        ["reservation", _] => Shape::Record,
+        _ => panic!("no script is meant to write {key:?}"),
+    }
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("not a count: {text:?}"))
+}

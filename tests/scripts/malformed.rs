@@ -1,0 +1,140 @@
+//! What breaks a rule is named and changes nothing: every slot of every script with every kind of wrong value.
+//!
+//! The slots and their names come from the headers. What a script does not refuse, nothing refuses.
+
+use crate::bad_values::{bad_arguments, bad_keys};
+use crate::call::{Call, audit, audit_all, confirm, hold, inventory, line, release, seed, sweep};
+use crate::contract::Contract;
+use crate::shop::{ACTIVE, CUP, LAPSED, NEW, NEWER, Shop, id, stocking};
+
+#[tokio::test]
+async fn an_argument_that_breaks_its_rule_is_named() {
+    let mut shop = Shop::stocked().await;
+    for call in calls() {
+        for slot in 0..call.args.len() {
+            let (name, item) = Contract::of(call.script).arguments.at(slot);
+            for value in bad_arguments(call.script, name) {
+                let mut bad = call.clone();
+                bad.args[slot] = value;
+                assert_refused(&mut shop, &bad, "BADARGS", name, item).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_whose_name_breaks_its_rule_is_named() {
+    assert_bad_keys_refused("").await;
+}
+
+#[tokio::test]
+async fn a_key_whose_name_breaks_its_rule_is_named_in_a_shard() {
+    assert_bad_keys_refused("{7}:").await;
+}
+
+async fn assert_bad_keys_refused(prefix: &str) {
+    let mut shop = Shop::open().await;
+    for call in stocking(prefix) {
+        shop.replies(&call).await;
+    }
+    for call in calls() {
+        let call = call.in_shard(prefix);
+        for slot in 0..call.keys.len() {
+            let (name, item) = Contract::of(call.script).keys.at(slot);
+            for value in bad_keys(&call, slot, prefix) {
+                let mut bad = call.clone();
+                if name == "inventory" && call.script != "audit" {
+                    // The active set of the bad name, so that nothing but the name is wrong.
+                    bad.keys[slot + 1] = [&value[..], b":active"].concat();
+                }
+                bad.keys[slot] = value;
+                assert_refused(&mut shop, &bad, "BADKEY", name, item).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_call_is_on_one_shard() {
+    let mut shop = Shop::stocked().await;
+    for call in two_items() {
+        let mut bad = call.clone();
+        for key in &mut bad.keys[5..] {
+            key.splice(0..0, *b"{7}:");
+        }
+        assert_refused(&mut shop, &bad, "BADKEY", "inventory", Some(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_count_of_keys_or_arguments_that_does_not_fit_is_refused() {
+    let mut shop = Shop::stocked().await;
+    for call in calls() {
+        let fits = |keys: usize| match call.script {
+            "seed" => keys >= 5,
+            "sweep" => keys >= 4,
+            "audit" => keys == 1 || keys == 2,
+            _ => keys == call.keys.len(),
+        };
+        for count in (0..12).filter(|count| !fits(*count)) {
+            let mut bad = call.clone();
+            bad.keys.resize(count, b"reservation:".to_vec());
+            assert_eq!(shop.refusal(&bad).await.word, "BADARGS", "{bad:?}");
+        }
+        for count in (0..12).filter(|count| *count != call.args.len()) {
+            let mut bad = call.clone();
+            bad.args.resize(count, b"1".to_vec());
+            assert_eq!(shop.refusal(&bad).await.word, "BADARGS", "{bad:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_takes_no_more_than_a_hundred_items() {
+    let mut shop = Shop::stocked().await;
+    let ids: Vec<String> = (0..101).map(id).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let items: Vec<_> = ids.iter().map(|id| ("tea", *id, "")).collect();
+    let lines: Vec<_> = ids.iter().map(|id| line("tea", id)).collect();
+    let mut calls = vec![seed("tea", 7, &ids), sweep("tea", &ids)];
+    for mode in ["each", "all"] {
+        calls.extend([hold(mode, &lines), confirm(mode, &items), release(mode, &items)]);
+        calls.extend([hold(mode, &[]), confirm(mode, &[]), release(mode, &[])]);
+    }
+    for call in calls {
+        assert_eq!(shop.refusal(&call).await.word, "BADARGS", "{call:?}");
+    }
+}
+
+/// Calls that the stocked shop grants: nothing but what a test puts into them is wrong.
+fn calls() -> Vec<Call> {
+    let mut calls = vec![
+        seed("tea", 7, &[ACTIVE, LAPSED]),
+        sweep("tea", &[LAPSED, ACTIVE]),
+        inventory("tea", 10),
+        audit_all(10, ""),
+        audit("tea", 10, ""),
+        hold("each", &[line("tea", NEW)]),
+        confirm("each", &[("tea", ACTIVE, "token")]),
+        release("each", &[("tea", ACTIVE, "token")]),
+    ];
+    calls.extend(two_items());
+    calls
+}
+
+fn two_items() -> [Call; 3] {
+    let items = [("tea", ACTIVE, "token"), ("cup", CUP, "")];
+    [hold("all", &[line("tea", NEW), line("cup", NEWER)]), confirm("all", &items), release("all", &items)]
+}
+
+/// The error's text begins with the slot's name, and tells the item where there are several.
+async fn assert_refused(shop: &mut Shop, call: &Call, word: &str, name: &str, item: Option<usize>) {
+    let refusal = shop.refusal(call).await;
+    assert_eq!(refusal.word, word, "{call:?}: {refusal:?}");
+    let place = match (call.script, item) {
+        (_, None) => format!("{name}:"),
+        ("seed" | "sweep", Some(item)) => format!("{name} {item}:"),
+        (_, Some(item)) => format!("{name} of item {item}:"),
+    };
+    assert!(refusal.text.starts_with(&place), "{call:?}: {:?} does not name {place:?}", refusal.text);
+}

@@ -1,0 +1,202 @@
+//! Every reply that the headers list, each in every mode that can give it.
+
+use std::collections::BTreeSet;
+
+use crate::call::{Call, audit, audit_all, confirm, hold, inventory, line, release, seed, sweep};
+use crate::contract::Contract;
+use crate::shop::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, Shop, id};
+
+/// A call on the stocked shop and its answer, a line for each item: `_` is an empty element, `*` is any.
+type Case = (Call, &'static [&'static str]);
+
+#[tokio::test]
+async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list() {
+    let mut shop = Shop::open().await;
+    let mut reached = BTreeSet::new();
+    for (call, expected) in cases() {
+        shop.stock().await;
+        let replies = shop.replies(&call).await;
+        let matches = replies.len() == expected.len()
+            && replies.iter().zip(expected).all(|(reply, expected)| is_like(reply, expected));
+        assert!(matches, "{call:?} answered {replies:?}, not {expected:?}");
+        let mode = mode_of(&call);
+        reached.extend(replies.into_iter().map(|reply| (call.script, mode.clone(), reply[0].clone())));
+    }
+    assert_eq!(reached, listed());
+}
+
+/// The mode of a call, empty where the script has none.
+fn mode_of(call: &Call) -> String {
+    let mode = if Contract::of(call.script).has_modes() { call.args[0].clone() } else { Vec::new() };
+    String::from_utf8(mode).unwrap()
+}
+
+fn is_like(reply: &[String], expected: &str) -> bool {
+    let expected: Vec<_> = expected.split(' ').map(|element| if element == "_" { "" } else { element }).collect();
+    reply.len() == expected.len()
+        && reply.iter().zip(expected).all(|(element, expected)| expected == "*" || element == expected)
+}
+
+/// Each reply word of each script, with each mode in which the header says that it is given.
+fn listed() -> BTreeSet<(&'static str, String, String)> {
+    let mut listed = BTreeSet::new();
+    for (script, contract) in Contract::all() {
+        let modes: &[&str] = if contract.has_modes() { &["each", "all"] } else { &[""] };
+        for (word, reply) in &contract.replies {
+            let given = modes.iter().filter(|mode| !reply.all_only || **mode == "all");
+            listed.extend(given.map(|mode| (script, (*mode).to_owned(), word.clone())));
+        }
+    }
+    listed
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = alone();
+    for mode in ["each", "all"] {
+        cases.extend(of_hold(mode));
+        cases.extend(of_settling(mode));
+    }
+    cases.extend(all_or_nothing());
+    cases
+}
+
+/// The scripts without a mode.
+fn alone() -> Vec<Case> {
+    vec![
+        (seed("new", 7, &[]), &["SEEDED 7 * 1"]),
+        (seed("tea", 7, &[ACTIVE, LAPSED]), &["SEEDED 7 * *"]),
+        (seed("tea", 7, &[ACTIVE]), &["DRAINING 1"]),
+        (seed("tea", 7, &[]), &["DRAINING 2"]),
+        (sweep("nil", &[]), &["UNKNOWN_SKU"]),
+        (sweep("tea", &[LAPSED, ACTIVE]), &["SWEPT 1 *"]),
+        (sweep("tea", &[ACTIVE]), &["SWEPT 0 *"]),
+        (inventory("nil", 10), &["UNKNOWN_SKU"]),
+        (inventory("tea", 0), &["STOCK tea 6 3 1 10 * 7 2 1"]),
+        (inventory("cup", 10), &["STOCK cup 4 1 0 5 * 2 1 0", "ACTIVE 00000000-0000-8000-8000-00000000000e *"]),
+        (audit("nil", 10, ""), &[]),
+        (
+            audit("tea", 2, ""),
+            &[
+                "EVENT * release 00000000-0000-8000-8000-00000000000d cart-1 tea 1 released manual_release * 6 3 1 7 *",
+                "EVENT * confirm 00000000-0000-8000-8000-00000000000c cart-1 tea 1 confirmed _ * 5 4 1 6 *",
+            ],
+        ),
+        (
+            audit("cup", 2, ""),
+            &[
+                "EVENT * hold 00000000-0000-8000-8000-00000000000e cart-1 cup 1 active _ * 4 1 0 2 *",
+                "EVENT * seed _ _ cup 5 seeded _ * 5 0 0 1 _",
+            ],
+        ),
+        (audit_all(1, ""), &["EVENT * release * * tea 1 released manual_release * 6 3 1 7 *"]),
+    ]
+}
+
+fn of_hold(mode: &str) -> Vec<Case> {
+    let hold = |lines: &[_]| hold(mode, lines);
+    let active = line("tea", ACTIVE).quantity(2);
+    vec![
+        (hold(&[line("tea", NEW).quantity(6)]), &["HELD * *"]),
+        (hold(&[active]), &["REPLAYED cart-1 tea 2 active _ * * *"]),
+        (hold(&[line("tea", LAPSED)]), &["REPLAYED cart-1 tea 1 active _ * * *"]),
+        (hold(&[line("tea", CONFIRMED)]), &["REPLAYED cart-1 tea 1 confirmed _ * * *"]),
+        (hold(&[line("tea", RELEASED)]), &["REPLAYED cart-1 tea 1 released manual_release * * *"]),
+        (hold(&[active.cart("cart-2")]), &["CONFLICT cartId"]),
+        (hold(&[line("cup", ACTIVE).quantity(2)]), &["CONFLICT sku"]),
+        (hold(&[active.quantity(3)]), &["CONFLICT quantity"]),
+        (hold(&[line("cup", ACTIVE).quantity(3)]), &["CONFLICT sku"]),
+        (hold(&[line("cup", ACTIVE).quantity(3).cart("cart-2")]), &["CONFLICT cartId"]),
+        // The id decides before the stock does.
+        (hold(&[line("nil", ACTIVE).quantity(2)]), &["CONFLICT sku"]),
+        (hold(&[line("nil", NEW)]), &["UNKNOWN_SKU"]),
+        (hold(&[line("tea", NEW).quantity(7)]), &["INSUFFICIENT 6 1"]),
+        (hold(&[line("cup", NEW).quantity(5)]), &["INSUFFICIENT 4 0"]),
+        (
+            hold(&[line("tea", NEW), line("cup", NEWER), active]),
+            &["HELD * *", "HELD * *", "REPLAYED cart-1 tea 2 active _ * * *"],
+        ),
+    ]
+}
+
+fn of_settling(mode: &str) -> Vec<Case> {
+    let confirm = |items: &[_]| confirm(mode, items);
+    let release = |items: &[_]| release(mode, items);
+    vec![
+        (confirm(&[("tea", ACTIVE, "")]), &["CONFIRMED cart-1 tea 2 confirmed _ * * *"]),
+        (confirm(&[("tea", NEW, "")]), &["NOT_FOUND"]),
+        (confirm(&[("nil", NEW, "")]), &["NOT_FOUND"]),
+        (confirm(&[("cup", ACTIVE, "")]), &["CONFLICT sku"]),
+        (confirm(&[("nil", ACTIVE, "")]), &["CONFLICT sku"]),
+        (confirm(&[("tea", CONFIRMED, "token")]), &["REPLAYED cart-1 tea 1 confirmed _ * * *"]),
+        (confirm(&[("tea", CONFIRMED, "other")]), &["NOT_ACTIVE confirmed _"]),
+        (confirm(&[("tea", CONFIRMED, "")]), &["NOT_ACTIVE confirmed _"]),
+        (confirm(&[("tea", RELEASED, "token")]), &["NOT_ACTIVE released manual_release"]),
+        (confirm(&[("tea", LAPSED, "")]), &["EXPIRED"]),
+        (release(&[("tea", ACTIVE, "")]), &["RELEASED cart-1 tea 2 released manual_release * * *"]),
+        (release(&[("tea", NEW, "")]), &["NOT_FOUND"]),
+        (release(&[("nil", NEW, "")]), &["NOT_FOUND"]),
+        (release(&[("cup", ACTIVE, "")]), &["CONFLICT sku"]),
+        (release(&[("nil", ACTIVE, "")]), &["CONFLICT sku"]),
+        (release(&[("tea", RELEASED, "token")]), &["REPLAYED cart-1 tea 1 released manual_release * * *"]),
+        (release(&[("tea", RELEASED, "other")]), &["NOT_ACTIVE released manual_release"]),
+        (release(&[("tea", RELEASED, "")]), &["NOT_ACTIVE released manual_release"]),
+        (release(&[("tea", CONFIRMED, "token")]), &["NOT_ACTIVE confirmed _"]),
+        (release(&[("tea", LAPSED, "")]), &["EXPIRED"]),
+        // What was done before is no obstacle, in neither mode.
+        (
+            confirm(&[("tea", CONFIRMED, "token"), ("cup", CUP, "")]),
+            &["REPLAYED cart-1 tea 1 confirmed _ * * *", "CONFIRMED cart-1 cup 1 confirmed _ * * *"],
+        ),
+        (
+            release(&[("tea", RELEASED, "token"), ("cup", CUP, "")]),
+            &[
+                "REPLAYED cart-1 tea 1 released manual_release * * *",
+                "RELEASED cart-1 cup 1 released manual_release * * *",
+            ],
+        ),
+    ]
+}
+
+/// The same calls in both modes, with what sets the modes apart.
+fn all_or_nothing() -> Vec<Case> {
+    let unknown = id(1);
+    let holds = [line("tea", NEW).quantity(2), line("cup", CUP), line("tea", NEWER).quantity(5), line("nil", &unknown)];
+    let confirms = [("tea", ACTIVE, ""), ("cup", NEW, ""), ("tea", LAPSED, ""), ("tea", CONFIRMED, "token")];
+    let releases = [("tea", ACTIVE, ""), ("cup", NEW, ""), ("tea", LAPSED, ""), ("tea", RELEASED, "token")];
+    vec![
+        (
+            hold("each", &holds),
+            &["HELD * *", "REPLAYED cart-1 cup 1 active _ * * *", "INSUFFICIENT 4 1", "UNKNOWN_SKU"],
+        ),
+        (
+            hold("all", &holds),
+            &["WITHDRAWN", "REPLAYED cart-1 cup 1 active _ * * *", "INSUFFICIENT 4 1", "UNKNOWN_SKU"],
+        ),
+        (
+            confirm("each", &confirms),
+            &[
+                "CONFIRMED cart-1 tea 2 confirmed _ * * *",
+                "NOT_FOUND",
+                "EXPIRED",
+                "REPLAYED cart-1 tea 1 confirmed _ * * *",
+            ],
+        ),
+        (confirm("all", &confirms), &["WITHDRAWN", "NOT_FOUND", "EXPIRED", "REPLAYED cart-1 tea 1 confirmed _ * * *"]),
+        (
+            release("each", &releases),
+            &[
+                "RELEASED cart-1 tea 2 released manual_release * * *",
+                "NOT_FOUND",
+                "EXPIRED",
+                "REPLAYED cart-1 tea 1 released manual_release * * *",
+            ],
+        ),
+        (
+            release("all", &releases),
+            &["WITHDRAWN", "NOT_FOUND", "EXPIRED", "REPLAYED cart-1 tea 1 released manual_release * * *"],
+        ),
+        (hold("all", &[line("tea", NEW), line("cup", ACTIVE).quantity(2)]), &["WITHDRAWN", "CONFLICT sku"]),
+        (confirm("all", &[("tea", ACTIVE, ""), ("cup", LAPSED, "")]), &["WITHDRAWN", "CONFLICT sku"]),
+        (release("all", &[("tea", ACTIVE, ""), ("tea", CONFIRMED, "")]), &["WITHDRAWN", "NOT_ACTIVE confirmed _"]),
+    ]
+}

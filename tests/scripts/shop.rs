@@ -1,0 +1,237 @@
+//! A shop's Redis: a private server with the scripts loaded, and a way to call them that lets nothing slip.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, FromRedisValue, RedisError, Value, cmd};
+
+use crate::call::{Call, LONG_MS, confirm, hold, line, release, seed};
+use crate::contract::Contract;
+use crate::invariants::{History, assert_invariants};
+use crate::snapshot::Snapshot;
+use crate::support::redis_server::RedisServer;
+
+/// The reservations of [`Shop::stocked`], and two ids that are none.
+pub const ACTIVE: &str = "00000000-0000-8000-8000-00000000000a";
+pub const LAPSED: &str = "00000000-0000-8000-8000-00000000000b";
+pub const CONFIRMED: &str = "00000000-0000-8000-8000-00000000000c";
+pub const RELEASED: &str = "00000000-0000-8000-8000-00000000000d";
+pub const CUP: &str = "00000000-0000-8000-8000-00000000000e";
+pub const NEW: &str = "00000000-0000-8000-8000-00000000000f";
+pub const NEWER: &str = "00000000-0000-8000-8000-000000000010";
+
+/// Answers that go with a write, always.
+const DONE: [&str; 5] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED", "EXPIRED"];
+/// Answers that may go with a write: they also tidy up.
+const TIDYING: [&str; 2] = ["DRAINING", "SWEPT"];
+
+/// A call's answer: a line for each item, or the error.
+pub type Answer = Result<Vec<Vec<String>>, Refusal>;
+
+/// An error reply.
+#[derive(Debug, PartialEq)]
+pub struct Refusal {
+    pub word: String,
+    pub text: String,
+}
+
+pub struct Shop {
+    pub redis: MultiplexedConnection,
+    pub history: History,
+    shas: BTreeMap<&'static str, String>,
+    _server: RedisServer,
+}
+
+impl Shop {
+    /// An empty shop.
+    pub async fn open() -> Self {
+        let server = RedisServer::start();
+        let mut redis = server.connection().await;
+        let mut shas = BTreeMap::new();
+        for (name, contract) in Contract::all() {
+            shas.insert(name, cmd("SCRIPT").arg("LOAD").arg(&contract.source).query_async(&mut redis).await.unwrap());
+        }
+        Self { redis, history: History::Whole, shas, _server: server }
+    }
+
+    /// A shop with something in each state: of 10 `tea`, 2 held by [`ACTIVE`], 1 by [`LAPSED`], 1 [`CONFIRMED`] and 1
+    /// [`RELEASED`], both with the token `token`; of 5 `cup`, 1 held by [`CUP`].
+    pub async fn stocked() -> Self {
+        let mut shop = Self::open().await;
+        shop.stock().await;
+        shop
+    }
+
+    /// Empties the shop and puts into it what [`Shop::stocked`] says. Unchecked, as it is done hundreds of times: the
+    /// next call that succeeds checks the books with all that is in them.
+    pub async fn stock(&mut self) {
+        self.run::<()>(&cmd("FLUSHALL")).await;
+        for call in stocking("") {
+            self.evalsha(&call).await.unwrap();
+        }
+        self.lapse(LAPSED).await;
+    }
+
+    /// Calls a script, and checks all that is true of every call: the reply is one that the header lists, with as many
+    /// elements; an error or a refusal changed nothing; what is said to be done changed something; the books balance.
+    pub async fn call(&mut self, call: &Call) -> Answer {
+        let before = Snapshot::take(&mut self.redis).await;
+        let answer = self.evalsha(call).await;
+        let changed = before.changed(&Snapshot::take(&mut self.redis).await);
+
+        let contract = Contract::of(call.script);
+        match &answer {
+            Err(refusal) => {
+                let known = contract.errors.contains(&refusal.word) || ["WRONGTYPE", "OOM"].contains(&&*refusal.word);
+                assert!(known, "{call:?} failed with {refusal:?}");
+                assert!(changed.is_empty(), "{call:?} failed with {refusal:?} and changed {changed:?}");
+            }
+            Ok(replies) => {
+                for reply in replies {
+                    let listed = contract.replies.get(&reply[0]);
+                    let listed = listed.unwrap_or_else(|| panic!("{} lists no {:?}", call.script, reply[0]));
+                    assert_eq!(reply.len(), 1 + listed.names.len(), "{reply:?} of {call:?}");
+                }
+                let says = |words: &[&str]| replies.iter().any(|reply| words.contains(&&*reply[0]));
+                if says(&DONE) {
+                    assert!(!changed.is_empty(), "{call:?} answered {replies:?} and changed nothing");
+                } else if !says(&TIDYING) {
+                    assert!(changed.is_empty(), "{call:?} answered {replies:?} and changed {changed:?}");
+                }
+                assert_invariants(&mut self.redis, self.history).await;
+            }
+        }
+        answer
+    }
+
+    /// The lines that answer a call that must not fail.
+    pub async fn replies(&mut self, call: &Call) -> Vec<Vec<String>> {
+        self.call(call).await.unwrap_or_else(|refusal| panic!("{call:?} failed with {refusal:?}"))
+    }
+
+    /// The first words of [`Shop::replies`].
+    pub async fn words(&mut self, call: &Call) -> Vec<String> {
+        self.replies(call).await.into_iter().map(|reply| reply[0].clone()).collect()
+    }
+
+    /// The only line of [`Shop::replies`].
+    pub async fn reply(&mut self, call: &Call) -> Vec<String> {
+        let mut replies = self.replies(call).await;
+        assert_eq!(replies.len(), 1, "{call:?} answered {replies:?}");
+        replies.remove(0)
+    }
+
+    /// The error that answers a call that must fail.
+    pub async fn refusal(&mut self, call: &Call) -> Refusal {
+        match self.call(call).await {
+            Err(refusal) => refusal,
+            Ok(replies) => panic!("{call:?} answered {replies:?}"),
+        }
+    }
+
+    /// Calls a script and checks nothing: for a state that is not meant to be whole.
+    pub async fn evalsha(&mut self, call: &Call) -> Answer {
+        let mut command = cmd("EVALSHA");
+        command.arg(&self.shas[call.script]).arg(call.keys.len()).arg(&call.keys).arg(&call.args);
+        match command.query_async(&mut self.redis).await {
+            Ok(replies) => Ok(lines(replies)),
+            Err(error) => Err(Refusal::from(&error)),
+        }
+    }
+
+    /// A plain command.
+    pub async fn run<T: FromRedisValue>(&mut self, command: &Cmd) -> T {
+        command.query_async(&mut self.redis).await.unwrap()
+    }
+
+    pub async fn field(&mut self, key: &str, field: &str) -> String {
+        self.run(cmd("HGET").arg(key).arg(field)).await
+    }
+
+    /// `available`, `reserved` and `confirmed`, as stored.
+    pub async fn counts(&mut self, sku: &str) -> [u64; 3] {
+        let fields = ["available", "reserved", "confirmed"];
+        self.run(cmd("HMGET").arg(format!("inventory:{sku}")).arg(&fields)).await
+    }
+
+    /// The SKU's score in `stockhold:due`.
+    pub async fn due(&mut self, sku: &str) -> Option<u64> {
+        self.run(cmd("ZSCORE").arg("stockhold:due").arg(sku)).await
+    }
+
+    pub async fn state(&mut self, id: &str) -> String {
+        self.field(&format!("reservation:{id}"), "state").await
+    }
+
+    /// How many audit entries there are.
+    pub async fn events(&mut self) -> u64 {
+        self.run(cmd("XLEN").arg("inventory:audit")).await
+    }
+
+    /// The clock that decides: Redis's.
+    pub async fn now_ms(&mut self) -> u64 {
+        let (seconds, micros): (u64, u64) = self.run(&cmd("TIME")).await;
+        seconds * 1000 + micros / 1000
+    }
+
+    /// Waits until a reservation is due.
+    pub async fn lapse(&mut self, id: &str) {
+        let expires: u64 = self.field(&format!("reservation:{id}"), "expiresAt").await.parse().unwrap();
+        while self.now_ms().await < expires {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// The calls that stock a shop, on the keys of a shard.
+pub fn stocking(prefix: &str) -> Vec<Call> {
+    let lapsing = line("tea", LAPSED).ttl_ms(1);
+    let holds =
+        [line("tea", ACTIVE).quantity(2), line("tea", CONFIRMED), line("tea", RELEASED), line("cup", CUP), lapsing];
+    [
+        seed("tea", 10, &[]),
+        seed("cup", 5, &[]),
+        hold("each", &holds),
+        confirm("each", &[("tea", CONFIRMED, "token")]),
+        release("each", &[("tea", RELEASED, "token")]),
+    ]
+    .map(|call| call.in_shard(prefix))
+    .into()
+}
+
+/// A reservation's id for a number.
+pub fn id(n: usize) -> String {
+    format!("11111111-1111-8111-8111-{n:012x}")
+}
+
+/// Holds of one unit each, as many as asked, that lapse after so long.
+pub async fn hold_many(shop: &mut Shop, sku: &str, count: usize, ttl_ms: u64) -> Vec<String> {
+    let ids: Vec<String> = (0..count).map(id).collect();
+    let lines: Vec<_> = ids.iter().map(|id| line(sku, id).ttl_ms(ttl_ms)).collect();
+    assert!(ttl_ms == LONG_MS || ttl_ms < 100, "neither for long nor soon over");
+    assert_eq!(shop.words(&hold("all", &lines)).await, vec!["HELD"; count]);
+    ids
+}
+
+/// Arrays of strings, and nothing else: a nil or a number would arrive differently in each client library.
+fn lines(value: Value) -> Vec<Vec<String>> {
+    let Value::Array(replies) = value else { panic!("not an array: {value:?}") };
+    let line = |reply| {
+        let Value::Array(elements) = reply else { panic!("not an array: {reply:?}") };
+        elements.into_iter().map(text).collect()
+    };
+    replies.into_iter().map(line).collect()
+}
+
+fn text(value: Value) -> String {
+    let Value::BulkString(bytes) = value else { panic!("not a string: {value:?}") };
+    String::from_utf8(bytes).unwrap()
+}
+
+impl From<&RedisError> for Refusal {
+    fn from(error: &RedisError) -> Self {
+        let word = error.code().unwrap_or_else(|| panic!("not the server's error: {error}"));
+        Self { word: word.to_owned(), text: error.detail().unwrap_or_default().to_owned() }
+    }
+}

@@ -1,0 +1,46 @@
+//! A key of the wrong type stops a script before it has written anything: Redis would not take the writes back.
+
+use redis::cmd;
+
+use crate::call::{Call, audit, audit_all, confirm, hold, inventory, line, release, seed, sweep};
+use crate::shop::{ACTIVE, CUP, LAPSED, NEW, Shop, id};
+
+#[tokio::test]
+async fn a_wrong_type_on_any_key_stops_the_script_before_it_writes() {
+    let mut shop = Shop::open().await;
+    for call in calls() {
+        for slot in 0..call.keys.len() {
+            for plant in [["SET", "planted"], ["RPUSH", "planted"]] {
+                shop.stock().await;
+                shop.run::<()>(cmd("DEL").arg(&call.keys[slot])).await;
+                shop.run::<()>(cmd(plant[0]).arg(&call.keys[slot]).arg(plant[1])).await;
+                let refusal = shop.refusal(&call).await;
+                assert_eq!(refusal.word, "WRONGTYPE", "{} with KEYS[{}] planted: {refusal:?}", call.script, slot + 1);
+            }
+        }
+    }
+}
+
+/// Calls that the stocked shop grants, with one item and with two of two SKUs: what they touch, they touch to write.
+fn calls() -> Vec<Call> {
+    let other = id(1);
+    let mut calls = vec![
+        seed("new", 7, &[]),
+        seed("cup", 7, &[CUP]),
+        seed("tea", 7, &[ACTIVE, LAPSED]),
+        sweep("tea", &[LAPSED]),
+        sweep("tea", &[LAPSED, ACTIVE]),
+        inventory("tea", 10),
+        audit_all(10, ""),
+        audit("tea", 10, ""),
+    ];
+    for mode in ["each", "all"] {
+        calls.push(hold(mode, &[line("tea", NEW)]));
+        calls.push(hold(mode, &[line("tea", NEW), line("cup", &other)]));
+        for settle in [confirm, release] {
+            calls.push(settle(mode, &[("tea", ACTIVE, "")]));
+            calls.push(settle(mode, &[("tea", ACTIVE, "token"), ("cup", CUP, "token")]));
+        }
+    }
+    calls
+}

@@ -1,0 +1,295 @@
+//! House rules that no compiler keeps: what the files in `lua/` have in common, and which way the layers of `src/` point.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha1::{Digest, Sha1};
+
+/// The scripts that only read, and those that run when memory is full. The others are refused then.
+const FLAGS: [(&str, &str); 7] = [
+    ("audit", "#!lua flags=no-writes"),
+    ("confirm", "#!lua flags=allow-oom"),
+    ("hold", "#!lua"),
+    ("inventory", "#!lua flags=no-writes"),
+    ("release", "#!lua flags=allow-oom"),
+    ("seed", "#!lua"),
+    ("sweep", "#!lua flags=allow-oom"),
+];
+
+/// From the highest to the lowest: each may name those after it and none before it.
+const LAYERS: [&str; 7] = ["cli", "http", "sweeper", "engine", "scripts", "keys", "redis"];
+
+/// What is the business of some layers and unknown to the others.
+const CONFINED: [(&str, &[&str]); 3] = [
+    ("StatusCode", &["http"]),
+    // The command line asks a running server whether it is ready, as any HTTP client does.
+    ("hyper::", &["cli", "http"]),
+    // The client's crate, as against this crate's layer of the same name, which is crate::redis.
+    ("::redis", &["redis", "scripts"]),
+];
+
+/// Names for what has no name: a module with one of them is two modules, or none.
+const NAMES_OF_NOTHING: [&str; 6] = ["utils", "util", "helpers", "helper", "common", "manager"];
+
+const LONGEST_FILE: usize = 400;
+
+mod scripts {
+    use super::*;
+
+    #[test]
+    fn checksums_are_exact_and_list_every_script() {
+        let expected: String = scripts()
+            .iter()
+            .map(|(name, source)| {
+                let sha: String = Sha1::digest(source).iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("{sha}  {name}.lua\n")
+            })
+            .collect();
+        let listed = fs::read_to_string(root().join("lua/SHA1SUMS")).unwrap();
+        assert_eq!(listed, expected, "run: (cd lua && sha1sum *.lua > SHA1SUMS)");
+    }
+
+    #[test]
+    fn the_first_line_says_when_the_script_may_run() {
+        let first_lines: BTreeMap<_, _> =
+            scripts().iter().map(|(name, source)| (name.clone(), source.lines().next().unwrap().to_owned())).collect();
+        let expected = FLAGS.map(|(name, line)| (name.to_owned(), line.to_owned()));
+        assert_eq!(first_lines, BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn the_header_has_its_sections_in_order() {
+        for (name, source) in scripts() {
+            let header = source.lines().skip(1).take_while(|line| line.starts_with("--"));
+            let headings: Vec<_> = header
+                .filter_map(|line| line.strip_prefix("-- ")?.split([':', ' ']).next())
+                .filter(|word| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase()))
+                .collect();
+            assert_eq!(headings, ["KEYS", "ARGV", "REPLIES", "ERRORS"], "{name}.lua");
+            let purpose = source.lines().nth(1).unwrap();
+            assert!(purpose.starts_with(&format!("-- {name}: ")), "{name}.lua says what it does: {purpose}");
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_plain() {
+        for (name, source) in scripts() {
+            assert!(source.ends_with('\n') && !source.ends_with("\n\n"), "{name}.lua ends with one newline");
+            for (n, line) in source.split('\n').enumerate() {
+                let place = format!("{name}.lua:{}", n + 1);
+                assert!(line.is_ascii(), "{place}: not ASCII");
+                assert!(!line.contains(['\t', '\r']), "{place}: a tab or a carriage return");
+                assert!(!line.ends_with(' '), "{place}: a trailing space");
+                assert!(line.len() <= 120, "{place}: longer than 120");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_shared_is_the_same_everywhere() {
+        let mut blocks: BTreeMap<String, (String, String)> = BTreeMap::new();
+        let mut copies = 0;
+        for (script, source) in scripts() {
+            for (block, text) in shared_blocks(&script, &source) {
+                copies += 1;
+                let (first, expected) = blocks.entry(block.clone()).or_insert_with(|| (script.clone(), text.clone()));
+                assert_eq!(&text, expected, "`@shared {block}` of {script}.lua is not that of {first}.lua");
+            }
+        }
+        assert!(copies > blocks.len(), "nothing is shared: were the marks renamed?");
+    }
+
+    #[test]
+    fn a_function_that_two_scripts_define_is_shared() {
+        let mut seen: BTreeMap<String, String> = BTreeMap::new();
+        for (script, source) in scripts() {
+            let shared: String = shared_blocks(&script, &source).into_iter().map(|(_, text)| text).collect();
+            let own = source.lines().filter(|line| !shared.contains(*line));
+            for name in own.filter_map(|line| line.strip_prefix("local function ")?.split('(').next()) {
+                let earlier = seen.insert(name.to_owned(), script.clone());
+                assert_eq!(earlier, None, "{script}.lua has a {name} of its own");
+            }
+        }
+    }
+
+    #[test]
+    fn confirm_and_release_differ_in_one_line_of_code() {
+        let scripts = scripts();
+        let [confirm, release] = ["confirm", "release"].map(|name| {
+            let (_, below) = scripts[name].split_once("\nlocal EVENT, STATE").unwrap();
+            below.split_once('\n').unwrap().1
+        });
+        assert_eq!(confirm, release);
+    }
+
+    /// The `-- @shared NAME` ... `-- @end` blocks of a script, marks left out.
+    fn shared_blocks(script: &str, source: &str) -> Vec<(String, String)> {
+        let mut blocks = Vec::new();
+        let mut open: Option<(String, String)> = None;
+        for line in source.split_inclusive('\n') {
+            if let Some(name) = line.strip_prefix("-- @shared ") {
+                let unclosed = open.replace((name.trim_end().to_owned(), String::new()));
+                assert_eq!(unclosed, None, "{script}.lua: @shared within @shared");
+            } else if line == "-- @end\n" {
+                let block = open.take().unwrap_or_else(|| panic!("{script}.lua: @end without @shared"));
+                assert!(blocks.iter().all(|(name, _)| *name != block.0), "{script}.lua: @shared {} twice", block.0);
+                blocks.push(block);
+            } else if let Some((_, text)) = &mut open {
+                text.push_str(line);
+            }
+        }
+        assert_eq!(open, None, "{script}.lua: @shared without @end");
+        blocks
+    }
+
+    /// The scripts by name, without the extension.
+    fn scripts() -> BTreeMap<String, String> {
+        files_below(&root().join("lua"), "lua")
+            .into_iter()
+            .map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap()))
+            .collect()
+    }
+}
+
+mod sources {
+    use super::*;
+
+    #[test]
+    fn files_are_short_and_named_for_what_they_hold() {
+        for path in files_below(&root().join("src"), "rs") {
+            let lines = fs::read_to_string(&path).unwrap().lines().count();
+            assert!(lines <= LONGEST_FILE, "{} has {lines} lines: it is two files", path.display());
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            assert!(!NAMES_OF_NOTHING.contains(&name), "{}: name it for what it holds", path.display());
+        }
+    }
+
+    #[test]
+    fn every_module_is_a_layer() {
+        let modules: BTreeSet<_> = layered_files().into_iter().map(|file| file.layer).collect();
+        let layers: BTreeSet<_> = LAYERS.map(str::to_owned).into();
+        assert_eq!(modules.difference(&layers).collect::<Vec<_>>(), Vec::<&String>::new());
+    }
+
+    #[test]
+    fn a_layer_names_only_those_below_it() {
+        for file in layered_files() {
+            let below = LAYERS.iter().skip_while(|layer| **layer != file.layer);
+            let below: Vec<_> = below.copied().collect();
+            for named in crate_paths(&file.code) {
+                assert!(below.contains(&&*named), "{} names crate::{named}", file.path.display());
+            }
+        }
+    }
+
+    #[test]
+    fn a_layer_keeps_its_own_business() {
+        for file in layered_files() {
+            for (word, layers) in CONFINED {
+                let names_it = occurrences(&file.code, word).next().is_some();
+                let may = layers.contains(&&*file.layer);
+                assert!(may || !names_it, "{} names {word}, which is for {layers:?}", file.path.display());
+            }
+        }
+    }
+
+    #[test]
+    fn the_rules_see_what_they_look_for() {
+        let code =
+            "use crate::{http, engine::{Hold, Settle}, keys};\nuse crate::redis::Redis;\nlet x = crate::cli::run();";
+        assert_eq!(crate_paths(code), ["http", "engine", "keys", "redis", "cli"]);
+        assert_eq!(occurrences("use ::redis::Cmd; f(::redis::cmd(x))", "::redis").count(), 2);
+        assert_eq!(occurrences("use crate::redis::Redis; use super::redis;", "::redis").count(), 0);
+        assert_eq!(occurrences("hyper::body, (hyper::X)", "hyper::").count(), 2);
+        assert_eq!(code_of("//! crate::a\nb(); // crate::c\n/// d"), "b(); // crate::c\n");
+    }
+
+    /// A file of one of the layers: `src/http.rs` or what is in `src/http/`.
+    struct LayeredFile {
+        path: PathBuf,
+        layer: String,
+        code: String,
+    }
+
+    /// All of `src/` but what binds the layers together.
+    fn layered_files() -> Vec<LayeredFile> {
+        let src = root().join("src");
+        files_below(&src, "rs")
+            .into_iter()
+            .map(|path| {
+                let first = path.strip_prefix(&src).unwrap().components().next().unwrap().as_os_str().to_str().unwrap();
+                let layer = first.trim_end_matches(".rs").to_owned();
+                let code = code_of(&fs::read_to_string(&path).unwrap());
+                LayeredFile { path, layer, code }
+            })
+            .filter(|file| !["lib", "main"].contains(&&*file.layer))
+            .collect()
+    }
+
+    /// The lines that are not comments: a comment may tell of anything.
+    fn code_of(source: &str) -> String {
+        source.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+    }
+
+    /// The first segments of all paths that start at the crate's root, those in a group (`crate::{a, b::c}`) too.
+    fn crate_paths(code: &str) -> Vec<String> {
+        let mut named = Vec::new();
+        for (start, _) in code.match_indices("crate::") {
+            let path = &code[start + "crate::".len()..];
+            match path.strip_prefix('{') {
+                None => named.push(identifier(path)),
+                Some(group) => named.extend(group_members(group)),
+            }
+        }
+        named
+    }
+
+    /// The first segments in `a, b::{c, d}, e}`.
+    fn group_members(group: &str) -> Vec<String> {
+        let (mut depth, mut members, mut member) = (0, Vec::new(), String::new());
+        for character in group.chars() {
+            match character {
+                '}' if depth == 0 => break,
+                ',' if depth == 0 => members.push(std::mem::take(&mut member)),
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ if depth == 0 => member.push(character),
+                _ => {}
+            }
+        }
+        members.push(member);
+        members.iter().map(|member| identifier(member.trim())).filter(|name| !name.is_empty()).collect()
+    }
+
+    fn identifier(text: &str) -> String {
+        text.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect()
+    }
+
+    /// Where a word stands that is not the end of a longer path or name.
+    fn occurrences<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+        code.match_indices(word).map(|(start, _)| start).filter(|start| {
+            let before = code[..*start].chars().next_back();
+            !before.is_some_and(|character| character.is_alphanumeric() || character == '_')
+        })
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files with an extension in a folder and the folders in it, in order.
+fn files_below(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path, extension));
+        } else if path.extension().is_some_and(|found| found == extension) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
