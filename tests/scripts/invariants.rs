@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::pipe;
 
 use crate::contract::Contract;
-use crate::snapshot::{self, typed};
+use crate::support::snapshot::{self, typed};
 
 type Fields = BTreeMap<String, String>;
 

@@ -11,7 +11,6 @@ mod call;
 mod contract;
 mod invariants;
 mod shop;
-mod snapshot;
 
 mod audit;
 mod damage;

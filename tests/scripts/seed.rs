@@ -4,7 +4,7 @@ use redis::cmd;
 
 use crate::call::{LONG_MS, confirm, hold, line, release, seed};
 use crate::shop::{ACTIVE, CUP, LAPSED, NEW, Shop, hold_many};
-use crate::snapshot::Snapshot;
+use crate::support::snapshot::Snapshot;
 
 #[tokio::test]
 async fn makes_all_of_the_quantity_available() {

@@ -9,8 +9,8 @@ use redis::{Cmd, FromRedisValue, RedisError, Value, cmd};
 use crate::call::{Call, LONG_MS, confirm, hold, line, release, seed};
 use crate::contract::Contract;
 use crate::invariants::{History, assert_invariants};
-use crate::snapshot::Snapshot;
 use crate::support::redis_server::RedisServer;
+use crate::support::snapshot::Snapshot;
 
 /// The reservations of [`Shop::stocked`], and two ids that are none.
 pub const ACTIVE: &str = "00000000-0000-8000-8000-00000000000a";

@@ -4,7 +4,7 @@ use redis::cmd;
 
 use crate::call::{release, sweep};
 use crate::shop::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, RELEASED, Shop};
-use crate::snapshot::Snapshot;
+use crate::support::snapshot::Snapshot;
 
 #[tokio::test]
 async fn gives_the_units_of_what_is_due_back() {

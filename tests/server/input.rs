@@ -4,7 +4,7 @@ use hyper::Request;
 use serde_json::{Value, json};
 
 use crate::support::redis_server::RedisServer;
-use crate::support::snapshot::snapshot;
+use crate::support::snapshot::Snapshot;
 use crate::support::stockhold::{Answer, Stockhold};
 
 const HOLD: &str = "/api/reservations/hold";
@@ -30,7 +30,7 @@ async fn quantities_and_ttls() {
     let redis = RedisServer::start();
     let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
     shop.seed("sku", 5).await;
-    let before = snapshot(&mut redis.connection().await).await;
+    let before = Snapshot::take(&mut redis.connection().await).await;
 
     let wrong = ["0", "-1", "1.5", "1.0", "\"2\"", "true", "null", "[]", "{}", "1e3", "1e18", "1000000001"];
     for bad in wrong.into_iter().chain(["1000000000000000000", "99999999999999999999"]) {
@@ -47,7 +47,7 @@ async fn quantities_and_ttls() {
         let body = format!(r#"{{"sku":"sku","quantity":{bad}}}"#);
         post_raw(&shop, SEED, body).await.problem(400, "invalid_json");
     }
-    assert_eq!(snapshot(&mut redis.connection().await).await, before);
+    assert_eq!(Snapshot::take(&mut redis.connection().await).await, before);
 
     shop.seed("sku", 1_000_000_000).await;
     shop.held_for("sku", 1_000_000_000, 2_592_000).await;
@@ -58,7 +58,7 @@ async fn names() {
     let redis = RedisServer::start();
     let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
     shop.seed("sku", 5).await;
-    let before = snapshot(&mut redis.connection().await).await;
+    let before = Snapshot::take(&mut redis.connection().await).await;
 
     let long = ["x".repeat(129), "x".repeat(5000), "é".repeat(65)];
     let common = ["", "a\nb", "a\0b", "\u{7f}", "a\u{85}b"];
@@ -91,7 +91,7 @@ async fn names() {
         assert_eq!(bad_fields(shop.confirm(id).await), ["reservationId"]);
         assert_eq!(bad_fields(shop.release(id).await), ["reservationId"]);
     }
-    assert_eq!(snapshot(&mut redis.connection().await).await, before);
+    assert_eq!(Snapshot::take(&mut redis.connection().await).await, before);
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn fields() {
     let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
     shop.seed("sku", 5).await;
     let id = shop.held("sku", 1).await;
-    let before = snapshot(&mut redis.connection().await).await;
+    let before = Snapshot::take(&mut redis.connection().await).await;
 
     assert_eq!(bad_fields(shop.post(HOLD, json!({})).await), ["cartId", "sku", "quantity"]);
     assert_eq!(bad_fields(shop.post(SEED, json!({})).await), ["sku", "quantity"]);
@@ -143,7 +143,7 @@ async fn fields() {
     }
     let record = Request::get(shop.url(&format!("/api/reservations/{id}?full=1")));
     assert_eq!(bad_fields(shop.send(record, Default::default()).await), ["full"]);
-    assert_eq!(snapshot(&mut redis.connection().await).await, before);
+    assert_eq!(Snapshot::take(&mut redis.connection().await).await, before);
 }
 
 #[tokio::test]
