@@ -32,7 +32,7 @@
 //!         cart: CartId::parse("cart-1")?,
 //!         sku: Sku::parse("sku-123")?,
 //!         quantity: Quantity::new(2)?,
-//!         ttl: Ttl::from_seconds(600)?,
+//!         ttl: Ttl::new(600)?,
 //!         idempotency_key: None,
 //!     })
 //!     .await?;
