@@ -211,7 +211,8 @@ for i = 1, n do
     if field then
       replies[i], refused = { 'CONFLICT', field }, true
     else
-      replies[i] = { 'REPLAYED', unpack(record) }
+      replies[i] = { 'REPLAYED', record[1], record[2], record[3], record[4],
+        record[5], record[6], record[7], record[8] }
       tentative[i] = record.new
     end
   elseif stock.missing then
