@@ -1,6 +1,7 @@
 //! The command line: parses it, wires the layers together, prints.
 
 mod ready;
+mod scripts;
 mod serve;
 
 use std::io::IsTerminal;
@@ -10,8 +11,6 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-
-use crate::scripts::Catalogue;
 
 /// Inventory reservations, decided atomically inside Redis.
 ///
@@ -29,8 +28,8 @@ struct Cli {
 enum Command {
     /// Serve HTTP (the default)
     Serve(ServeArgs),
-    /// Print name, SHA-1 and purpose of each script
-    Scripts,
+    /// List, load, verify or export the scripts
+    Scripts(scripts::ScriptsArgs),
     /// Ask a running server whether it is ready; exit status 0 if so, 1 if not
     Ready(ReadyArgs),
 }
@@ -101,12 +100,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     match cli.command {
         None => start(cli.serve),
         Some(Command::Serve(args)) => start(args),
-        Some(Command::Scripts) => {
-            for script in Catalogue::embedded().iter() {
-                println!("{:<10} {}  {}", script.name, script.sha1, script.purpose);
-            }
-            Ok(ExitCode::SUCCESS)
-        }
+        Some(Command::Scripts(args)) => scripts::run(args),
         Some(Command::Ready(args)) => runtime()?.block_on(ready::ask(args.host, args.port)),
     }
 }

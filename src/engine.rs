@@ -115,6 +115,14 @@ impl Engine {
         self.scripts.load().await.map_err(Error::without_doubt)
     }
 
+    /// Loads the scripts again if Redis has lost any, and tells whether it had.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn restore_scripts(&self) -> Result<bool, Error> {
+        self.scripts.restore().await.map_err(Error::without_doubt)
+    }
+
     /// The scripts that it calls.
     pub fn catalogue(&self) -> &Catalogue {
         self.scripts.catalogue()
@@ -332,9 +340,9 @@ impl Engine {
                 "maxmemory-policy is {policy}, not noeviction: stock could be lost"
             )));
         }
-        let missing = self.scripts.missing().await.map_err(Error::without_doubt)?;
-        if !missing.is_empty() {
-            return Err(Error::Unavailable(format!("scripts not loaded: {}", missing.join(", "))));
+        let states = self.scripts.state().await.map_err(Error::without_doubt)?;
+        if let Some(state) = states.iter().find(|state| !state.is_usable()) {
+            return Err(Error::Unavailable(format!("script {} is not loaded and published", state.name)));
         }
         Ok(())
     }

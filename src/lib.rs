@@ -11,6 +11,7 @@
 //! - [`cli`]: parses the command line, wires the rest together, prints.
 //! - [`http`]: bytes to operations and outcomes to status codes.
 //! - [`sweeper`]: a loop that asks the engine to expire what is due.
+//! - [`keeper`]: a loop that asks the engine to load the scripts again when Redis has lost them.
 //! - [`engine`]: one typed method and one outcome enum per operation; no HTTP, no sockets.
 //! - [`scripts`]: the catalogue of embedded Lua: its SHA-1s, loading, verifying, calling.
 //! - [`keys`]: every key shape and every name rule, once.
@@ -51,6 +52,7 @@
 pub mod cli;
 pub mod engine;
 pub mod http;
+pub mod keeper;
 pub mod keys;
 pub mod redis;
 pub mod scripts;

@@ -1,11 +1,13 @@
 //! The scripts: what exists ([`Catalogue`]), and what happens when one is called ([`Scripts`]).
 
 mod catalogue;
+mod header;
 
 use ::redis::{Value, cmd, pipe};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use catalogue::{Catalogue, Script};
+pub use header::{ArgumentSlot, Contract, KeySlot, ReplyWord};
 
 use crate::keys;
 use crate::redis::{Failure, Redis};
@@ -18,6 +20,26 @@ impl Reply {
     /// Word and fields, to be matched as a slice.
     pub fn parts(&self) -> Vec<&str> {
         self.0.iter().map(String::as_str).collect()
+    }
+}
+
+/// What Redis knows of a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Its name.
+    pub name: &'static str,
+    /// Its SHA-1 in this build.
+    pub sha1: String,
+    /// Whether Redis has it.
+    pub loaded: bool,
+    /// The SHA-1 under which it is published to other services.
+    pub published: Option<String>,
+}
+
+impl State {
+    /// Loaded, and published: as this version or as another that runs beside it.
+    pub fn is_usable(&self) -> bool {
+        self.loaded && self.published.is_some()
     }
 }
 
@@ -46,6 +68,24 @@ impl Scripts {
     /// # Errors
     /// See [`Failure`]; a SHA-1 that differs is a refusal.
     pub async fn load(&self) -> Result<(), Failure> {
+        self.load_with("HSET").await
+    }
+
+    /// Loads the scripts again if Redis has lost any, and tells whether it had. What another version has published
+    /// since stays published: two that run side by side during a deploy must not take turns.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn restore(&self) -> Result<bool, Failure> {
+        let lost = !self.state().await?.iter().all(State::is_usable);
+        if lost {
+            self.load_with("HSETNX").await?;
+        }
+        Ok(lost)
+    }
+
+    /// Loads all, and publishes each with `publish`, a command that sets a field of a hash.
+    async fn load_with(&self, publish: &str) -> Result<(), Failure> {
         let mut loads = pipe();
         for script in self.catalogue.iter() {
             loads.cmd("SCRIPT").arg("LOAD").arg(script.source);
@@ -56,21 +96,20 @@ impl Scripts {
                 return Err(Failure::Refused { code: "BADSHA".to_owned(), message });
             }
         }
-        let mut publish = cmd("HSET");
-        publish.arg(keys::SCRIPTS);
+        let mut publishes = pipe();
         for script in self.catalogue.iter() {
-            publish.arg(script.name).arg(&script.sha1);
+            publishes.cmd(publish).arg(keys::SCRIPTS).arg(script.name).arg(&script.sha1);
         }
-        self.redis.call(&publish).await?;
+        self.redis.pipeline(&publishes).await?;
         self.loads.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 
-    /// The names of the scripts that Redis does not have loaded.
+    /// What Redis knows of each script.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn missing(&self) -> Result<Vec<&'static str>, Failure> {
+    pub async fn state(&self) -> Result<Vec<State>, Failure> {
         let mut exists = cmd("SCRIPT");
         exists.arg("EXISTS");
         for script in self.catalogue.iter() {
@@ -79,8 +118,14 @@ impl Scripts {
         let Value::Array(flags) = self.redis.call(&exists).await? else {
             return Err(Failure::NoReply("SCRIPT EXISTS gave no array".to_owned()));
         };
-        let flagged = self.catalogue.iter().zip(flags);
-        Ok(flagged.filter(|(_, flag)| *flag != Value::Int(1)).map(|(script, _)| script.name).collect())
+        let mut published = self.redis.hash(keys::SCRIPTS).await?.fields;
+        let state = |(script, flag): (&Script, Value)| State {
+            name: script.name,
+            sha1: script.sha1.clone(),
+            loaded: flag == Value::Int(1),
+            published: published.remove(script.name),
+        };
+        Ok(self.catalogue.iter().zip(flags).map(state).collect())
     }
 
     /// Calls a script by its SHA-1. If Redis lost it (a restart, a flush), loads all and calls once more.
@@ -111,7 +156,7 @@ impl Scripts {
             return Ok(());
         }
         tracing::info!("Redis has lost the scripts; loading them");
-        self.load().await.map_err(|failure| match failure {
+        self.load_with("HSETNX").await.map_err(|failure| match failure {
             // The operation itself was not sent again: nothing of it is unknown.
             Failure::NoReply(why) => Failure::Unreachable(why),
             other => other,

@@ -18,7 +18,7 @@ const FLAGS: [(&str, &str); 7] = [
 ];
 
 /// From the highest to the lowest: each may name those after it and none before it.
-const LAYERS: [&str; 7] = ["cli", "http", "sweeper", "engine", "scripts", "keys", "redis"];
+const LAYERS: [&str; 8] = ["cli", "http", "sweeper", "keeper", "engine", "scripts", "keys", "redis"];
 
 /// What is the business of some layers and unknown to the others.
 const CONFINED: [(&str, &[&str]); 3] = [
@@ -69,6 +69,33 @@ mod scripts {
             assert_eq!(headings, ["KEYS", "ARGV", "REPLIES", "ERRORS"], "{name}.lua");
             let purpose = source.lines().nth(1).unwrap();
             assert!(purpose.starts_with(&format!("-- {name}: ")), "{name}.lua says what it does: {purpose}");
+        }
+    }
+
+    /// Every KEYS[...] and ARGV[...] of the code is a slot of the header, and the other way round.
+    #[test]
+    fn the_header_has_the_slots_of_the_code() {
+        for (name, source) in scripts() {
+            for table in ["KEYS", "ARGV"] {
+                let opening = format!("{table}[");
+                let code = source.lines().filter(|line| !line.starts_with("--"));
+                let used: BTreeSet<String> = code
+                    .flat_map(|line| line.split(&opening).skip(1))
+                    .map(|rest| rest.split(']').next().unwrap().replace([' ', '*'], ""))
+                    .collect();
+                let section = source.lines().skip_while(|line| *line != format!("-- {table}")).skip(1);
+                let listed: BTreeSet<String> = section
+                    .map_while(|line| line.strip_prefix("--   "))
+                    .filter(|line| !line.starts_with("then "))
+                    .map(|line| line.split(' ').next().unwrap())
+                    // A tail from the fifth on is read as the fourth plus i.
+                    .map(|slot| match slot.strip_suffix("...") {
+                        Some(first) => format!("{}+i", first.parse::<u32>().unwrap() - 1),
+                        None => slot.to_owned(),
+                    })
+                    .collect();
+                assert_eq!(used, listed, "{table} of {name}.lua");
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::ServeArgs;
 use crate::engine::{Engine, Error, Retention};
 use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis};
-use crate::{http, sweeper};
+use crate::{http, keeper, sweeper};
 
 /// Connections that may wait to be accepted. With the usual 128 a crowd that comes at once has to knock again after 1 s.
 const BACKLOG: u32 = 4096;
@@ -62,14 +62,28 @@ async fn serve(args: &ServeArgs, redis_url: &str, mut stop: Stop) -> anyhow::Res
     loaded?;
     let listener = listen(SocketAddr::from((args.host, args.port)))
         .with_context(|| format!("cannot listen on {} port {} (--host, --port)", args.host, args.port))?;
+    let hangup = signal(SignalKind::hangup())?;
     println!("stockhold listens on http://{}", listener.local_addr()?);
     info!(redis = address, "serving");
     tokio::select! {
         () = http::serve(listener, Arc::clone(&engine), stop.wait()) => {}
         () = sweeper::run(&engine, Duration::from_millis(args.sweep_interval_ms)) => {}
+        () = keeper::run(&engine) => {}
+        () = publish_on_hangup(&engine, hangup) => {}
     }
     info!("stopped");
     Ok(())
+}
+
+/// Loads and publishes this version's scripts at every SIGHUP.
+async fn publish_on_hangup(engine: &Engine, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        match engine.load_scripts().await {
+            Ok(()) => info!("scripts loaded and published"),
+            Err(error) => warn!(%error, "cannot load the scripts"),
+        }
+    }
+    std::future::pending().await
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {

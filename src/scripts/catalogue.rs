@@ -3,6 +3,8 @@
 use include_dir::{Dir, include_dir};
 use sha1::{Digest, Sha1};
 
+use super::header::Contract;
+
 static LUA: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/lua");
 
 /// One script: its file's bytes are what runs.
@@ -14,8 +16,8 @@ pub struct Script {
     pub source: &'static str,
     /// SHA-1 of the content in lower-case hexadecimal, as `sha1sum` and `SCRIPT LOAD` give it.
     pub sha1: String,
-    /// What it does, in one sentence: the first line of its header.
-    pub purpose: &'static str,
+    /// What its header says.
+    pub contract: Contract,
 }
 
 /// Every script of this build, in the order of their names.
@@ -34,7 +36,8 @@ impl Catalogue {
             .map(|file| {
                 let name = file.path().file_stem().and_then(|stem| stem.to_str()).expect("a script has a name");
                 let source = file.contents_utf8().expect("a script is UTF-8");
-                Script { name, source, sha1: sha1_hex(source), purpose: purpose(name, source) }
+                let contract = Contract::parse(name, source).unwrap_or_else(|why| panic!("{name}.lua: {why}"));
+                Script { name, source, sha1: sha1_hex(source), contract }
             })
             .collect();
         scripts.sort_by_key(|script| script.name);
@@ -54,13 +57,6 @@ impl Catalogue {
 
 fn sha1_hex(source: &str) -> String {
     Sha1::digest(source.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The second line of a script reads `-- <name>: <purpose>`.
-fn purpose(name: &str, source: &'static str) -> &'static str {
-    let line = source.lines().nth(1).unwrap_or_default();
-    let purpose = line.strip_prefix("-- ").and_then(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    purpose.expect("a script's header opens with its name and purpose")
 }
 
 #[cfg(test)]

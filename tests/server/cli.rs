@@ -1,25 +1,7 @@
 //! The commands beside `serve`.
 
-use std::path::Path;
-
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::{Stockhold, program};
-
-#[test]
-fn scripts_prints_the_published_sums() {
-    let output = program(&["scripts"]).output().unwrap();
-    assert!(output.status.success());
-    let printed = String::from_utf8(output.stdout).unwrap();
-    let sums = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("lua/SHA1SUMS")).unwrap();
-    assert_eq!(printed.lines().count(), 7);
-    for (line, sum) in printed.lines().zip(sums.lines()) {
-        let (sha1, file) = sum.split_once("  ").unwrap();
-        let mut words = line.split_whitespace();
-        assert_eq!(words.next(), file.strip_suffix(".lua"));
-        assert_eq!(words.next(), Some(sha1));
-        assert!(words.count() > 5, "{line}");
-    }
-}
 
 #[tokio::test]
 async fn ready_tells_by_its_exit_status() {

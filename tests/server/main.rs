@@ -8,6 +8,7 @@ mod limits;
 mod outage;
 mod private;
 mod races;
+mod scripts;
 mod walk;
 
 #[path = "../support/mod.rs"]

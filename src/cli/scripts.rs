@@ -1,0 +1,174 @@
+//! `stockhold scripts`: what ops do with the scripts on a deploy.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::runtime;
+use crate::redis::Redis;
+use crate::scripts::{Catalogue, ReplyWord, Script, Scripts};
+
+#[derive(Debug, Args)]
+pub(super) struct ScriptsArgs {
+    #[command(subcommand)]
+    command: Option<ScriptsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ScriptsCommand {
+    /// Print name, SHA-1, keys, arguments and purpose of each script (the default)
+    List {
+        /// As JSON, with every slot and reply
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load the scripts into Redis and publish their SHA-1s; says what was new
+    Load(Target),
+    /// Check that Redis has the scripts and that the published SHA-1s are theirs; exit status 1 if not
+    Verify(Target),
+    /// Write the scripts, SHA1SUMS and manifest.json into a folder
+    Export {
+        /// Created if it is missing
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Target {
+    /// Redis to look at (redis:// or unix://)
+    #[arg(
+        long,
+        env = "REDIS_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        default_value = "redis://127.0.0.1:6390"
+    )]
+    redis_url: String,
+}
+
+impl Target {
+    fn scripts(&self) -> anyhow::Result<Scripts> {
+        let redis = Redis::open(&self.redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
+        Ok(Scripts::new(redis))
+    }
+}
+
+pub(super) fn run(args: ScriptsArgs) -> anyhow::Result<ExitCode> {
+    match args.command.unwrap_or(ScriptsCommand::List { json: false }) {
+        ScriptsCommand::List { json: false } => list(),
+        ScriptsCommand::List { json: true } => println!("{:#}", manifest(&Catalogue::embedded())),
+        ScriptsCommand::Load(target) => runtime()?.block_on(load(&target.scripts()?))?,
+        ScriptsCommand::Verify(target) => return runtime()?.block_on(verify(&target.scripts()?)),
+        ScriptsCommand::Export { folder } => export(&folder)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list() {
+    println!("{:<10} {:<40}  {:<52} {:<39} PURPOSE", "NAME", "SHA-1", "KEYS", "ARGV");
+    for script in Catalogue::embedded().iter() {
+        let keys = summary(script.contract.keys.iter().map(|slot| (slot.slot, slot.name)));
+        let arguments = summary(script.contract.arguments.iter().map(|slot| (slot.slot, slot.name)));
+        let Script { name, sha1, contract, .. } = script;
+        println!("{name:<10} {sha1}  {keys:<52} {arguments:<39} {}", contract.purpose);
+    }
+}
+
+/// `audit due (inventory active reservation)+`
+fn summary<'a>(slots: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let (of_each, fixed): (Vec<_>, Vec<_>) = slots.partition(|(slot, _)| slot.contains('i'));
+    let fixed =
+        fixed.into_iter().map(|(slot, name)| if slot.ends_with("...") { format!("{name}...") } else { name.into() });
+    let names: Vec<_> = of_each.into_iter().map(|(_, name)| name).collect();
+    let of_each = (!names.is_empty()).then(|| format!("({})+", names.join(" ")));
+    fixed.chain(of_each).collect::<Vec<_>>().join(" ")
+}
+
+async fn load(scripts: &Scripts) -> anyhow::Result<()> {
+    let before = scripts.state().await?;
+    scripts.load().await?;
+    for state in before {
+        let loaded = if state.loaded { "was loaded" } else { "loaded" };
+        let published = match state.published {
+            Some(sha1) if sha1 == state.sha1 => "was published".to_owned(),
+            Some(sha1) => format!("published, in place of {sha1}"),
+            None => "published".to_owned(),
+        };
+        println!("{:<10} {}  {loaded}, {published}", state.name, state.sha1);
+    }
+    Ok(())
+}
+
+async fn verify(scripts: &Scripts) -> anyhow::Result<ExitCode> {
+    let mut defects = 0;
+    let mut complain = |name: &str, what: String| {
+        defects += 1;
+        println!("{name:<10} {what}");
+    };
+    let states = scripts.state().await?;
+    let total = states.len();
+    for state in states {
+        if !state.loaded {
+            complain(state.name, format!("is not loaded: Redis does not know {}", state.sha1));
+        }
+        match state.published {
+            Some(sha1) if sha1 == state.sha1 => {}
+            Some(sha1) => complain(state.name, format!("is published as {sha1}, but is {}", state.sha1)),
+            None => complain(state.name, "is not published".to_owned()),
+        }
+    }
+    if defects > 0 {
+        println!("stockhold scripts load mends this");
+        return Ok(ExitCode::FAILURE);
+    }
+    println!("{total} scripts are loaded and published");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export(folder: &Path) -> anyhow::Result<()> {
+    let catalogue = Catalogue::embedded();
+    let write = |name: &str, content: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
+    };
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut sums = String::new();
+    for script in catalogue.iter() {
+        write(&format!("{}.lua", script.name), script.source)?;
+        sums += &format!("{}  {}.lua\n", script.sha1, script.name);
+    }
+    write("SHA1SUMS", &sums)?;
+    write("manifest.json", &format!("{:#}\n", manifest(&catalogue)))
+}
+
+/// The contract of every script as data, read from the headers.
+fn manifest(catalogue: &Catalogue) -> Value {
+    let replies = |replies: &[ReplyWord]| -> Vec<Value> {
+        let one = |reply: &ReplyWord| json!({ "word": reply.word, "fields": reply.fields, "meaning": reply.meaning });
+        replies.iter().map(one).collect()
+    };
+    let script = |script: &Script| {
+        let contract = &script.contract;
+        let keys = contract
+            .keys
+            .iter()
+            .map(|key| json!({ "slot": key.slot, "name": key.name, "type": key.kind, "shape": key.shape }));
+        let arguments =
+            contract.arguments.iter().map(|slot| json!({ "slot": slot.slot, "name": slot.name, "rule": slot.rule }));
+        json!({
+            "name": script.name,
+            "file": format!("{}.lua", script.name),
+            "sha1": script.sha1,
+            "purpose": contract.purpose,
+            "flags": contract.flags,
+            "keys": keys.collect::<Vec<_>>(),
+            "arguments": arguments.collect::<Vec<_>>(),
+            "replies": replies(&contract.replies),
+            "errors": replies(&contract.errors),
+        })
+    };
+    json!({ "version": env!("CARGO_PKG_VERSION"), "scripts": catalogue.iter().map(script).collect::<Vec<_>>() })
+}
