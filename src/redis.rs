@@ -135,7 +135,8 @@ impl Redis {
         let link = self.0.connect().await.map_err(|error| match sort(&error) {
             // Credentials that are wrong stay wrong; anything else may pass.
             Failure::Refused { code, message } if CREDENTIALS.contains(&&*code) => Failure::Refused { code, message },
-            other => Failure::Unreachable(other.to_string()),
+            Failure::NoReply(why) | Failure::Unreachable(why) => Failure::Unreachable(why),
+            refused => Failure::Unreachable(refused.to_string()),
         })?;
         *self.0.link.write().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
         Ok(link)

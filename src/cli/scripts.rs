@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::runtime;
 use crate::redis::Redis;
-use crate::scripts::{Catalogue, ReplyWord, Script, Scripts};
+use crate::scripts::{Catalogue, ReplyWord, Script, Scripts, State};
 
 #[derive(Debug, Args)]
 pub(super) struct ScriptsArgs {
@@ -50,9 +50,13 @@ struct Target {
 }
 
 impl Target {
-    fn scripts(&self) -> anyhow::Result<Scripts> {
+    /// The scripts, and what its Redis knows of them.
+    async fn look(&self) -> anyhow::Result<(Scripts, Vec<State>)> {
         let redis = Redis::open(&self.redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
-        Ok(Scripts::new(redis))
+        let address = redis.address();
+        let scripts = Scripts::new(redis);
+        let states = scripts.state().await.with_context(|| format!("cannot look at the Redis at {address}"))?;
+        Ok((scripts, states))
     }
 }
 
@@ -60,8 +64,8 @@ pub(super) fn run(args: ScriptsArgs) -> anyhow::Result<ExitCode> {
     match args.command.unwrap_or(ScriptsCommand::List { json: false }) {
         ScriptsCommand::List { json: false } => list(),
         ScriptsCommand::List { json: true } => println!("{:#}", manifest(&Catalogue::embedded())),
-        ScriptsCommand::Load(target) => runtime()?.block_on(load(&target.scripts()?))?,
-        ScriptsCommand::Verify(target) => return runtime()?.block_on(verify(&target.scripts()?)),
+        ScriptsCommand::Load(target) => runtime()?.block_on(load(&target))?,
+        ScriptsCommand::Verify(target) => return runtime()?.block_on(verify(&target)),
         ScriptsCommand::Export { folder } => export(&folder)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -87,8 +91,8 @@ fn summary<'a>(slots: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     fixed.chain(of_each).collect::<Vec<_>>().join(" ")
 }
 
-async fn load(scripts: &Scripts) -> anyhow::Result<()> {
-    let before = scripts.state().await?;
+async fn load(target: &Target) -> anyhow::Result<()> {
+    let (scripts, before) = target.look().await?;
     scripts.load().await?;
     for state in before {
         let loaded = if state.loaded { "was loaded" } else { "loaded" };
@@ -102,13 +106,13 @@ async fn load(scripts: &Scripts) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn verify(scripts: &Scripts) -> anyhow::Result<ExitCode> {
+async fn verify(target: &Target) -> anyhow::Result<ExitCode> {
     let mut defects = 0;
     let mut complain = |name: &str, what: String| {
         defects += 1;
         println!("{name:<10} {what}");
     };
-    let states = scripts.state().await?;
+    let (_, states) = target.look().await?;
     let total = states.len();
     for state in states {
         if !state.loaded {
