@@ -99,7 +99,7 @@ impl Engine {
     /// An engine on `redis`; nothing is sent yet.
     pub fn new(redis: Redis, retention: Retention) -> Self {
         Self {
-            scripts: Scripts::new(redis.clone()),
+            scripts: Scripts::new(Catalogue::embedded(), redis.clone()),
             redis,
             layout: Layout::UNSHARDED,
             audit_max: retention.audit_max.to_string(),

@@ -30,16 +30,18 @@ pub struct State {
     pub name: &'static str,
     /// Its SHA-1 in this build.
     pub sha1: String,
+    /// As in [`Script::previous`].
+    pub previous: bool,
     /// Whether Redis has it.
     pub loaded: bool,
-    /// The SHA-1 under which it is published to other services.
+    /// The SHA-1 under which its name is published to other services; none for a previous version.
     pub published: Option<String>,
 }
 
 impl State {
-    /// Loaded, and published: as this version or as another that runs beside it.
+    /// Loaded, and its name published: as this version or as another that runs beside it.
     pub fn is_usable(&self) -> bool {
-        self.loaded && self.published.is_some()
+        self.loaded && (self.previous || self.published.is_some())
     }
 }
 
@@ -53,12 +55,12 @@ pub struct Scripts {
 }
 
 impl Scripts {
-    /// Binds the embedded catalogue to a Redis; nothing is sent yet.
-    pub fn new(redis: Redis) -> Self {
-        Self { catalogue: Catalogue::embedded(), redis, loads: AtomicU64::new(0), loading: tokio::sync::Mutex::new(()) }
+    /// Binds a catalogue to a Redis; nothing is sent yet.
+    pub fn new(catalogue: Catalogue, redis: Redis) -> Self {
+        Self { catalogue, redis, loads: AtomicU64::new(0), loading: tokio::sync::Mutex::new(()) }
     }
 
-    /// What is embedded in this build.
+    /// What is loaded and called.
     pub fn catalogue(&self) -> &Catalogue {
         &self.catalogue
     }
@@ -97,7 +99,7 @@ impl Scripts {
             }
         }
         let mut publishes = pipe();
-        for script in self.catalogue.iter() {
+        for script in self.catalogue.current() {
             publishes.cmd(publish).arg(keys::SCRIPTS).arg(script.name).arg(&script.sha1);
         }
         self.redis.pipeline(&publishes).await?;
@@ -122,8 +124,9 @@ impl Scripts {
         let state = |(script, flag): (&Script, Value)| State {
             name: script.name,
             sha1: script.sha1.clone(),
+            previous: script.previous,
             loaded: flag == Value::Int(1),
-            published: published.remove(script.name),
+            published: if script.previous { None } else { published.remove(script.name) },
         };
         Ok(self.catalogue.iter().zip(flags).map(state).collect())
     }

@@ -54,7 +54,7 @@ impl Target {
     async fn look(&self) -> anyhow::Result<(Scripts, Vec<State>)> {
         let redis = Redis::open(&self.redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
         let address = redis.address();
-        let scripts = Scripts::new(redis);
+        let scripts = Scripts::new(Catalogue::embedded(), redis);
         let states = scripts.state().await.with_context(|| format!("cannot look at the Redis at {address}"))?;
         Ok((scripts, states))
     }
@@ -76,8 +76,9 @@ fn list() {
     for script in Catalogue::embedded().iter() {
         let keys = summary(script.contract.keys.iter().map(|slot| (slot.slot, slot.name)));
         let arguments = summary(script.contract.arguments.iter().map(|slot| (slot.slot, slot.name)));
-        let Script { name, sha1, contract, .. } = script;
-        println!("{name:<10} {sha1}  {keys:<52} {arguments:<39} {}", contract.purpose);
+        let Script { name, sha1, contract, previous, .. } = script;
+        let mark = if *previous { "(previous) " } else { "" };
+        println!("{name:<10} {sha1}  {keys:<52} {arguments:<39} {mark}{}", contract.purpose);
     }
 }
 
@@ -97,6 +98,7 @@ async fn load(target: &Target) -> anyhow::Result<()> {
     for state in before {
         let loaded = if state.loaded { "was loaded" } else { "loaded" };
         let published = match state.published {
+            _ if state.previous => "previous version".to_owned(),
             Some(sha1) if sha1 == state.sha1 => "was published".to_owned(),
             Some(sha1) => format!("published, in place of {sha1}"),
             None => "published".to_owned(),
@@ -119,6 +121,7 @@ async fn verify(target: &Target) -> anyhow::Result<ExitCode> {
             complain(state.name, format!("is not loaded: Redis does not know {}", state.sha1));
         }
         match state.published {
+            _ if state.previous => {}
             Some(sha1) if sha1 == state.sha1 => {}
             Some(sha1) => complain(state.name, format!("is published as {sha1}, but is {}", state.sha1)),
             None => complain(state.name, "is not published".to_owned()),
@@ -140,7 +143,7 @@ fn export(folder: &Path) -> anyhow::Result<()> {
     };
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let mut sums = String::new();
-    for script in catalogue.iter() {
+    for script in catalogue.current() {
         write(&format!("{}.lua", script.name), script.source)?;
         sums += &format!("{}  {}.lua\n", script.sha1, script.name);
     }
@@ -174,5 +177,5 @@ fn manifest(catalogue: &Catalogue) -> Value {
             "errors": replies(&contract.errors),
         })
     };
-    json!({ "version": env!("CARGO_PKG_VERSION"), "scripts": catalogue.iter().map(script).collect::<Vec<_>>() })
+    json!({ "version": env!("CARGO_PKG_VERSION"), "scripts": catalogue.current().map(script).collect::<Vec<_>>() })
 }

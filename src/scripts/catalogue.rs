@@ -18,30 +18,52 @@ pub struct Script {
     pub sha1: String,
     /// What its header says.
     pub contract: Contract,
+    /// The last release's version of a script that has changed since. It stays loaded, for callers that have not yet
+    /// looked for the new one, and is not published.
+    pub previous: bool,
 }
 
-/// Every script of this build, in the order of their names.
+/// Every script of this build: the current ones in the order of their names, then the previous ones.
 #[derive(Debug, Clone)]
 pub struct Catalogue(Vec<Script>);
 
 impl Catalogue {
-    /// The scripts of `lua/`.
+    /// The scripts of `lua/`, and of `lua/previous/` if there is one.
     ///
     /// # Panics
-    /// When a file of `lua/` is not UTF-8 or lacks its header: a defect of the build, which the tests find.
+    /// When a file there is not UTF-8 or lacks its header: a defect of the build, which the tests find.
     pub fn embedded() -> Self {
-        let mut scripts: Vec<Script> = LUA
-            .files()
-            .filter(|file| file.path().extension().is_some_and(|extension| extension == "lua"))
-            .map(|file| {
-                let name = file.path().file_stem().and_then(|stem| stem.to_str()).expect("a script has a name");
-                let source = file.contents_utf8().expect("a script is UTF-8");
-                let contract = Contract::parse(name, source).unwrap_or_else(|why| panic!("{name}.lua: {why}"));
-                Script { name, source, sha1: sha1_hex(source), contract }
-            })
-            .collect();
-        scripts.sort_by_key(|script| script.name);
-        Self(scripts)
+        let mut catalogue = Self(Vec::new());
+        let previous = LUA.get_dir("previous");
+        for (folder, previous) in [(Some(&LUA), false), (previous, true)] {
+            for file in folder.into_iter().flat_map(Dir::files) {
+                if file.path().extension().is_some_and(|extension| extension == "lua") {
+                    let name = file.path().file_stem().and_then(|stem| stem.to_str()).expect("a script has a name");
+                    catalogue.add(name, file.contents_utf8().expect("a script is UTF-8"), previous);
+                }
+            }
+        }
+        catalogue
+    }
+
+    /// Adds the previous version of a script.
+    ///
+    /// # Panics
+    /// When `source` has not the header of a script of that name.
+    pub fn with_previous(mut self, name: &'static str, source: &'static str) -> Self {
+        self.add(name, source, true);
+        self
+    }
+
+    fn add(&mut self, name: &'static str, source: &'static str, previous: bool) {
+        let contract = Contract::parse(name, source).unwrap_or_else(|why| panic!("{name}.lua: {why}"));
+        self.0.push(Script { name, source, sha1: sha1_hex(source), contract, previous });
+        self.0.sort_by_key(|script| (script.previous, script.name));
+    }
+
+    /// The current ones, which are published.
+    pub fn current(&self) -> impl Iterator<Item = &Script> {
+        self.iter().filter(|script| !script.previous)
     }
 
     /// All of them.
@@ -49,9 +71,9 @@ impl Catalogue {
         self.0.iter()
     }
 
-    /// The script of that name.
+    /// The current script of that name.
     pub fn get(&self, name: &str) -> Option<&Script> {
-        self.0.iter().find(|script| script.name == name)
+        self.current().find(|script| script.name == name)
     }
 }
 
@@ -67,7 +89,7 @@ mod tests {
     fn all_seven_are_embedded_under_the_published_sums() {
         let sums = include_str!("../../lua/SHA1SUMS");
         let listed: Vec<String> =
-            Catalogue::embedded().iter().map(|script| format!("{}  {}.lua\n", script.sha1, script.name)).collect();
+            Catalogue::embedded().current().map(|script| format!("{}  {}.lua\n", script.sha1, script.name)).collect();
         assert_eq!(listed.concat(), sums);
         assert_eq!(listed.len(), 7);
     }
