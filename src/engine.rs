@@ -202,6 +202,10 @@ impl Engine {
             }
             ["REPLAYED", record @ ..] => {
                 let record = Reservation::read(id, record)?;
+                // The script leaves the time out of account; a request for another time is another request all the same.
+                if record.ttl_ms() != request.ttl.as_ms() {
+                    return Ok((Hold::Conflict { field: "ttlSeconds".to_owned() }, 0));
+                }
                 // What is shown as active may be due. The hold stands as it is, whether this look at it succeeds or not.
                 let now = if record.is_active() { self.reservation(id).await.ok().flatten() } else { None };
                 (Hold::Replayed(now.unwrap_or(record)), 0)

@@ -150,6 +150,11 @@ impl Reservation {
         })
     }
 
+    /// For how long it was held.
+    pub(super) fn ttl_ms(&self) -> u64 {
+        self.expires_at_ms.saturating_sub(self.created_at_ms)
+    }
+
     pub(super) fn is_active(&self) -> bool {
         self.state == ReservationState::Active
     }

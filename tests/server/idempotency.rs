@@ -34,6 +34,7 @@ async fn one_hold_and_the_same_answer() {
         body(3),
         json!({ "cartId": "cart-2", "sku": "sku", "quantity": 2 }),
         json!({ "cartId": "cart-1", "sku": "other", "quantity": 2 }),
+        json!({ "cartId": "cart-1", "sku": "sku", "quantity": 2, "ttlSeconds": 601 }),
     ] {
         shop.post_with("/api/reservations/hold", other, Some("order-1")).await.problem(422, "idempotency_key_reused");
     }
