@@ -1,0 +1,480 @@
+//! `redis/users.acl` on a real server: each user can do its work, and nothing else is left to it than what
+//! `redis/README.md` says.
+
+#[path = "scripts/call.rs"]
+#[allow(dead_code)]
+mod call;
+#[path = "scripts/contract.rs"]
+#[allow(dead_code)]
+mod contract;
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use call::{Call, audit, audit_all, confirm, hold, inventory, line, release, seed, sweep};
+use contract::Contract;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value, cmd};
+use serde_json::json;
+use support::redis_server::RedisServer;
+use support::snapshot::Snapshot;
+use support::stockhold::{Stockhold, program};
+use tempfile::TempDir;
+
+const SERVER: &str = "stockhold-server";
+const CALLER: &str = "stockhold-caller";
+const DEPLOYER: &str = "stockhold-deployer";
+const USERS: [&str; 3] = [SERVER, CALLER, DEPLOYER];
+
+const FILE: &str = include_str!("../redis/users.acl");
+const PASSWORD: &str = "for-this-test-only";
+
+const A: &str = "00000000-0000-8000-8000-00000000000a";
+const B: &str = "00000000-0000-8000-8000-00000000000b";
+const C: &str = "00000000-0000-8000-8000-00000000000c";
+const D: &str = "00000000-0000-8000-8000-00000000000d";
+
+/// What the scripts have no part in and every user may do.
+const CONNECTING: &[&str] = &["client", "hello", "ping"];
+
+/// What none of the three may do.
+const NOBODYS: &[&str] = &[
+    "EVAL return(1) 0",
+    "EVAL_RO return(1) 0",
+    "SCRIPT FLUSH",
+    "SCRIPT KILL",
+    "FUNCTION LIST",
+    "FCALL f 0",
+    "KEYS *",
+    "SCAN 0",
+    "RANDOMKEY",
+    "DBSIZE",
+    "FLUSHALL",
+    "FLUSHDB",
+    "SWAPDB 0 1",
+    "SELECT 1",
+    "CONFIG GET maxmemory",
+    "CONFIG SET maxmemory 1",
+    "CONFIG REWRITE",
+    "ACL LIST",
+    "ACL SETUSER stockhold-caller +@all",
+    "SHUTDOWN NOSAVE",
+    "DEBUG SLEEP 0",
+    "MONITOR",
+    "CLIENT LIST",
+    "CLIENT KILL TYPE normal",
+    "CLIENT PAUSE 1",
+    "CLIENT TRACKING on",
+    "CLIENT CACHING yes",
+    "REPLICAOF 127.0.0.1 1",
+    "SAVE",
+    "BGSAVE",
+    "BGREWRITEAOF",
+    "MODULE LIST",
+    "MULTI",
+    "SUBSCRIBE news",
+    "PSUBSCRIBE *",
+    "PUBLISH news x",
+    "MIGRATE 127.0.0.1 1 inventory:tea 0 1",
+    "DEL inventory:tea",
+    "UNLINK inventory:tea",
+    "EXPIRE inventory:tea 1",
+    "PEXPIRE inventory:tea 1",
+    "PEXPIRE stockhold:due 1",
+    "PERSIST inventory:tea",
+    "RENAME inventory:tea inventory:cup",
+    "COPY inventory:tea inventory:cup",
+    "DUMP inventory:tea",
+    "RESTORE inventory:cup 0 x",
+    "SORT stockhold:skus",
+    "OBJECT ENCODING inventory:tea",
+    "TYPE inventory:tea",
+    "HDEL inventory:tea sku",
+    "HINCRBY inventory:tea available 1",
+    "SET inventory:cup x",
+    "GET foo",
+    "SET foo x",
+    "HGET foo x",
+    "HSET foo x y",
+    "ZADD foo 1 x",
+    "XADD foo * x y",
+    "SADD foo x",
+    "HSET xinventory:tea x y",
+    "HSET {7}:other x y",
+    "HSET stockhold:due x y",
+    "ZADD inventory:tea 1 x",
+    "SADD inventory:tea x",
+    "XADD inventory:tea * x y",
+    "XTRIM inventory:audit MAXLEN 0",
+    "XDEL inventory:audit 1-1",
+    "HDEL stockhold:scripts hold",
+    "DEL stockhold:scripts",
+];
+
+/// A server that has the users, each with [`PASSWORD`]; `default` stays open, for the test itself.
+struct Guarded {
+    server: RedisServer,
+    admin: MultiplexedConnection,
+    _folder: TempDir,
+}
+
+impl Guarded {
+    async fn start(file: &str) -> Self {
+        // Not TMPDIR: a server that runs in a chroot sees the same folder only under /tmp.
+        let folder = tempfile::Builder::new().prefix("stockhold-acl-").tempdir_in("/tmp").unwrap();
+        let path = folder.path().join("users.acl");
+        fs::write(&path, file).unwrap();
+        // DEBUG is open, so that it is the user's rules that refuse it.
+        let options = ["--aclfile", path.to_str().unwrap(), "--enable-debug-command", "yes"];
+        let server = RedisServer::start_with(&options);
+        let admin = server.connection().await;
+        Self { server, admin, _folder: folder }
+    }
+
+    async fn with_passwords() -> Self {
+        Self::start(&FILE.replace(" on ", &format!(" on >{PASSWORD} "))).await
+    }
+
+    /// With the scripts loaded and published, and a SKU `tea` of which one unit is held.
+    async fn stocked() -> Self {
+        let mut guarded = Self::with_passwords().await;
+        guarded.load_scripts().await;
+        for call in [seed("tea", 10, &[]), hold("each", &[line("tea", A)])] {
+            evalsha(&mut guarded.admin, &call).await.unwrap();
+        }
+        guarded
+    }
+
+    async fn load_scripts(&mut self) {
+        for (name, contract) in Contract::all() {
+            let mut load = cmd("SCRIPT");
+            let sha1: String = load.arg("LOAD").arg(&contract.source).query_async(&mut self.admin).await.unwrap();
+            let mut publish = cmd("HSET");
+            publish.arg("stockhold:scripts").arg(name).arg(sha1).exec_async(&mut self.admin).await.unwrap();
+        }
+    }
+
+    fn url(&self, user: &str) -> String {
+        format!("redis://{user}:{PASSWORD}@127.0.0.1:{}/", self.server.port())
+    }
+
+    async fn connect(&self, user: &str) -> Result<MultiplexedConnection, RedisError> {
+        let patience = Some(Duration::from_secs(20));
+        let patient = AsyncConnectionConfig::new().set_connection_timeout(patience).set_response_timeout(patience);
+        Client::open(self.url(user)).unwrap().get_multiplexed_async_connection_with_config(&patient).await
+    }
+
+    /// Every one of the commands is refused as not permitted, and together they change nothing.
+    async fn assert_refused(&mut self, user: &str, commands: &[&str]) {
+        let mut redis = self.connect(user).await.unwrap();
+        let before = Snapshot::take(&mut self.admin).await;
+        for command in commands {
+            let answer = run(&mut redis, command).await;
+            let code = answer.as_ref().err().and_then(RedisError::code);
+            assert_eq!(code, Some("NOPERM"), "{user}: {command} answered {answer:?}");
+        }
+        let changed = before.changed(&Snapshot::take(&mut self.admin).await);
+        assert!(changed.is_empty(), "{user} changed {changed:?}");
+    }
+
+    async fn assert_allowed(&self, user: &str, commands: &[&str]) {
+        let mut redis = self.connect(user).await.unwrap();
+        for command in commands {
+            let answer = run(&mut redis, command).await;
+            assert!(answer.is_ok(), "{user}: {command} answered {answer:?}");
+        }
+    }
+
+    /// Redis has refused nobody anything.
+    async fn assert_no_denials(&mut self) {
+        let log: Value = cmd("ACL").arg("LOG").query_async(&mut self.admin).await.unwrap();
+        assert_eq!(log, Value::Array(vec![]));
+    }
+}
+
+/// A command of words without spaces.
+async fn run(redis: &mut MultiplexedConnection, command: &str) -> Result<Value, RedisError> {
+    let mut words = command.split(' ');
+    cmd(words.next().unwrap()).arg(words.collect::<Vec<_>>()).query_async(redis).await
+}
+
+/// The rules of all users, each user's sorted: Redis 7.0 lists commands in an order of its own at every start.
+async fn rules(admin: &mut MultiplexedConnection) -> Vec<Vec<String>> {
+    let users: Vec<String> = cmd("ACL").arg("LIST").query_async(admin).await.unwrap();
+    let sorted = |user: &String| {
+        let mut rules: Vec<_> = user.split(' ').map(|rule| rule.trim_matches(['(', ')']).to_owned()).collect();
+        rules.sort();
+        rules
+    };
+    users.iter().map(sorted).collect()
+}
+
+/// As another service calls: by the SHA-1 that is published today.
+async fn evalsha(redis: &mut MultiplexedConnection, call: &Call) -> Result<Vec<Vec<String>>, RedisError> {
+    let sha1: String = cmd("HGET").arg("stockhold:scripts").arg(call.script).query_async(redis).await?;
+    cmd("EVALSHA").arg(sha1).arg(call.keys.len()).arg(&call.keys).arg(&call.args).query_async(redis).await
+}
+
+/// The commands that the scripts call, read from their text; in lower case.
+fn inner_commands() -> BTreeSet<String> {
+    let mut commands = BTreeSet::new();
+    for (name, contract) in Contract::all() {
+        for line in contract.source.lines().map(str::trim).filter(|line| !line.starts_with("--")) {
+            assert!(!line.contains("pcall"), "{name}.lua: {line}");
+            for call in line.split("redis.call").skip(1) {
+                let command = call.strip_prefix("('").and_then(|call| call.split('\'').next());
+                let command = command.unwrap_or_else(|| panic!("{name}.lua: cannot tell the command in {line}"));
+                commands.insert(command.to_ascii_lowercase());
+            }
+        }
+    }
+    commands
+}
+
+/// The commands that the file grants to a user, on whatever keys.
+fn granted(user: &str) -> BTreeSet<String> {
+    let rules = FILE.lines().find_map(|line| line.strip_prefix(&format!("user {user} "))).unwrap();
+    rules.split(' ').filter_map(|rule| rule.trim_start_matches('(').strip_prefix('+')).map(str::to_owned).collect()
+}
+
+fn with(commands: BTreeSet<String>, more: &[&str]) -> BTreeSet<String> {
+    commands.into_iter().chain(CONNECTING.iter().chain(more).map(|name| (*name).to_owned())).collect()
+}
+
+#[test]
+fn the_file_grants_what_the_scripts_call_and_no_command_more() {
+    assert_eq!(granted(CALLER), with(inner_commands(), &["evalsha", "hgetall"]));
+    let server = ["evalsha", "hgetall", "hsetnx", "info", "script|exists", "script|load", "zrangebyscore"];
+    assert_eq!(granted(SERVER), with(inner_commands(), &server));
+    let deployer = ["hget", "hgetall", "hset", "hsetnx", "script|exists", "script|load", "time"];
+    assert_eq!(granted(DEPLOYER), with(BTreeSet::new(), &deployer));
+}
+
+#[test]
+fn the_file_holds_three_users_and_no_password() {
+    let names: Vec<_> = FILE.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(names, USERS);
+    let secret = |rule: &&str| rule.starts_with(['>', '#', '<', '!']) || *rule == "nopass";
+    assert_eq!(FILE.split_whitespace().find(secret), None);
+}
+
+#[test]
+fn what_is_granted_on_a_key_is_granted_on_its_sharded_form() {
+    for selector in
+        FILE.split(['(', ')', '\n']).filter(|rules| rules.contains('~') && !rules.contains("stockhold:scripts"))
+    {
+        let patterns = selector.split(' ').filter_map(|rule| rule.strip_prefix('~'));
+        let (sharded, plain): (Vec<_>, Vec<_>) = patterns.partition(|pattern| pattern.starts_with('{'));
+        assert_eq!(sharded, plain.iter().map(|pattern| format!("{{*}}:{pattern}")).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn nobody_logs_in_before_a_password_is_set() {
+    let mut guarded = Guarded::start(FILE).await;
+    for user in USERS {
+        let refusal = guarded.connect(user).await.err().unwrap();
+        assert_eq!(refusal.kind(), ErrorKind::AuthenticationFailed, "{user}: {refusal}");
+        run(&mut guarded.admin, &format!("ACL SETUSER {user} >{PASSWORD}")).await.unwrap();
+        guarded.assert_allowed(user, &["PING", "CLIENT ID"]).await;
+    }
+}
+
+/// The way for a Redis that runs already. Sent again, as after an upgrade, the lines alone count; passwords stay.
+#[tokio::test]
+async fn the_lines_can_be_sent_to_a_running_server_again_and_again() {
+    let mut from_file = Guarded::with_passwords().await;
+    let mut guarded = Guarded::start("").await;
+    let mut lists = Vec::new();
+    for round in 0..2 {
+        for line in FILE.lines() {
+            run(&mut guarded.admin, &line.replacen("user ", "ACL SETUSER ", 1)).await.unwrap();
+        }
+        for user in USERS.iter().filter(|_| round == 0) {
+            run(&mut guarded.admin, &format!("ACL SETUSER {user} >{PASSWORD}")).await.unwrap();
+        }
+        lists.push(rules(&mut guarded.admin).await);
+        // What someone has granted by hand in the meantime is taken back.
+        for user in USERS {
+            run(&mut guarded.admin, &format!("ACL SETUSER {user} +@all ~* &* (+@all ~*)")).await.unwrap();
+        }
+        guarded.assert_allowed(CALLER, &["GET foo"]).await;
+    }
+    assert_eq!(lists[0], lists[1]);
+    assert_eq!(lists[0], rules(&mut from_file.admin).await);
+}
+
+#[tokio::test]
+async fn the_caller_runs_every_script_on_every_path() {
+    let mut guarded = Guarded::with_passwords().await;
+    guarded.load_scripts().await;
+    let mut redis = guarded.connect(CALLER).await.unwrap();
+    for prefix in ["", "{7}:"] {
+        let lapsing = |id| hold("each", &[line("tea", id).ttl_ms(1)]);
+        let walk = [
+            (seed("tea", 10, &[]), vec!["SEEDED"]),
+            (hold("each", &[line("tea", A), line("tea", B)]), vec!["HELD", "HELD"]),
+            (hold("each", &[line("tea", A)]), vec!["REPLAYED"]),
+            (hold("each", &[line("tea", A).cart("cart-2")]), vec!["CONFLICT"]),
+            (hold("each", &[line("tea", C).quantity(99)]), vec!["INSUFFICIENT"]),
+            (hold("all", &[line("tea", C), line("tea", D).quantity(99)]), vec!["WITHDRAWN", "INSUFFICIENT"]),
+            (hold("all", &[line("tea", C), line("tea", D)]), vec!["HELD", "HELD"]),
+            (hold("each", &[line("cup", "00000000-0000-8000-8000-000000000004")]), vec!["UNKNOWN_SKU"]),
+            (confirm("each", &[("tea", A, "token")]).with("keepMs", "60000"), vec!["CONFIRMED"]),
+            (confirm("each", &[("tea", A, "token")]), vec!["REPLAYED"]),
+            (release("all", &[("tea", B, ""), ("tea", C, "")]), vec!["RELEASED", "RELEASED"]),
+            (release("each", &[("tea", B, "")]), vec!["NOT_ACTIVE"]),
+            (seed("tea", 5, &[D]), vec!["SEEDED"]),
+            (lapsing("00000000-0000-8000-8000-000000000001"), vec!["HELD"]),
+            (confirm("each", &[("tea", "00000000-0000-8000-8000-000000000001", "")]), vec!["EXPIRED"]),
+            (lapsing("00000000-0000-8000-8000-000000000002"), vec!["HELD"]),
+            (sweep("tea", &["00000000-0000-8000-8000-000000000002"]), vec!["SWEPT"]),
+            (hold("each", &[line("tea", "00000000-0000-8000-8000-000000000003")]), vec!["HELD"]),
+            (inventory("tea", 10), vec!["STOCK", "ACTIVE"]),
+            (audit("tea", 2, ""), vec!["EVENT", "EVENT"]),
+            (audit_all(2, ""), vec!["EVENT", "EVENT"]),
+        ];
+        for (call, expected) in walk {
+            let call = call.in_shard(prefix);
+            let replies = evalsha(&mut redis, &call).await.unwrap_or_else(|error| panic!("{call:?}: {error}"));
+            let words: Vec<_> = replies.iter().map(|reply| reply[0].as_str()).collect();
+            assert_eq!(words, expected, "{call:?}");
+            // Longer than what is said to lapse lives.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    // The walk went through every command that the scripts know: none of them was only granted and never tried.
+    let stats: String = cmd("INFO").arg("commandstats").query_async(&mut guarded.admin).await.unwrap();
+    for command in inner_commands() {
+        assert!(stats.contains(&format!("cmdstat_{command}:")), "no script called {command}");
+    }
+    guarded.assert_no_denials().await;
+}
+
+#[tokio::test]
+async fn the_caller_may_do_nothing_else() {
+    let mut guarded = Guarded::stocked().await;
+    guarded.assert_refused(CALLER, NOBODYS).await;
+    let more = [
+        "SCRIPT LOAD return(1)",
+        "SCRIPT EXISTS x",
+        "INFO",
+        "HSET stockhold:scripts hold x",
+        "HSETNX stockhold:scripts other x",
+        "HGETALL inventory:tea",
+        "SMEMBERS stockhold:skus",
+        "ZRANGEBYSCORE stockhold:due 0 1",
+    ];
+    guarded.assert_refused(CALLER, &more).await;
+    guarded.assert_allowed(CALLER, &["HGETALL stockhold:scripts", "HGET stockhold:scripts hold", "TIME"]).await;
+    // SCRIPT FLUSH did nothing either.
+    let mut redis = guarded.connect(CALLER).await.unwrap();
+    assert_eq!(evalsha(&mut redis, &inventory("tea", 0)).await.unwrap()[0][0], "STOCK");
+}
+
+/// Redis looks at all keys of a call before it starts the script: nothing is half done.
+#[tokio::test]
+async fn a_script_on_a_key_that_is_not_stock_is_refused_before_it_starts() {
+    let mut guarded = Guarded::stocked().await;
+    let mut redis = guarded.connect(CALLER).await.unwrap();
+    let before = Snapshot::take(&mut guarded.admin).await;
+    let items = [line("tea", B), line("tea", C)];
+    for foreign in ["foo", "stockhold:scripts", "shop:reservation:x"] {
+        let mut call = hold("each", &items);
+        *call.keys.last_mut().unwrap() = foreign.into();
+        let refusal = evalsha(&mut redis, &call).await.unwrap_err();
+        assert_eq!(refusal.code(), Some("NOPERM"), "{refusal}");
+    }
+    assert_eq!(before.changed(&Snapshot::take(&mut guarded.admin).await), Vec::<String>::new());
+    evalsha(&mut redis, &hold("each", &items)).await.unwrap();
+}
+
+/// Whoever else loads scripts into this Redis: the caller can name them, and its rights hold inside them.
+#[tokio::test]
+async fn a_script_of_someone_else_lends_the_caller_no_right() {
+    let mut guarded = Guarded::stocked().await;
+    let mut redis = guarded.connect(CALLER).await.unwrap();
+    let before = Snapshot::take(&mut guarded.admin).await;
+    for source in ["return redis.call('DEL', KEYS[1])", "return redis.call('SET', 'foo', 'x')"] {
+        let mut load = cmd("SCRIPT");
+        let sha1: String = load.arg("LOAD").arg(source).query_async(&mut guarded.admin).await.unwrap();
+        let answer = run(&mut redis, &format!("EVALSHA {sha1} 1 inventory:tea")).await;
+        let refusal = answer.unwrap_err().to_string();
+        // In the words of Redis 7.0, and of later ones.
+        assert!(["can't run this command", "no permissions"].iter().any(|words| refusal.contains(words)), "{refusal}");
+    }
+    assert_eq!(before.changed(&Snapshot::take(&mut guarded.admin).await), Vec::<String>::new());
+}
+
+/// The limit of what an ACL can do: `redis/README.md` says so.
+#[tokio::test]
+async fn the_caller_can_write_by_hand_what_the_scripts_write() {
+    let guarded = Guarded::stocked().await;
+    let limits = [
+        "HSET inventory:tea available 1000",
+        "ZREM stockhold:due tea",
+        "SADD stockhold:skus other",
+        &format!("PEXPIRE reservation:{A} 1"),
+        "XADD inventory:audit MAXLEN 1 * event hold",
+    ];
+    guarded.assert_allowed(CALLER, &limits).await;
+}
+
+#[tokio::test]
+async fn the_deployer_loads_and_publishes_and_never_touches_stock() {
+    let mut guarded = Guarded::with_passwords().await;
+    let url = guarded.url(DEPLOYER);
+    for step in ["load", "verify"] {
+        let output = program(&["scripts", step, "--redis-url", &url]).output().unwrap();
+        assert!(output.status.success(), "{step}: {output:?}");
+    }
+    guarded.assert_no_denials().await;
+    evalsha(&mut guarded.admin, &seed("tea", 10, &[])).await.unwrap();
+    guarded.assert_refused(DEPLOYER, NOBODYS).await;
+    let mut redis = guarded.connect(DEPLOYER).await.unwrap();
+    assert_eq!(evalsha(&mut redis, &inventory("tea", 0)).await.unwrap_err().code(), Some("NOPERM"));
+    let stock = ["HGET inventory:tea sku", "HGETALL inventory:tea", "HSET inventory:tea x y", "INFO"];
+    guarded.assert_refused(DEPLOYER, &stock).await;
+}
+
+#[tokio::test]
+async fn the_server_user_is_refused_what_the_server_does_not_need() {
+    let mut guarded = Guarded::stocked().await;
+    guarded.assert_refused(SERVER, NOBODYS).await;
+    guarded.assert_refused(SERVER, &["SMEMBERS stockhold:skus", "HGET stockhold:scripts hold"]).await;
+}
+
+#[tokio::test]
+async fn the_program_serves_a_whole_walk_as_the_server_user() {
+    let mut guarded = Guarded::with_passwords().await;
+    let shop = Stockhold::spawn(&["--port", "0", "--redis-url", &guarded.url(SERVER)]);
+    assert_eq!(shop.get("/readyz").await.ok()["status"], "ready");
+    shop.seed("tea", 10).await;
+    let [sold, given_up, left] = [shop.held("tea", 1).await, shop.held("tea", 2).await, shop.held("tea", 3).await];
+    shop.confirm(&sold).await.ok();
+    shop.release(&given_up).await.ok();
+    assert_eq!(shop.get(&format!("/api/reservations/{left}")).await.ok()["state"], "active");
+    assert_eq!(shop.counts("tea").await, [6, 3, 1]);
+    let order = json!({ "cartId": "cart-1", "sku": "tea", "quantity": 7 });
+    shop.post("/api/reservations/hold", order).await.problem(409, "insufficient_inventory");
+    assert_eq!(shop.events("tea", 10).await.len(), 6);
+    assert_eq!(shop.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 6);
+
+    // The sweeper alone: nobody reads the stock meanwhile.
+    let lapsing = format!("reservation:{}", shop.held_for("tea", 1, 1).await);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let read = format!("HGET {lapsing} state");
+    while run(&mut guarded.admin, &read).await.unwrap() != Value::BulkString("released".into()) {
+        assert!(Instant::now() < deadline, "never swept");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    // A Redis that lost its scripts gets them back, and a seed over a live hold drains it.
+    run(&mut guarded.admin, "SCRIPT FLUSH").await.unwrap();
+    shop.seed("tea", 5).await;
+    assert_eq!(shop.counts("tea").await, [5, 0, 0]);
+    assert_eq!(shop.get("/readyz").await.status, 200);
+    guarded.assert_no_denials().await;
+}
