@@ -84,7 +84,8 @@ impl Stockhold {
 
     /// Serves with these arguments alone; `--port 0` should be among them.
     pub fn spawn(arguments: &[&str]) -> Self {
-        let mut child = program(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        // Its warnings are what the tests provoke: only what should never be belongs into their output.
+        let mut child = program(arguments).env("RUST_LOG", "error").stdout(Stdio::piped()).spawn().unwrap();
         let mut printed = Vec::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address = loop {
