@@ -252,7 +252,7 @@ async fn damage_is_an_error_not_an_answer() {
 #[tokio::test]
 async fn damage_of_one_sku_does_not_stop_the_sweeper() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "20"]);
+    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "20", "--log", "off"]);
     let mut connection = redis.connection().await;
     // More than one look at the due list takes, and all of them before the one that is sound.
     for stuck in 0..150 {
