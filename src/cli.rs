@@ -12,6 +12,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::engine::Retention;
+use crate::sweeper;
+
 /// Inventory reservations, decided atomically inside Redis.
 ///
 /// Without REDIS_URL, `serve` starts a redis-server of its own and keeps its data in ./stockhold-data.
@@ -61,17 +64,17 @@ struct ServeArgs {
     data_dir: PathBuf,
 
     /// How often lapsed holds are looked for
-    #[arg(long, env = "SWEEP_INTERVAL_MS", default_value_t = 500, value_name = "MILLISECONDS",
+    #[arg(long, env = "SWEEP_INTERVAL_MS", default_value_t = sweeper::DEFAULT_INTERVAL.as_millis() as u64, value_name = "MILLISECONDS",
           value_parser = clap::value_parser!(u64).range(10..=60_000))]
     sweep_interval_ms: u64,
 
     /// Entries that the audit keeps, about; 0 keeps for ever
-    #[arg(long, env = "AUDIT_MAX", default_value_t = 1_000_000, value_name = "ENTRIES",
+    #[arg(long, env = "AUDIT_MAX", default_value_t = Retention::default().audit_max, value_name = "ENTRIES",
           value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
     audit_max: u64,
 
     /// How long settled reservations are kept; 0 keeps for ever
-    #[arg(long, env = "KEEP_SECONDS", default_value_t = 2_592_000, value_name = "SECONDS",
+    #[arg(long, env = "KEEP_SECONDS", default_value_t = Retention::default().keep_ms / 1000, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
     keep_seconds: u64,
 

@@ -123,11 +123,6 @@ impl Engine {
         self.scripts.restore().await.map_err(Error::without_doubt)
     }
 
-    /// The scripts that it calls.
-    pub fn catalogue(&self) -> &Catalogue {
-        self.scripts.catalogue()
-    }
-
     /// Sets a SKU's stock to `quantity`, all available, and releases every live hold. Script `seed`.
     ///
     /// # Errors

@@ -60,11 +60,6 @@ impl Scripts {
         Self { catalogue, redis, loads: AtomicU64::new(0), loading: tokio::sync::Mutex::new(()) }
     }
 
-    /// What is loaded and called.
-    pub fn catalogue(&self) -> &Catalogue {
-        &self.catalogue
-    }
-
     /// Loads every script, checks the SHA-1 that Redis gives each, and publishes name -> SHA-1 in [`keys::SCRIPTS`].
     ///
     /// # Errors
