@@ -13,8 +13,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
@@ -46,6 +49,19 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Serves `engine` on `listener` until `shutdown` is done, then lets what runs finish, [`SHUTDOWN_TIMEOUT`] at most.
 pub async fn serve(listener: TcpListener, engine: Arc<Engine>, shutdown: impl Future<Output = ()>) {
+    let respond = move |request| {
+        let engine = Arc::clone(&engine);
+        async move { router::respond(&engine, request).await }
+    };
+    serve_with(listener, respond, shutdown).await;
+}
+
+/// The same server, with anything else that answers requests behind it.
+pub async fn serve_with<R, F>(listener: TcpListener, respond: R, shutdown: impl Future<Output = ()>)
+where
+    R: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send,
+{
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
@@ -54,17 +70,17 @@ pub async fn serve(listener: TcpListener, engine: Arc<Engine>, shutdown: impl Fu
             () = &mut shutdown => break,
             accepted = accept(&listener, &connections) => accepted,
         };
-        let engine = Arc::clone(&engine);
-        let respond = service_fn(move |request| {
-            let engine = Arc::clone(&engine);
-            async move { Ok::<_, Infallible>(router::respond(&engine, request).await) }
+        let respond = respond.clone();
+        let service = service_fn(move |request| {
+            let answer = respond(request);
+            async move { Ok::<_, Infallible>(answer.await) }
         });
         let connection = http1::Builder::new()
             // Without a timer hyper has no clock, and the timeout is silently off.
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ_TIMEOUT)
             .max_buf_size(MAX_READ_BUFFER)
-            .serve_connection(TokioIo::new(stream), respond);
+            .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
