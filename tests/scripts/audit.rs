@@ -3,8 +3,8 @@
 use redis::cmd;
 
 use crate::call::{LONG_MS, audit, audit_all, confirm, hold, line, seed, sweep};
-use crate::invariants::History;
 use crate::shop::{NEW, Shop, hold_many, id};
+use crate::support::invariants::History;
 
 /// Positions in an `EVENT` line.
 const ID: usize = 1;

@@ -9,7 +9,6 @@ mod support;
 mod bad_values;
 mod call;
 mod contract;
-mod invariants;
 mod shop;
 
 mod audit;

@@ -8,7 +8,7 @@ use redis::{Cmd, FromRedisValue, RedisError, Value, cmd};
 
 use crate::call::{Call, LONG_MS, confirm, hold, line, release, seed};
 use crate::contract::Contract;
-use crate::invariants::{History, assert_invariants};
+use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 

@@ -3,6 +3,7 @@
 // Each test binary compiles this module for itself and uses only a part of it.
 #![allow(dead_code)]
 
+pub mod invariants;
 pub mod redis_server;
 pub mod snapshot;
 pub mod stockhold;
