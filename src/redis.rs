@@ -13,8 +13,8 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError,
-    Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo, Pipeline,
+    ProtocolVersion, PushInfo, PushKind, RedisError, ReplicaInfo, Role, Value,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -70,7 +70,10 @@ impl Redis {
     /// # Errors
     /// When the URL is not one.
     pub fn open(url: &str) -> Result<Self, RedisError> {
-        let info = url.into_connection_info()?;
+        Self::at(url.into_connection_info()?)
+    }
+
+    fn at(info: ConnectionInfo) -> Result<Self, RedisError> {
         // RESP3 is what makes a lost connection known at once, instead of by the next request failing on it.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
@@ -84,6 +87,19 @@ impl Redis {
     /// Where it connects to: host and port or socket path, without any credentials.
     pub fn address(&self) -> String {
         self.0.client.get_connection_info().addr().to_string()
+    }
+
+    /// Its replicas, by the addresses that it knows them by, with its own credentials.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn replicas(&self) -> Result<Vec<Self>, Failure> {
+        let role = self.call(&::redis::cmd("ROLE")).await?;
+        let role = Role::from_redis_value(role).map_err(|error| Failure::NoReply(error.to_string()))?;
+        let Role::Primary { replicas, .. } = role else { return Ok(Vec::new()) };
+        let info = self.0.client.get_connection_info();
+        let replica = |ReplicaInfo { ip, port, .. }| Self::at(info.clone().set_addr(ConnectionAddr::Tcp(ip, port)));
+        replicas.into_iter().map(replica).collect::<Result<_, _>>().map_err(|error| sort(&error))
     }
 
     pub(crate) async fn call(&self, command: &Cmd) -> Result<Value, Failure> {

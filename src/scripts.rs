@@ -81,8 +81,11 @@ impl Scripts {
         Ok(lost)
     }
 
-    /// Loads all, and publishes each with `publish`, a command that sets a field of a hash.
-    async fn load_with(&self, publish: &str) -> Result<(), Failure> {
+    /// Loads every script and checks its SHA-1, publishing nothing: for a replica, which would lack them after a fail-over.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub async fn cache(&self) -> Result<(), Failure> {
         let mut loads = pipe();
         for script in self.catalogue.iter() {
             loads.cmd("SCRIPT").arg("LOAD").arg(script.source);
@@ -93,6 +96,12 @@ impl Scripts {
                 return Err(Failure::Refused { code: "BADSHA".to_owned(), message });
             }
         }
+        Ok(())
+    }
+
+    /// Loads all, and publishes each with `publish`, a command that sets a field of a hash.
+    async fn load_with(&self, publish: &str) -> Result<(), Failure> {
+        self.cache().await?;
         let mut publishes = pipe();
         for script in self.catalogue.current() {
             publishes.cmd(publish).arg(keys::SCRIPTS).arg(script.name).arg(&script.sha1);

@@ -25,9 +25,9 @@ enum ScriptsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Load the scripts into Redis and publish their SHA-1s; says what was new
+    /// Load the scripts into Redis and its replicas and publish their SHA-1s; says what was new
     Load(Target),
-    /// Check that Redis has the scripts and that the published SHA-1s are theirs; exit status 1 if not
+    /// Check that Redis and its replicas have the scripts and that the published SHA-1s are theirs; exit status 1 if not
     Verify(Target),
     /// Write the scripts, SHA1SUMS and manifest.json into a folder
     Export {
@@ -49,14 +49,32 @@ struct Target {
     redis_url: String,
 }
 
-impl Target {
-    /// The scripts, and what its Redis knows of them.
-    async fn look(&self) -> anyhow::Result<(Scripts, Vec<State>)> {
-        let redis = Redis::open(&self.redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
+/// A Redis with what it knows of the scripts.
+struct Node {
+    address: String,
+    scripts: Scripts,
+    states: Vec<State>,
+}
+
+impl Node {
+    async fn look(redis: Redis) -> anyhow::Result<Self> {
         let address = redis.address();
         let scripts = Scripts::new(Catalogue::embedded(), redis);
         let states = scripts.state().await.with_context(|| format!("cannot look at the Redis at {address}"))?;
-        Ok((scripts, states))
+        Ok(Self { address, scripts, states })
+    }
+}
+
+impl Target {
+    /// The node that was named, and its replicas.
+    async fn nodes(&self) -> anyhow::Result<(Node, Vec<Node>)> {
+        let redis = Redis::open(&self.redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
+        let primary = Node::look(redis.clone()).await?;
+        let mut replicas = Vec::new();
+        for replica in redis.replicas().await.context("cannot ask for the replicas")? {
+            replicas.push(Node::look(replica).await?);
+        }
+        Ok((primary, replicas))
     }
 }
 
@@ -93,17 +111,22 @@ fn summary<'a>(slots: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 }
 
 async fn load(target: &Target) -> anyhow::Result<()> {
-    let (scripts, before) = target.look().await?;
-    scripts.load().await?;
-    for state in before {
+    let (primary, replicas) = target.nodes().await?;
+    primary.scripts.load().await?;
+    for state in &primary.states {
         let loaded = if state.loaded { "was loaded" } else { "loaded" };
-        let published = match state.published {
+        let published = match &state.published {
             _ if state.previous => "previous version".to_owned(),
-            Some(sha1) if sha1 == state.sha1 => "was published".to_owned(),
+            Some(sha1) if *sha1 == state.sha1 => "was published".to_owned(),
             Some(sha1) => format!("published, in place of {sha1}"),
             None => "published".to_owned(),
         };
         println!("{:<10} {}  {loaded}, {published}", state.name, state.sha1);
+    }
+    for Node { address, scripts, states } in replicas {
+        scripts.cache().await.with_context(|| format!("cannot load into the replica {address}"))?;
+        let new = states.iter().filter(|state| !state.loaded).count();
+        println!("replica {address}: {new} of {} loaded, the others were", states.len());
     }
     Ok(())
 }
@@ -114,24 +137,31 @@ async fn verify(target: &Target) -> anyhow::Result<ExitCode> {
         defects += 1;
         println!("{name:<10} {what}");
     };
-    let (_, states) = target.look().await?;
-    let total = states.len();
-    for state in states {
+    let (primary, replicas) = target.nodes().await?;
+    for state in &primary.states {
         if !state.loaded {
             complain(state.name, format!("is not loaded: Redis does not know {}", state.sha1));
         }
-        match state.published {
+        match &state.published {
             _ if state.previous => {}
-            Some(sha1) if sha1 == state.sha1 => {}
+            Some(sha1) if *sha1 == state.sha1 => {}
             Some(sha1) => complain(state.name, format!("is published as {sha1}, but is {}", state.sha1)),
             None => complain(state.name, "is not published".to_owned()),
+        }
+    }
+    for node in &replicas {
+        for state in node.states.iter().filter(|state| !state.loaded) {
+            complain(
+                state.name,
+                format!("is missing on the replica {}: it does not know {}", node.address, state.sha1),
+            );
         }
     }
     if defects > 0 {
         println!("stockhold scripts load mends this");
         return Ok(ExitCode::FAILURE);
     }
-    println!("{total} scripts are loaded and published");
+    println!("{} scripts are loaded and published", primary.states.len());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -122,6 +122,28 @@ async fn verify_names_every_defect() {
     assert!(status == 1 && nobody.contains("cannot reach Redis") && !nobody.contains("secret"), "{nobody}");
 }
 
+/// The cache of scripts is not replicated: after a fail-over, callers would find none.
+#[tokio::test]
+async fn replicas_are_loaded_and_verified_too() {
+    let primary = RedisServer::start();
+    on(&primary, "load");
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &primary.port().to_string()]);
+    eventually("the replica follows", || !on(&primary, "verify").1.contains("are loaded")).await;
+    let (status, missing) = on(&primary, "verify");
+    let lacks = format!("is missing on the replica 127.0.0.1:{}", replica.port());
+    assert_eq!((status, missing.matches(&lacks).count()), (1, 7), "{missing}");
+
+    let (status, loaded) = on(&primary, "load");
+    let line = format!("replica 127.0.0.1:{}: 7 of 7 loaded", replica.port());
+    assert!(status == 0 && loaded.contains(&line), "{loaded}");
+    assert_eq!(on(&primary, "verify").0, 0);
+    for (name, sha1) in sums() {
+        let known: Vec<bool> =
+            cmd("SCRIPT").arg("EXISTS").arg(&sha1).query_async(&mut replica.connection().await).await.unwrap();
+        assert_eq!(known, [true], "{name}");
+    }
+}
+
 /// Callers by SHA-1 cannot load: the server does it for them, without waiting for a request of its own.
 #[tokio::test]
 async fn the_server_restores_what_redis_has_lost() {
