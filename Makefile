@@ -4,26 +4,28 @@
 #   make check    format, lints, checksums of the scripts
 .PHONY: run test check
 
-# install (command, apt package, dnf package, brew package): installs the package that brings a missing command.
+# install (command, apt packages, dnf packages, brew packages): installs what brings a command that is missing or fails.
 define install
-	@command -v $(1) >/dev/null || { \
+	@$(1) >/dev/null 2>&1 || { \
 	  if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
 	  if command -v apt-get >/dev/null; then $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq $(2); \
 	  elif command -v dnf >/dev/null; then $$sudo dnf install -y -q $(3); \
 	  elif command -v brew >/dev/null; then brew install -q $(4); \
-	  else echo "$(1) is missing, and there is no apt-get, dnf or brew to install it: please install it by hand"; exit 1; fi; }
+	  else echo "$(1) fails, and there is no apt-get, dnf or brew to install it: please install it by hand"; exit 1; fi; }
 endef
 
 run:
-	$(call install,redis-server,redis-server,redis,redis)
+	$(call install,redis-server --version,redis-server,redis,redis)
 	cargo run --release -- serve
 
 test:
-	$(call install,redis-server,redis-server,redis,redis)
+	$(call install,redis-server --version,redis-server,redis,redis)
+	$(call install,python3 -m ensurepip --version,python3 python3-venv,python3,python)
+	$(call install,npm --version,nodejs npm,nodejs npm,node)
 	cargo test
 
 check:
-	$(call install,luacheck,lua-check,luarocks && $$sudo luarocks install luacheck,luacheck)
+	$(call install,luacheck --version,lua-check,luarocks && $$sudo luarocks install luacheck,luacheck)
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	luacheck --quiet lua

@@ -41,14 +41,24 @@ fn timeless(text: &str) -> String {
 
 #[test]
 fn the_examples_of_the_contract_print_what_it_says() {
+    assert!(run("lua/README.md") >= 8, "they are found");
+}
+
+#[test]
+fn the_examples_of_the_clients_print_what_they_should() {
+    assert!(run("clients/README.md") >= 1, "they are found");
+}
+
+/// Runs the examples of a document one after the other on a fresh server, and tells how many there were.
+fn run(document: &str) -> usize {
     let redis = RedisServer::start();
-    let _loads_the_scripts = Stockhold::start(&redis);
-    let examples = examples("lua/README.md");
-    assert!(examples.len() >= 8, "they are found");
-    for example in examples {
+    let server = Stockhold::start(&redis);
+    let examples = examples(document);
+    for example in &examples {
         let port = format!("redis-cli -p {}", redis.port());
         // What redis-cli shows on a terminal, it shows here too if told to; but not where a script reads it.
         let commands = example.commands.replace("redis-cli -p 6390", &port);
+        let commands = commands.replace("localhost:8080", &server.address.to_string());
         let commands: String = commands
             .split_inclusive('\n')
             .map(|line| {
@@ -59,8 +69,11 @@ fn the_examples_of_the_contract_print_what_it_says() {
                 }
             })
             .collect();
-        let output = Command::new("sh").args(["-euc", &commands]).output().unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", &commands]).env("REDIS_URL", redis.url()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = shell.output().unwrap();
         let printed = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
         assert_eq!(timeless(&printed), timeless(&example.output), "{}", example.commands);
     }
+    examples.len()
 }

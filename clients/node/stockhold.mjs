@@ -1,0 +1,157 @@
+// Hold, confirm and release stock from Node, by the scripts' SHA-1s and nothing but ioredis.
+//
+//     node stockhold.mjs hold CART TTL_MS SKU QUANTITY ID [SKU QUANTITY ID ...]
+//     node stockhold.mjs confirm SKU ID TOKEN
+//     node stockhold.mjs release SKU ID TOKEN
+//
+// REDIS_URL says where. Exit status: 0 done, 1 refused, 75 no answer (run the same command again).
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import { Redis, ReplyError } from 'ioredis';
+
+const AUDIT = 'inventory:audit';
+const DUE = 'stockhold:due';
+const AUDIT_MAX = '1000000'; // as the server's --audit-max
+const KEEP_MS = '2592000000'; // as the server's --keep-seconds
+
+// First words of errors that pass.
+const PASSING = ['NOSCRIPT', 'LOADING', 'BUSY', 'READONLY', 'OOM', 'MISCONF', 'MASTERDOWN'];
+
+/** No answer in time. It may have been done: the same call, with the same id or token, finds out. */
+export class OutcomeUnknown extends Error {}
+
+export class Stockhold {
+  #redis;
+  #patienceMs;
+  #sha1s = {};
+
+  constructor(redis, patienceMs = 10_000) {
+    this.#redis = redis;
+    this.#patienceMs = patienceMs;
+  }
+
+  /** Holds every line { sku, quantity, id } or none. The caller makes up the ids, and keeps them before it calls. */
+  async hold(cart, ttlMs, lines) {
+    const keys = [AUDIT, DUE, ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
+    const args = ['all', AUDIT_MAX, ...lines.flatMap(({ quantity }) => [cart, String(quantity), String(ttlMs)])];
+    const deadline = Date.now() + this.#patienceMs;
+    for (;;) {
+      const replies = await this.#call('hold', keys, args);
+      const lapsed = lines.filter((_, i) => replies[i][0] === 'INSUFFICIENT' && replies[i][2] !== '0');
+      if (lapsed.length === 0 || Date.now() > deadline) return replies;
+      for (const { sku } of lapsed) await this.#sweep(sku);
+    }
+  }
+
+  confirm(sku, id, token) {
+    return this.#settle('confirm', sku, id, token);
+  }
+
+  release(sku, id, token) {
+    return this.#settle('release', sku, id, token);
+  }
+
+  async #settle(script, sku, id, token) {
+    const keys = [AUDIT, DUE, ...itemKeys(sku, id)];
+    const [reply] = await this.#call(script, keys, ['each', AUDIT_MAX, KEEP_MS, token]);
+    return reply;
+  }
+
+  /** Gives back the units of the holds that are due: up to 100 of them, the earliest first. */
+  async #sweep(sku) {
+    const stock = [`inventory:${sku}`, `inventory:${sku}:active`];
+    const [, ...listed] = await this.#call('inventory', stock, ['100']);
+    const reservations = listed.map(([, id]) => `reservation:${id}`);
+    await this.#call('sweep', [AUDIT, DUE, ...stock, ...reservations], [AUDIT_MAX, KEEP_MS]);
+  }
+
+  /** Calls until there is an answer. That is safe: a repeat with the same id or token has no second effect. */
+  async #call(script, keys, args) {
+    const deadline = Date.now() + this.#patienceMs;
+    for (;;) {
+      try {
+        return await this.#redis.evalsha(await this.#sha1(script), keys.length, ...keys, ...args);
+      } catch (error) {
+        const word = error.message.split(' ')[0];
+        // BADARGS, BADKEY, NOPERM: a defect of the caller. What is no reply at all is a connection that was lost.
+        if (error instanceof ReplyError && !PASSING.includes(word)) throw error;
+        // Redis restarted, or another version is out: look again. Whoever runs stockhold loads it in seconds.
+        if (word === 'NOSCRIPT') this.#sha1s = {};
+        // The connection may be dead without knowing it.
+        if (error.message === 'Command timed out' && this.#redis.status === 'ready') this.#redis.disconnect(true);
+        if (Date.now() > deadline) throw new OutcomeUnknown(error.message, { cause: error });
+        await sleep(100);
+      }
+    }
+  }
+
+  async #sha1(script) {
+    if (!(script in this.#sha1s)) this.#sha1s = await this.#redis.hgetall('stockhold:scripts');
+    if (!(script in this.#sha1s)) throw new ReplyError(`NOSCRIPT ${script} is not published`);
+    return this.#sha1s[script];
+  }
+}
+
+const itemKeys = (sku, id) => [`inventory:${sku}`, `inventory:${sku}:active`, `reservation:${id}`];
+
+function inWords([word, ...fields]) {
+  switch (word) {
+    case 'HELD': return `until ${fields[0]}`;
+    case 'REPLAYED': return `done before; it is ${fields[3]}`;
+    case 'CONFIRMED': return 'sold';
+    case 'RELEASED': return 'back on sale';
+    case 'INSUFFICIENT': return `${fields[0]} left`;
+    case 'UNKNOWN_SKU': return 'never on sale';
+    case 'WITHDRAWN': return 'another line was refused';
+    case 'CONFLICT': return `used with another ${fields[0]}`;
+    case 'NOT_ACTIVE': return `it is ${fields[0]} already`;
+    case 'EXPIRED': return 'too late, back on sale';
+    case 'NOT_FOUND': return 'no such reservation';
+    default: throw new Error(`not a reply of today's contract: ${word}`);
+  }
+}
+
+/** A client that waits a second for a reply, and leaves it to #call to ask again. */
+export function connect() {
+  const redis = new Redis(process.env.REDIS_URL ?? 'redis://127.0.0.1:6390', {
+    commandTimeout: 1000,
+    retryStrategy: () => 100,
+    maxRetriesPerRequest: 0,
+    enableReadyCheck: false, // it asks for INFO, which a caller has no need of
+  });
+  redis.on('error', () => {}); // each call gets its own error
+  return redis;
+}
+
+async function main([command, ...words]) {
+  const redis = connect();
+  try {
+    const shop = new Stockhold(redis);
+    let replies;
+    if (command === 'hold' && words.length >= 5 && words.length % 3 === 2) {
+      const [cart, ttlMs, ...rest] = words;
+      const lines = [];
+      while (rest.length > 0) {
+        const [sku, quantity, id] = rest.splice(0, 3);
+        lines.push({ sku, quantity, id });
+      }
+      replies = await shop.hold(cart, ttlMs, lines);
+    } else if ((command === 'confirm' || command === 'release') && words.length === 3) {
+      replies = [await shop[command](...words)];
+    } else {
+      throw new Error('see the head of this file for its commands');
+    }
+    for (const reply of replies) console.log(`${reply[0]}: ${inWords(reply)}`);
+    return replies.every(([word]) => ['HELD', 'REPLAYED', 'CONFIRMED', 'RELEASED'].includes(word)) ? 0 : 1;
+  } catch (error) {
+    console.error(error.message);
+    return error instanceof OutcomeUnknown ? 75 : 2;
+  } finally {
+    redis.disconnect();
+  }
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  process.exitCode = await main(process.argv.slice(2));
+}

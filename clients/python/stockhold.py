@@ -1,0 +1,165 @@
+"""Hold, confirm and release stock from Python, by the scripts' SHA-1s and nothing but redis-py.
+
+    python stockhold.py hold CART TTL_MS SKU QUANTITY ID [SKU QUANTITY ID ...]
+    python stockhold.py confirm SKU ID TOKEN
+    python stockhold.py release SKU ID TOKEN
+
+REDIS_URL says where. Exit status: 0 done, 1 refused, 75 no answer (run the same command again).
+"""
+
+import os
+import sys
+import time
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+AUDIT, DUE = "inventory:audit", "stockhold:due"
+AUDIT_MAX = 1_000_000  # as the server's --audit-max
+KEEP_MS = 2_592_000_000  # as the server's --keep-seconds
+
+# The connection or the server is in a state that passes.
+PASSING = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.MasterDownError,
+)
+
+
+class OutcomeUnknown(Exception):
+    """No answer in time. It may have been done: the same call, with the same id or token, finds out."""
+
+
+class Stockhold:
+    def __init__(self, client: redis.Redis, patience: float = 10.0):
+        self._redis, self._patience = client, patience
+        self._sha1s: dict[str, str] = {}
+
+    def hold(self, cart: str, ttl_ms: int, lines: list[tuple[str, int, str]]) -> list[list[str]]:
+        """Holds every line (sku, quantity, id) or none. The caller makes up the ids, and keeps them before it calls."""
+        keys, args = [AUDIT, DUE], ["all", AUDIT_MAX]
+        for sku, quantity, id in lines:
+            keys += item_keys(sku, id)
+            args += [cart, quantity, ttl_ms]
+        deadline = time.monotonic() + self._patience
+        while True:
+            replies = self._call("hold", keys, args)
+            lapsed = [line[0] for line, reply in zip(lines, replies) if reply[0] == "INSUFFICIENT" and reply[2] != "0"]
+            if not lapsed or time.monotonic() > deadline:
+                return replies
+            for sku in lapsed:
+                self._sweep(sku)
+
+    def confirm(self, sku: str, id: str, token: str) -> list[str]:
+        return self._settle("confirm", sku, id, token)
+
+    def release(self, sku: str, id: str, token: str) -> list[str]:
+        return self._settle("release", sku, id, token)
+
+    def _settle(self, script: str, sku: str, id: str, token: str) -> list[str]:
+        (reply,) = self._call(script, [AUDIT, DUE, *item_keys(sku, id)], ["each", AUDIT_MAX, KEEP_MS, token])
+        return reply
+
+    def _sweep(self, sku: str) -> None:
+        """Gives back the units of the holds that are due: up to 100 of them, the earliest first."""
+        inventory, active = f"inventory:{sku}", f"inventory:{sku}:active"
+        listed = self._call("inventory", [inventory, active], [100])[1:]
+        reservations = [f"reservation:{id}" for _, id, _ in listed]
+        self._call("sweep", [AUDIT, DUE, inventory, active, *reservations], [AUDIT_MAX, KEEP_MS])
+
+    def _call(self, script: str, keys: list, args: list) -> list[list[str]]:
+        """Calls until there is an answer. That is safe: a repeat with the same id or token has no second effect."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._redis.evalsha(self._sha1(script), len(keys), *keys, *args)
+            except redis.AuthenticationError:
+                raise
+            except redis.exceptions.NoScriptError as error:
+                # Redis restarted, or another version is out: look again. Whoever runs stockhold loads it in seconds.
+                self._sha1s.clear()
+                cause = error
+            except PASSING as error:
+                cause = error
+            except redis.ResponseError as error:
+                if not str(error).startswith(("BUSY", "MISCONF")):
+                    raise  # BADARGS, BADKEY, NOPERM: a defect of the caller
+                cause = error
+            if time.monotonic() > deadline:
+                raise OutcomeUnknown(str(cause)) from cause
+            time.sleep(0.1)
+
+    def _sha1(self, script: str) -> str:
+        if not self._sha1s:
+            self._sha1s = self._redis.hgetall("stockhold:scripts")
+        if script not in self._sha1s:
+            raise redis.exceptions.NoScriptError(f"{script} is not published")
+        return self._sha1s[script]
+
+
+def item_keys(sku: str, id: str) -> list[str]:
+    return [f"inventory:{sku}", f"inventory:{sku}:active", f"reservation:{id}"]
+
+
+def in_words(reply: list[str]) -> str:
+    match reply:
+        case ["HELD", expires_at, _]:
+            return f"until {expires_at}"
+        case ["REPLAYED", _cart, _sku, _quantity, state, *_]:
+            return f"done before; it is {state}"
+        case ["CONFIRMED", *_]:
+            return "sold"
+        case ["RELEASED", *_]:
+            return "back on sale"
+        case ["INSUFFICIENT", available, _]:
+            return f"{available} left"
+        case ["UNKNOWN_SKU"]:
+            return "never on sale"
+        case ["WITHDRAWN"]:
+            return "another line was refused"
+        case ["CONFLICT", field]:
+            return f"used with another {field}"
+        case ["NOT_ACTIVE", state, _reason]:
+            return f"it is {state} already"
+        case ["EXPIRED"]:
+            return "too late, back on sale"
+        case ["NOT_FOUND"]:
+            return "no such reservation"
+    raise ValueError(f"not a reply of today's contract: {reply}")
+
+
+def connect() -> Stockhold:
+    url = os.environ.get("REDIS_URL", "redis://127.0.0.1:6390")
+    # _call repeats; a second loop inside the client would only make it late.
+    once = Retry(NoBackoff(), 0)
+    client = redis.Redis.from_url(url, decode_responses=True, socket_timeout=1, socket_connect_timeout=1, retry=once)
+    return Stockhold(client)
+
+
+def main(command: str, *words: str) -> int:
+    shop = connect()
+    match command, *words:
+        case "hold", cart, ttl_ms, *lines:
+            grouped = zip(lines[0::3], map(int, lines[1::3]), lines[2::3], strict=True)
+            replies = shop.hold(cart, int(ttl_ms), list(grouped))
+        case "confirm", sku, id, token:
+            replies = [shop.confirm(sku, id, token)]
+        case "release", sku, id, token:
+            replies = [shop.release(sku, id, token)]
+        case _:
+            sys.exit(__doc__)
+    for reply in replies:
+        print(f"{reply[0]}: {in_words(reply)}")
+    done = ("HELD", "REPLAYED", "CONFIRMED", "RELEASED")
+    return 0 if all(reply[0] in done for reply in replies) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(*(sys.argv[1:] or ["help"])))
+    except OutcomeUnknown as unknown:
+        print(f"no answer: {unknown}", file=sys.stderr)
+        sys.exit(75)

@@ -1,0 +1,100 @@
+//! Hold, confirm and release stock from Rust, with this crate as a library: the engine without the HTTP server.
+//!
+//! ```text
+//! cargo run --example client hold CART TTL_SECONDS SKU QUANTITY KEY
+//! cargo run --example client confirm ID KEY
+//! cargo run --example client release ID KEY
+//! ```
+//!
+//! `REDIS_URL` says where. A key makes its command safe to repeat. Exit status: 0 done, 1 refused, 75 no answer (run
+//! the same command again).
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use stockhold::engine::{Engine, Error, Hold, HoldRequest, Quantity, Retention, Settle, Ttl};
+use stockhold::keys::{CartId, IdempotencyKey, ReservationId, Sku};
+use stockhold::redis::Redis;
+
+/// How long to go on asking while there is no answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<ExitCode> {
+    let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6390".to_owned());
+    // It knows the scripts and loads them if Redis has not got them: no SHA-1 has to be looked up.
+    let engine = Engine::new(Redis::open(&url).context("REDIS_URL")?, Retention::default());
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let answer = match *words {
+        ["hold", cart, ttl, sku, quantity, key] => {
+            let request = HoldRequest {
+                cart: CartId::parse(cart)?,
+                sku: Sku::parse(sku)?,
+                quantity: Quantity::new(quantity.parse().context("QUANTITY")?)?,
+                ttl: Ttl::new(ttl.parse().context("TTL_SECONDS")?)?,
+                idempotency_key: Some(IdempotencyKey::parse(key)?),
+            };
+            until_answered(async || engine.hold(request.clone()).await).await.map(held)
+        }
+        ["confirm", id, key] => {
+            let (id, key) = (ReservationId::parse(id)?, IdempotencyKey::parse(key)?);
+            until_answered(async || engine.confirm(id, Some(&key)).await).await.map(settled)
+        }
+        ["release", id, key] => {
+            let (id, key) = (ReservationId::parse(id)?, IdempotencyKey::parse(key)?);
+            until_answered(async || engine.release(id, Some(&key)).await).await.map(settled)
+        }
+        _ => bail!("see the head of this file for its commands"),
+    };
+    Ok(match answer {
+        Ok((done, words)) => {
+            println!("{words}");
+            if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(Error::Broken(why)) => bail!(why),
+        Err(no_answer) => {
+            eprintln!("no answer: {no_answer}");
+            ExitCode::from(75)
+        }
+    })
+}
+
+/// Asks until there is an answer. That is safe: a repeat with the same key has no second effect.
+async fn until_answered<T>(ask: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+    let started = Instant::now();
+    loop {
+        match ask().await {
+            Err(Error::Unavailable(_) | Error::Unknown(_)) if started.elapsed() < PATIENCE => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether it is held, and in words.
+fn held(outcome: Hold) -> (bool, String) {
+    match outcome {
+        Hold::Held(record) => (true, format!("HELD: {} until {}", record.id, record.expires_at_ms)),
+        Hold::Replayed(record) => {
+            (true, format!("REPLAYED: {} done before; it is {}", record.id, record.state.as_str()))
+        }
+        Hold::Conflict { field } => (false, format!("CONFLICT: used with another {field}")),
+        Hold::Insufficient { available } => (false, format!("INSUFFICIENT: {available} left")),
+        Hold::UnknownSku => (false, "UNKNOWN_SKU: never on sale".to_owned()),
+    }
+}
+
+/// Whether it is settled as was asked, and in words.
+fn settled(outcome: Settle) -> (bool, String) {
+    match outcome {
+        Settle::Settled(record) => (true, format!("DONE: it is {}", record.state.as_str())),
+        Settle::Replayed(record) => (true, format!("REPLAYED: done before; it is {}", record.state.as_str())),
+        Settle::NotActive { state, .. } => (false, format!("NOT_ACTIVE: it is {} already", state.as_str())),
+        Settle::Expired => (false, "EXPIRED: too late, back on sale".to_owned()),
+        Settle::NotFound => (false, "NOT_FOUND: no such reservation".to_owned()),
+    }
+}

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Hold, confirm and release stock from a shell, by the scripts' SHA-1s and nothing but redis-cli.
+#
+#     stockhold.sh hold CART TTL_MS SKU QUANTITY ID
+#     stockhold.sh confirm SKU ID TOKEN
+#     stockhold.sh release SKU ID TOKEN
+#
+# REDIS_URL says where; REDISCLI_AUTH is a password that does not show in the list of processes.
+# Exit status: 0 done, 1 refused, 75 no answer (run the same command again).
+set -euo pipefail
+
+audit=inventory:audit due=stockhold:due
+audit_max=1000000  # as the server's --audit-max
+keep_ms=2592000000 # as the server's --keep-seconds
+patience=10        # seconds
+
+ask() { timeout 2 redis-cli -e --no-auth-warning -u "${REDIS_URL:-redis://127.0.0.1:6390}" "$@" 2>&1; }
+
+# call SCRIPT NUMKEYS KEY... ARG...: sets the array `reply`. Calls until there is an answer, which is safe: a repeat with
+# the same id or token has no second effect.
+call() {
+  local script=$1 answer deadline=$((SECONDS + patience))
+  shift
+  while true; do
+    if answer=$(ask HGET stockhold:scripts "$script"); then
+      # No SHA-1: Redis was restarted. Whoever runs stockhold loads the scripts in seconds.
+      if [ -z "$answer" ]; then answer="no script $script"; elif answer=$(ask EVALSHA "$answer" "$@"); then
+        mapfile -t reply <<<"$answer"
+        return
+      fi
+    fi
+    case "$answer" in
+      BADARGS* | BADKEY* | WRONGTYPE* | *NOPERM* | *NOAUTH* | *WRONGPASS*)
+        echo "$answer" >&2 # a defect of the caller
+        exit 2
+        ;;
+    esac
+    if [ $SECONDS -ge $deadline ]; then
+      echo "no answer: $answer" >&2
+      exit 75
+    fi
+    sleep 0.1
+  done
+}
+
+# sweep SKU: gives back the units of the holds that are due, up to 100 of them, the earliest first.
+sweep() {
+  local listed reservations=()
+  call inventory 2 "inventory:$1" "inventory:$1:active" 100
+  # STOCK and its nine fields; then ACTIVE, id and expiry of each reservation.
+  for ((listed = 11; listed < ${#reply[@]}; listed += 3)); do reservations+=("reservation:${reply[listed]}"); done
+  call sweep $((4 + ${#reservations[@]})) $audit $due "inventory:$1" "inventory:$1:active" "${reservations[@]}" \
+    $audit_max $keep_ms
+}
+
+hold() {
+  local cart=$1 ttl_ms=$2 sku=$3 quantity=$4 id=$5 deadline=$((SECONDS + patience))
+  while true; do
+    call hold 5 $audit $due "inventory:$sku" "inventory:$sku:active" "reservation:$id" \
+      each $audit_max "$cart" "$quantity" "$ttl_ms"
+    [ "${reply[0]}" = INSUFFICIENT ] && [ "${reply[2]}" != 0 ] && [ $SECONDS -lt $deadline ] || break
+    sweep "$sku"
+  done
+}
+
+settle() {
+  call "$1" 5 $audit $due "inventory:$2" "inventory:$2:active" "reservation:$3" each $audit_max $keep_ms "$4"
+}
+
+case "$#-${1:-}" in
+  6-hold) hold "${@:2}" ;;
+  4-confirm | 4-release) settle "$@" ;;
+  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+
+case "${reply[0]}" in
+  HELD) words="until ${reply[1]}" ;;
+  REPLAYED) words="done before; it is ${reply[4]}" ;;
+  CONFIRMED) words="sold" ;;
+  RELEASED) words="back on sale" ;;
+  INSUFFICIENT) words="${reply[1]} left" ;;
+  UNKNOWN_SKU) words="never on sale" ;;
+  CONFLICT) words="used with another ${reply[1]}" ;;
+  NOT_ACTIVE) words="it is ${reply[1]} already" ;;
+  EXPIRED) words="too late, back on sale" ;;
+  NOT_FOUND) words="no such reservation" ;;
+  *) echo "not a reply of today's contract: ${reply[0]}" >&2; exit 2 ;;
+esac
+echo "${reply[0]}: $words"
+case "${reply[0]}" in HELD | REPLAYED | CONFIRMED | RELEASED) ;; *) exit 1 ;; esac

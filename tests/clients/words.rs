@@ -1,0 +1,211 @@
+//! Each example meets every word of the contract, and says what it means.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use redis::cmd;
+use stockhold::keys::{IdempotencyKey, ReservationId};
+use stockhold::scripts::Catalogue;
+use tokio::time::sleep;
+
+use super::install::{NODE, PYTHON, RUST, source};
+use crate::support::invariants::{History, assert_invariants};
+use crate::support::redis_server::RedisServer;
+use crate::support::stockhold::Stockhold;
+
+/// Longer than a client waits for one answer, shorter than it goes on asking.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// A hold that lapses before anything else can happen to it.
+const AT_ONCE: &str = "1";
+const LATER: &str = "60000";
+
+fn python() -> Command {
+    let mut command = Command::new(&*PYTHON);
+    command.arg(source("clients/python/stockhold.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+fn node() -> Command {
+    let mut command = Command::new("node");
+    command.arg(NODE.join("stockhold.mjs"));
+    command
+}
+
+fn shell() -> Command {
+    Command::new(source("clients/shell/stockhold.sh"))
+}
+
+fn rust() -> Command {
+    Command::new(&*RUST)
+}
+
+/// A shop with tea, and one of the examples as its customer.
+struct Customer {
+    example: fn() -> Command,
+    redis: RedisServer,
+    server: Stockhold,
+    words: BTreeSet<String>,
+}
+
+impl Customer {
+    async fn of(example: fn() -> Command) -> Self {
+        let redis = RedisServer::start();
+        // So that what has lapsed stays until the customer sweeps it.
+        let server = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
+        server.seed("tea", 5).await;
+        Self { example, redis, server, words: BTreeSet::new() }
+    }
+
+    fn command(&self, words: &str) -> Command {
+        let mut command = (self.example)();
+        command.args(words.split(' ')).env("REDIS_URL", self.redis.url());
+        command
+    }
+
+    /// Runs a command of the example: its exit status and its first lines must be these.
+    async fn gets(&mut self, command: &str, status: i32, lines: &[&str]) {
+        let command = self.command(command);
+        let output = run(command).await;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let fits = printed.lines().count() == lines.len()
+            && printed.lines().zip(lines).all(|(line, expected)| line.starts_with(expected));
+        assert!(fits && output.status.code() == Some(status), "{:?}: {printed}", output.status);
+        self.words.extend(lines.iter().map(|line| line.split(':').next().unwrap().to_owned()));
+    }
+
+    async fn meets_every_word(&mut self) {
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|end| format!("018f3b9e-5c1a-4000-9f10-0242ac12000{end}"));
+        self.gets(&format!("hold cart-1 {LATER} tea 2 {a}"), 0, &["HELD: until 1"]).await;
+        self.gets(&format!("hold cart-1 {LATER} tea 2 {a}"), 0, &["REPLAYED: done before; it is active"]).await;
+        self.gets(&format!("hold cart-1 {LATER} tea 1 {a}"), 1, &["CONFLICT: used with another quantity"]).await;
+        self.gets(&format!("hold cart-1 {LATER} tea 4 {b}"), 1, &["INSUFFICIENT: 3 left"]).await;
+        self.gets(&format!("hold cart-1 {LATER} cup 1 {b}"), 1, &["UNKNOWN_SKU: never on sale"]).await;
+        self.gets(&format!("confirm tea {b} pay-1"), 1, &["NOT_FOUND: no such reservation"]).await;
+        self.gets(&format!("confirm cup {a} pay-1"), 1, &["CONFLICT: used with another sku"]).await;
+        self.gets(&format!("confirm tea {a} pay-1"), 0, &["CONFIRMED: sold"]).await;
+        self.gets(&format!("confirm tea {a} pay-1"), 0, &["REPLAYED: done before; it is confirmed"]).await;
+        self.gets(&format!("release tea {a} off-1"), 1, &["NOT_ACTIVE: it is confirmed already"]).await;
+
+        self.gets(&format!("hold cart-2 {AT_ONCE} tea 1 {b}"), 0, &["HELD: until 1"]).await;
+        sleep(Duration::from_millis(5)).await;
+        self.gets(&format!("confirm tea {b} pay-2"), 1, &["EXPIRED: too late, back on sale"]).await;
+
+        // All that is left is on a hold that has lapsed: the customer sweeps it and gets the units.
+        self.gets(&format!("hold cart-3 {AT_ONCE} tea 3 {c}"), 0, &["HELD: until 1"]).await;
+        sleep(Duration::from_millis(5)).await;
+        self.gets(&format!("hold cart-4 {LATER} tea 3 {d}"), 0, &["HELD: until 1"]).await;
+        self.gets(&format!("release tea {d} off-2"), 0, &["RELEASED: back on sale"]).await;
+        assert_eq!(self.server.counts("tea").await, [3, 0, 2]);
+    }
+
+    async fn buys_a_whole_cart_or_nothing(&mut self) {
+        let [e, f] = ["e", "f"].map(|end| format!("018f3b9e-5c1a-4000-9f10-0242ac12000{end}"));
+        self.server.seed("pot", 1).await;
+        let refused = ["WITHDRAWN: another line was refused", "INSUFFICIENT: 1 left"];
+        self.gets(&format!("hold cart-5 {LATER} tea 1 {e} pot 2 {f}"), 1, &refused).await;
+        let held = ["HELD: until 1", "HELD: until 1"];
+        self.gets(&format!("hold cart-5 {LATER} tea 1 {e} pot 1 {f}"), 0, &held).await;
+        assert_eq!(self.server.counts("pot").await, [0, 1, 0]);
+    }
+
+    /// Every word of the scripts that it calls, but for `missing`.
+    fn has_met_all_but(&self, missing: &[&str]) {
+        let catalogue = Catalogue::embedded();
+        let scripts = ["hold", "confirm", "release"].map(|name| catalogue.get(name).unwrap());
+        let promised: BTreeSet<String> =
+            scripts.iter().flat_map(|script| &script.contract.replies).map(|reply| reply.word.to_owned()).collect();
+        let missed: Vec<_> = promised.difference(&self.words).collect();
+        assert_eq!(missed, missing);
+    }
+
+    async fn recovers(&mut self) {
+        let [a, b] = ["a", "b"].map(|end| format!("018f3b9e-5c1a-4000-9f10-0242ac12001{end}"));
+        let mut redis = self.redis.connection().await;
+        cmd("SCRIPT").arg("FLUSH").exec_async(&mut redis).await.unwrap();
+        cmd("DEL").arg("stockhold:scripts").exec_async(&mut redis).await.unwrap();
+        self.gets(&format!("hold cart-6 {LATER} tea 1 {a}"), 0, &["HELD: until 1"]).await;
+
+        // It asks, gets no answer, and asks again: by then the first call may have been carried out, or not.
+        self.redis.stop_process();
+        let asking = tokio::spawn(run(self.command(&format!("confirm tea {a} pay-6"))));
+        sleep(SILENCE).await;
+        self.redis.continue_process();
+        let output = asking.await.unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let settled = ["CONFIRMED: sold\n", "REPLAYED: done before; it is confirmed\n"];
+        assert!(settled.contains(&&*printed) && output.status.success(), "{printed:?} {:?}", output.stderr);
+
+        // A defect of the caller is told at once and not repeated, and changes nothing.
+        let output = run(self.command(&format!("hold cart-7 {LATER} tea 0 {b}"))).await;
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("BADARGS quantity of item 1"), "{told}");
+        assert!(!matches!(output.status.code(), Some(0 | 75)), "{:?}", output.status);
+        assert_invariants(&mut redis, History::Whole).await;
+    }
+}
+
+async fn run(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_example_in_python() {
+    let mut customer = Customer::of(python).await;
+    customer.meets_every_word().await;
+    customer.buys_a_whole_cart_or_nothing().await;
+    customer.has_met_all_but(&[]);
+    customer.recovers().await;
+}
+
+#[tokio::test]
+async fn the_example_for_node() {
+    let mut customer = Customer::of(node).await;
+    customer.meets_every_word().await;
+    customer.buys_a_whole_cart_or_nothing().await;
+    customer.has_met_all_but(&[]);
+    customer.recovers().await;
+}
+
+#[tokio::test]
+async fn the_example_for_a_shell() {
+    let mut customer = Customer::of(shell).await;
+    customer.meets_every_word().await;
+    // It holds one line at a time, and only a line of several is withdrawn.
+    customer.has_met_all_but(&["WITHDRAWN"]);
+    customer.recovers().await;
+}
+
+#[tokio::test]
+async fn the_example_in_rust() {
+    let mut customer = Customer::of(rust).await;
+    let id = |key: &str| ReservationId::from_idempotency_key(&IdempotencyKey::parse(key).unwrap(), 0);
+    let (one, none) = (id("order-1"), id("order-2"));
+    customer.gets("hold cart-1 600 tea 2 order-1", 0, &[&format!("HELD: {one} until 1")]).await;
+    customer.gets("hold cart-1 600 tea 2 order-1", 0, &[&format!("REPLAYED: {one} done before; it is active")]).await;
+    customer.gets("hold cart-1 600 tea 1 order-1", 1, &["CONFLICT: used with another quantity"]).await;
+    customer.gets("hold cart-1 600 tea 4 order-2", 1, &["INSUFFICIENT: 3 left"]).await;
+    customer.gets("hold cart-1 600 cup 1 order-2", 1, &["UNKNOWN_SKU: never on sale"]).await;
+    customer.gets(&format!("confirm {none} pay-1"), 1, &["NOT_FOUND: no such reservation"]).await;
+    customer.gets(&format!("confirm {one} pay-1"), 0, &["DONE: it is confirmed"]).await;
+    customer.gets(&format!("confirm {one} pay-1"), 0, &["REPLAYED: done before; it is confirmed"]).await;
+    customer.gets(&format!("release {one} off-1"), 1, &["NOT_ACTIVE: it is confirmed already"]).await;
+
+    let lapsed = id("order-3");
+    customer.gets("hold cart-2 1 tea 3 order-3", 0, &[&format!("HELD: {lapsed} until 1")]).await;
+    sleep(Duration::from_millis(1100)).await;
+    customer.gets(&format!("confirm {lapsed} pay-3"), 1, &["EXPIRED: too late, back on sale"]).await;
+
+    // Frozen, and its scripts lost: it asks until it knows.
+    let mut redis = customer.redis.connection().await;
+    cmd("SCRIPT").arg("FLUSH").exec_async(&mut redis).await.unwrap();
+    customer.redis.stop_process();
+    let asking = tokio::spawn(run(customer.command("hold cart-4 600 tea 3 order-4")));
+    sleep(SILENCE).await;
+    customer.redis.continue_process();
+    let output = asking.await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(customer.server.counts("tea").await, [0, 3, 2]);
+    assert_invariants(&mut redis, History::Whole).await;
+}
