@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::engine::Retention;
+use crate::engine::{MAX_BATCH, Retention};
 use crate::sweeper;
 
 /// Inventory reservations, decided atomically inside Redis.
@@ -77,6 +77,11 @@ struct ServeArgs {
     #[arg(long, env = "KEEP_SECONDS", default_value_t = Retention::default().keep_ms / 1000, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
     keep_seconds: u64,
+
+    /// Requests of a kind that go to Redis in one call at most; 1 sends each by itself
+    #[arg(long, env = "MAX_BATCH", default_value_t = MAX_BATCH as u64, value_name = "REQUESTS",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_BATCH as u64))]
+    max_batch: u64,
 
     /// What is logged to standard error: error, warn, info, debug (one line for each request), trace
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]

@@ -2,7 +2,10 @@
 
 mod amount;
 mod expiry;
+mod group_commit;
 mod outcome;
+
+use std::sync::Arc;
 
 use crate::keys::{CartId, IdempotencyKey, Layout, ReservationId, Sku, StockKeys};
 use crate::redis::{Failure, Redis};
@@ -10,6 +13,8 @@ use crate::scripts::{Catalogue, Reply, Scripts};
 
 pub use amount::{ActiveLimit, AuditLimit, Quantity, Retention, Ttl};
 pub use expiry::Swept;
+pub use group_commit::MAX_BATCH;
+use group_commit::{Call, GroupCommit, Item};
 pub use outcome::{Event, Hold, Reservation, ReservationState, Settle, Stock};
 use outcome::{Seed, odd};
 
@@ -49,13 +54,17 @@ const PASSING: [&str; 12] = [
     "MASTERDOWN",
 ];
 
+fn is_passing(code: &str) -> bool {
+    PASSING.contains(&code)
+}
+
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         let text = failure.to_string();
         match failure {
             Failure::Unreachable(_) => Self::Unavailable(text),
             Failure::NoReply(_) => Self::Unknown(text),
-            Failure::Refused { code, .. } if PASSING.contains(&code.as_str()) => Self::Unavailable(text),
+            Failure::Refused { code, .. } if is_passing(&code) => Self::Unavailable(text),
             Failure::Refused { .. } => Self::Broken(text),
         }
     }
@@ -89,21 +98,41 @@ pub struct HoldRequest {
 /// The inventory of one Redis.
 pub struct Engine {
     redis: Redis,
-    scripts: Scripts,
+    scripts: Arc<Scripts>,
     layout: Layout,
     audit_max: String,
     keep_ms: String,
+    holds: GroupCommit,
+    confirms: GroupCommit,
+    releases: GroupCommit,
 }
 
 impl Engine {
     /// An engine on `redis`; nothing is sent yet.
     pub fn new(redis: Redis, retention: Retention) -> Self {
+        Self::with_max_batch(redis, retention, MAX_BATCH)
+    }
+
+    /// An engine that lets at most `max_batch` requests go out in one call (1 to [`MAX_BATCH`]; 1: each goes alone).
+    pub fn with_max_batch(redis: Redis, retention: Retention, max_batch: usize) -> Self {
+        let layout = Layout::UNSHARDED;
+        let scripts = Arc::new(Scripts::new(Catalogue::embedded(), redis.clone()));
+        let (audit_max, keep_ms) = (retention.audit_max.to_string(), retention.keep_ms.to_string());
+        let group = |name, arguments: &[&str]| {
+            let shard = layout.shards().next().expect("a layout has a shard");
+            let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            let call = Call { scripts: Arc::clone(&scripts), name, keys: [shard.audit, shard.due], arguments };
+            GroupCommit::new(call, max_batch)
+        };
         Self {
-            scripts: Scripts::new(Catalogue::embedded(), redis.clone()),
+            holds: group("hold", &["each", &audit_max]),
+            confirms: group("confirm", &["each", &audit_max, &keep_ms]),
+            releases: group("release", &["each", &audit_max, &keep_ms]),
+            scripts,
             redis,
-            layout: Layout::UNSHARDED,
-            audit_max: retention.audit_max.to_string(),
-            keep_ms: retention.keep_ms.to_string(),
+            layout,
+            audit_max,
+            keep_ms,
         }
     }
 
@@ -186,19 +215,17 @@ impl Engine {
         id: ReservationId,
         request: &HoldRequest,
     ) -> Result<(Hold, u64), Error> {
-        let reservation = self.layout.reservation(&id);
-        let names = [&*keys.shard.audit, &keys.shard.due, &keys.inventory, &keys.active, &reservation];
-        let (quantity, ttl) = (request.quantity.to_string(), request.ttl.as_ms().to_string());
-        let arguments = ["each", &self.audit_max, request.cart.as_str(), &quantity, &ttl];
-        let replies = self.scripts.call("hold", &names, &arguments).await?;
-        Ok(match &*only(&replies)?.parts() {
+        let (cart, ttl_ms) = (request.cart.as_str().to_owned(), request.ttl.as_ms());
+        let arguments = vec![cart, request.quantity.to_string(), ttl_ms.to_string()];
+        let reply = self.holds.submit(self.item(keys, id, arguments)).await?;
+        Ok(match &*reply.parts() {
             ["HELD", expires_at, created_at] => {
                 (Hold::Held(Reservation::held(id, request, expires_at, created_at)?), 0)
             }
             ["REPLAYED", record @ ..] => {
                 let record = Reservation::read(id, record)?;
                 // The script leaves the time out of account; a request for another time is another request all the same.
-                if record.ttl_ms() != request.ttl.as_ms() {
+                if record.ttl_ms() != ttl_ms {
                     return Ok((Hold::Conflict { field: "ttlSeconds".to_owned() }, 0));
                 }
                 // What is shown as active may be due. The hold stands as it is, whether this look at it succeeds or not.
@@ -219,7 +246,7 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn confirm(&self, id: ReservationId, key: Option<&IdempotencyKey>) -> Result<Settle, Error> {
-        self.settle("confirm", id, key).await
+        self.settle(&self.confirms, id, key).await
     }
 
     /// Moves a reservation's units from reserved back to available. Script `release`.
@@ -227,10 +254,15 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn release(&self, id: ReservationId, key: Option<&IdempotencyKey>) -> Result<Settle, Error> {
-        self.settle("release", id, key).await
+        self.settle(&self.releases, id, key).await
     }
 
-    async fn settle(&self, script: &str, id: ReservationId, key: Option<&IdempotencyKey>) -> Result<Settle, Error> {
+    async fn settle(
+        &self,
+        script: &GroupCommit,
+        id: ReservationId,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Settle, Error> {
         // A script may touch only the keys it is handed, so the SKU has to be known before the call.
         let reservation = self.layout.reservation(&id);
         let Some(sku) = self.redis.hash_field(&reservation, "sku").await.map_err(Error::without_doubt)? else {
@@ -238,10 +270,9 @@ impl Engine {
         };
         let sku = Sku::parse(&sku).map_err(|_| odd("the SKU of a reservation"))?;
         let keys = self.layout.stock(&sku);
-        let names = [&*keys.shard.audit, &keys.shard.due, &keys.inventory, &keys.active, &reservation];
         let token = key.map(IdempotencyKey::token).unwrap_or_default();
-        let replies = self.scripts.call(script, &names, &["each", &self.audit_max, &self.keep_ms, &token]).await?;
-        Ok(match &*only(&replies)?.parts() {
+        let reply = script.submit(self.item(&keys, id, vec![token])).await?;
+        Ok(match &*reply.parts() {
             ["CONFIRMED" | "RELEASED", record @ ..] => Settle::Settled(Reservation::read(id, record)?),
             ["REPLAYED", record @ ..] => Settle::Replayed(Reservation::read(id, record)?),
             ["NOT_ACTIVE", state, reason] => {
@@ -249,8 +280,12 @@ impl Engine {
             }
             ["EXPIRED"] => Settle::Expired,
             ["NOT_FOUND"] => Settle::NotFound,
-            _ => return Err(odd(script)),
+            _ => return Err(odd("confirm or release")),
         })
+    }
+
+    fn item(&self, keys: &StockKeys, id: ReservationId, arguments: Vec<String>) -> Item {
+        Item { keys: [keys.inventory.clone(), keys.active.clone(), self.layout.reservation(&id)], arguments }
     }
 
     /// Reads a reservation; one that is due is expired first.

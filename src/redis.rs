@@ -28,7 +28,7 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 const CREDENTIALS: [&str; 3] = ["NOAUTH", "WRONGPASS", "NOPERM"];
 
 /// Why a call gave no reply that can be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
     /// No connection: nothing was sent.
     #[error("cannot reach Redis: {0}")]

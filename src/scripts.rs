@@ -91,8 +91,9 @@ impl Scripts {
             loads.cmd("SCRIPT").arg("LOAD").arg(script.source);
         }
         for (script, reply) in self.catalogue.iter().zip(self.redis.pipeline(&loads).await?) {
-            if text(&reply).as_deref() != Some(&script.sha1) {
-                let message = format!("SCRIPT LOAD of {} answered {reply:?}, not {}", script.name, script.sha1);
+            let answer = text(reply).unwrap_or_default();
+            if answer != script.sha1 {
+                let message = format!("SCRIPT LOAD of {} answered {answer:?}, not {}", script.name, script.sha1);
                 return Err(Failure::Refused { code: "BADSHA".to_owned(), message });
             }
         }
@@ -154,7 +155,7 @@ impl Scripts {
             }
             other => other?,
         };
-        replies(&reply).ok_or_else(|| Failure::NoReply(format!("{name} answered {reply:?}")))
+        replies(reply).ok_or_else(|| Failure::NoReply(format!("{name} answered what is no list of replies")))
     }
 
     async fn load_once_since(&self, loads_seen: u64) -> Result<(), Failure> {
@@ -171,19 +172,19 @@ impl Scripts {
     }
 }
 
-fn replies(value: &Value) -> Option<Vec<Reply>> {
+fn replies(value: Value) -> Option<Vec<Reply>> {
     let Value::Array(items) = value else { return None };
-    let reply = |item: &Value| {
+    let reply = |item: Value| {
         let Value::Array(parts) = item else { return None };
-        parts.iter().map(text).collect::<Option<_>>().map(Reply)
+        parts.into_iter().map(text).collect::<Option<_>>().map(Reply)
     };
-    items.iter().map(reply).collect()
+    items.into_iter().map(reply).collect()
 }
 
-fn text(value: &Value) -> Option<String> {
+fn text(value: Value) -> Option<String> {
     match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
-        Value::SimpleString(text) => Some(text.clone()),
+        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
         _ => None,
     }
 }

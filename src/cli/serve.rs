@@ -57,7 +57,7 @@ async fn serve(args: &ServeArgs, redis_url: &str, mut stop: Stop) -> anyhow::Res
     let redis = Redis::open(redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
     let retention = Retention { audit_max: args.audit_max, keep_ms: args.keep_seconds * 1000 };
     let address = redis.address();
-    let engine = Arc::new(Engine::new(redis, retention));
+    let engine = Arc::new(Engine::with_max_batch(redis, retention, args.max_batch as usize));
     let Some(loaded) = stop.or(load(&engine, &address)).await else { return Ok(()) };
     loaded?;
     let listener = listen(SocketAddr::from((args.host, args.port)))

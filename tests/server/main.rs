@@ -2,6 +2,7 @@
 
 mod cli;
 mod expiry;
+mod group_commit;
 mod idempotency;
 mod input;
 mod limits;

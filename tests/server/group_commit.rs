@@ -1,0 +1,230 @@
+//! Requests that arrive while a call is under way go out together, and each gets what it would have got alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cmd;
+use stockhold::engine::{Engine, Error, Hold, HoldRequest, Quantity, Retention, Settle, Ttl};
+use stockhold::keys::{CartId, IdempotencyKey, ReservationId, Sku};
+use stockhold::redis::{CALL_TIMEOUT, Redis};
+use tokio::task::{JoinHandle, JoinSet, yield_now};
+use tokio::time::sleep;
+
+use crate::support::invariants::{History, assert_invariants};
+use crate::support::redis_server::RedisServer;
+
+/// More than wait at a time.
+const CROWD: usize = 5000;
+
+struct Shop {
+    redis: RedisServer,
+    engine: Arc<Engine>,
+}
+
+impl Shop {
+    /// A shop with 100 units of tea.
+    async fn open() -> Self {
+        let redis = RedisServer::start();
+        let engine = Engine::new(Redis::open(&redis.url()).unwrap(), Retention::default());
+        engine.load_scripts().await.unwrap();
+        engine.seed(&sku("tea"), Quantity::new(100).unwrap()).await.unwrap();
+        cmd("CONFIG").arg("RESETSTAT").exec_async(&mut redis.connection().await).await.unwrap();
+        Self { redis, engine: Arc::new(engine) }
+    }
+
+    /// Freezes Redis and sends it a call, so that whatever comes next has to wait.
+    async fn busy(&self) -> JoinHandle<Result<Hold, Error>> {
+        self.redis.stop_process();
+        let first = self.hold("tea", 1, None);
+        settle_down().await;
+        first
+    }
+
+    fn hold(&self, of: &str, quantity: u64, key: Option<&str>) -> JoinHandle<Result<Hold, Error>> {
+        let engine = Arc::clone(&self.engine);
+        let request = HoldRequest {
+            cart: CartId::parse("cart-1").unwrap(),
+            sku: sku(of),
+            quantity: Quantity::new(quantity).unwrap(),
+            ttl: Ttl::new(600).unwrap(),
+            idempotency_key: key.map(|key| IdempotencyKey::parse(key).unwrap()),
+        };
+        tokio::spawn(async move { engine.hold(request).await })
+    }
+
+    async fn calls(&self) -> u64 {
+        let mut connection = self.redis.connection().await;
+        let stats: String = cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    }
+
+    async fn connection(&self) -> MultiplexedConnection {
+        self.redis.connection().await
+    }
+}
+
+fn sku(name: &str) -> Sku {
+    Sku::parse(name).unwrap()
+}
+
+/// Lets every other task of this thread go as far as it can, and what was written reach Redis's socket.
+async fn settle_down() {
+    for _ in 0..100 {
+        yield_now().await;
+    }
+    sleep(Duration::from_millis(50)).await;
+}
+
+#[tokio::test]
+async fn a_request_goes_at_once_and_those_that_come_meanwhile_go_together() {
+    let shop = Shop::open().await;
+    for _ in 0..3 {
+        shop.hold("tea", 1, None).await.unwrap().unwrap();
+    }
+    assert_eq!(shop.calls().await, 3, "nobody waits for company");
+
+    let first = shop.busy().await;
+    let others: Vec<_> = (0..50).map(|_| shop.hold("tea", 1, None)).collect();
+    settle_down().await;
+    shop.redis.continue_process();
+    for hold in others.into_iter().chain([first]) {
+        assert!(matches!(hold.await.unwrap(), Ok(Hold::Held(_))));
+    }
+    assert_eq!(shop.calls().await, 3 + 1 + 1, "one on its own, fifty in one call");
+    assert_invariants(&mut shop.connection().await, History::Whole).await;
+}
+
+#[tokio::test]
+async fn each_gets_its_own_outcome_and_a_bad_one_spoils_none() {
+    let shop = Shop::open().await;
+    let mut connection = shop.connection().await;
+    shop.engine.seed(&sku("cup"), Quantity::new(5).unwrap()).await.unwrap();
+    let first = shop.busy().await;
+    let held = shop.hold("tea", 2, Some("order-1"));
+    let again = shop.hold("tea", 2, Some("order-1"));
+    let other = shop.hold("tea", 3, Some("order-1"));
+    let unknown = shop.hold("pot", 1, None);
+    let sold_out = shop.hold("cup", 6, None);
+    let fits = shop.hold("cup", 5, None);
+    settle_down().await;
+    shop.redis.continue_process();
+    first.await.unwrap().unwrap();
+    // One of the two is told that the other did it, whichever came first.
+    let mut pair = [held.await.unwrap().unwrap(), again.await.unwrap().unwrap()];
+    pair.sort_by_key(|hold| matches!(hold, Hold::Replayed(_)));
+    let [Hold::Held(one), Hold::Replayed(same)] = &pair else { panic!("{pair:?}") };
+    assert_eq!(one.id, same.id);
+    assert!(matches!(other.await.unwrap(), Ok(Hold::Conflict { .. })));
+    assert!(matches!(unknown.await.unwrap(), Ok(Hold::UnknownSku)));
+    assert!(matches!(sold_out.await.unwrap(), Ok(Hold::Insufficient { available: 5 })));
+    assert!(matches!(fits.await.unwrap(), Ok(Hold::Held(_))));
+    assert_invariants(&mut connection, History::Whole).await;
+
+    // Somebody has written to a SKU by hand: its own buyers are told, and nobody else.
+    cmd("HSET").arg("inventory:cup").arg("available").arg("many").exec_async(&mut connection).await.unwrap();
+    let first = shop.busy().await;
+    let mut good = Vec::new();
+    let mut bad = Vec::new();
+    for _ in 0..10 {
+        good.push(shop.hold("tea", 1, None));
+        bad.push(shop.hold("cup", 1, None));
+    }
+    settle_down().await;
+    shop.redis.continue_process();
+    first.await.unwrap().unwrap();
+    for (good, bad) in good.into_iter().zip(bad) {
+        assert!(matches!(good.await.unwrap(), Ok(Hold::Held(_))));
+        assert!(matches!(bad.await.unwrap(), Err(Error::Broken(_))));
+    }
+}
+
+#[tokio::test]
+async fn confirms_and_releases_gather_too() {
+    let shop = Shop::open().await;
+    let mut ids: Vec<ReservationId> = Vec::new();
+    for _ in 0..40 {
+        let Hold::Held(record) = shop.hold("tea", 1, None).await.unwrap().unwrap() else { panic!() };
+        ids.push(record.id);
+    }
+    let before = shop.calls().await;
+    let mut settling = JoinSet::new();
+    for (n, id) in ids.into_iter().enumerate() {
+        let engine = Arc::clone(&shop.engine);
+        settling.spawn(async move {
+            if n % 2 == 0 { engine.confirm(id, None).await } else { engine.release(id, None).await }
+        });
+    }
+    for settled in settling.join_all().await {
+        assert!(matches!(settled, Ok(Settle::Settled(_))), "{settled:?}");
+    }
+    let calls = shop.calls().await - before;
+    assert!(calls < 40, "{calls} calls for 40 requests that came at once");
+    let stock = shop.engine.stock(&sku("tea"), stockhold::engine::ActiveLimit::NONE).await.unwrap().unwrap();
+    assert_eq!((stock.available, stock.reserved, stock.confirmed), (80, 0, 20));
+    assert_invariants(&mut shop.connection().await, History::Whole).await;
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_waits_for_any_more_is_not_sent() {
+    let shop = Shop::open().await;
+    let first = shop.busy().await;
+    let given_up = shop.hold("tea", 50, None);
+    let neighbour = shop.hold("tea", 2, None);
+    settle_down().await;
+    given_up.abort();
+    settle_down().await;
+    shop.redis.continue_process();
+    first.await.unwrap().unwrap();
+    assert!(matches!(neighbour.await.unwrap(), Ok(Hold::Held(_))));
+    let stock = shop.engine.stock(&sku("tea"), stockhold::engine::ActiveLimit::NONE).await.unwrap().unwrap();
+    assert_eq!(stock.reserved, 3);
+}
+
+/// What was sent and not answered is unknown; what still waited for its turn was certainly not done.
+#[tokio::test]
+async fn a_request_that_gets_no_turn_in_time_was_not_done() {
+    let shop = Shop::open().await;
+    let first = shop.busy().await;
+    let waiting: Vec<_> = (0..20).map(|n| shop.hold("tea", 2, Some(&format!("order-{n}")))).collect();
+    assert!(matches!(first.await.unwrap(), Err(Error::Unknown(_))));
+    let mut none = Vec::new();
+    for (n, hold) in waiting.into_iter().enumerate() {
+        match hold.await.unwrap() {
+            Err(Error::Unavailable(_)) => none.push(n),
+            Err(Error::Unknown(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    shop.redis.continue_process();
+    sleep(CALL_TIMEOUT / 2).await;
+    let mut connection = shop.connection().await;
+    for n in none {
+        let key = IdempotencyKey::parse(&format!("order-{n}")).unwrap();
+        let reservation = format!("reservation:{}", ReservationId::from_idempotency_key(&key, 0));
+        assert!(!cmd("EXISTS").arg(reservation).query_async::<bool>(&mut connection).await.unwrap());
+    }
+    assert_invariants(&mut connection, History::Whole).await;
+}
+
+#[tokio::test]
+async fn a_crowd_that_is_too_large_is_turned_away_at_once() {
+    let shop = Shop::open().await;
+    let first = shop.busy().await;
+    let crowd: Vec<_> = (0..CROWD).map(|_| shop.hold("tea", 1, None)).collect();
+    settle_down().await;
+    let turned_away = crowd.iter().filter(|hold| hold.is_finished()).count();
+    assert!((1..CROWD).contains(&turned_away), "{turned_away} of {CROWD} have their answer while Redis is silent");
+    shop.redis.continue_process();
+    first.await.unwrap().unwrap();
+    let mut held = 1;
+    for hold in crowd {
+        match hold.await.unwrap() {
+            Ok(Hold::Held(_)) => held += 1,
+            Ok(Hold::Insufficient { .. }) | Err(Error::Unavailable(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(held, 100);
+}
