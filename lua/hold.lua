@@ -58,11 +58,11 @@ local function decimal(value) return string.format('%d', value) end
 -- @end
 
 -- @shared is_text
--- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1).
+-- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most are plain ASCII: one look, and no more.
 local function is_text(s)
-  if #s < 1 or #s > 128 or s:find('[%z\1-\31\127]') then return false end
-  if not s:find('[\128-\255]') then return true end
-  if s:find('\194[\128-\159]') then return false end
+  if #s < 1 or #s > 128 then return false end
+  if s:find('^[ -~]+$') then return true end
+  if s:find('[%z\1-\31\127]') or s:find('\194[\128-\159]') then return false end
   local rest = s:gsub('[\194-\223][\128-\191]', '-')
     :gsub('\224[\160-\191][\128-\191]', '-')
     :gsub('\237[\128-\159][\128-\191]', '-')
@@ -77,7 +77,9 @@ end
 -- @shared is_sku
 -- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved.
 local function is_sku(s)
-  if s == 'audit' or s:find('[ :{}]') or not is_text(s) then return false end
+  if s == 'audit' then return false end
+  if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
+  if s:find('[ :{}]') or not is_text(s) then return false end
   return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
     or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
 end
@@ -86,7 +88,7 @@ end
 -- @shared is_id
 -- A UUID in its canonical lower-case form.
 local function is_id(s)
-  return #s == 36 and not s:find('%u')
+  return #s == 36 and s == s:lower()
     and s:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') ~= nil
 end
 -- @end
@@ -141,41 +143,40 @@ for i = 1, n do
   local inventory, active, reservation = KEYS[3 * i], KEYS[3 * i + 1], KEYS[3 * i + 2]
   local cart, quantity, ttl_ms = ARGV[3 * i], ARGV[3 * i + 1], ARGV[3 * i + 2]
   local units, ttl = whole(quantity, 1, MAX_QUANTITY), whole(ttl_ms, 1, MAX_TTL_MS)
-  local place = ' of item ' .. i
   local stock = stocks[inventory]
   if not stock then
     local prefix, sku = split(inventory)
-    if not prefix then return redis.error_reply('BADKEY inventory' .. place .. ': not inventory:<sku>') end
+    if not prefix then return redis.error_reply('BADKEY inventory of item ' .. i .. ': not inventory:<sku>') end
     if common_prefix and prefix ~= common_prefix then
-      return redis.error_reply('BADKEY inventory' .. place .. ': of another shard')
+      return redis.error_reply('BADKEY inventory of item ' .. i .. ': of another shard')
     end
     common_prefix, reservation_prefix = prefix, prefix .. 'reservation:'
     stock = { sku = sku, active = inventory .. ':active' }
     stocks[inventory] = stock
   end
   if active ~= stock.active then
-    return redis.error_reply('BADKEY active' .. place .. ': not inventory:<sku>:active')
+    return redis.error_reply('BADKEY active of item ' .. i .. ': not inventory:<sku>:active')
   end
   local id = reservation:sub(#reservation_prefix + 1)
   if reservation:sub(1, #reservation_prefix) ~= reservation_prefix or not is_id(id) then
-    return redis.error_reply('BADKEY reservation' .. place .. ': not reservation:<uuid>')
+    return redis.error_reply('BADKEY reservation of item ' .. i .. ': not reservation:<uuid>')
   end
   if not is_text(cart) then
-    return redis.error_reply('BADARGS cartId' .. place .. ': 1 to 128 bytes of UTF-8, no control character')
+    return redis.error_reply('BADARGS cartId of item ' .. i .. ': 1 to 128 bytes of UTF-8, no control character')
   end
   if not units then
-    return redis.error_reply('BADARGS quantity' .. place .. ': a whole number from 1 to 1000000000')
+    return redis.error_reply('BADARGS quantity of item ' .. i .. ': a whole number from 1 to 1000000000')
   end
-  if not ttl then return redis.error_reply('BADARGS ttlMs' .. place .. ': a whole number from 1 to 2592000000') end
+  if not ttl then return redis.error_reply('BADARGS ttlMs of item ' .. i .. ': a whole number from 1 to 2592000000') end
   items[i] = { inventory = inventory, reservation = reservation, id = id, cart = cart,
     units = units, quantity = quantity, ttl = ttl }
 end
 if audit ~= common_prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
 if due ~= common_prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
 
--- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
+-- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here. But for
+-- the audit: the first write goes there, and stops it as well.
 
-redis.call('XLEN', audit)
 for inventory, named in pairs(stocks) do
   local stock = read_stock(inventory)
   if stock == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
@@ -201,19 +202,24 @@ end
 
 -- Decisions: a SKU or an id that is named twice sees what the items before it would leave.
 
-local replies, tentative, refused = {}, {}, false
+local replies, holds, refused = {}, {}, false
 for i = 1, n do
   local item = items[i]
   local stock, record = stocks[item.inventory], records[item.reservation]
+  local earlier = holds[item.reservation]
+  if earlier then
+    item.again = true
+    record = { earlier.cart, stocks[earlier.inventory].sku, earlier.quantity, 'active', '',
+      earlier.after.expires, now_text, now_text }
+  end
   if record then
     local field = record[1] ~= item.cart and 'cartId' or record[2] ~= stock.sku and 'sku'
       or record[3] ~= item.quantity and 'quantity'
     if field then
-      replies[i], refused = { 'CONFLICT', field }, true
+      replies[i], refused, item.again = { 'CONFLICT', field }, true, nil
     else
       replies[i] = { 'REPLAYED', record[1], record[2], record[3], record[4],
         record[5], record[6], record[7], record[8] }
-      tentative[i] = record.new
     end
   elseif stock.missing then
     replies[i], refused = { 'UNKNOWN_SKU' }, true
@@ -221,47 +227,49 @@ for i = 1, n do
     local lapsed = redis.call('ZCOUNT', stock.active, '-inf', now_text)
     replies[i], refused = { 'INSUFFICIENT', decimal(stock.available), decimal(lapsed) }, true
   else
-    item.expires = now + item.ttl
-    local expires = decimal(item.expires)
     stock.available = stock.available - item.units
     stock.reserved = stock.reserved + item.units
     stock.version = stock.version + 1
-    item.after = { decimal(stock.available), decimal(stock.reserved), decimal(stock.version) }
-    records[item.reservation] = {
-      item.cart, stock.sku, item.quantity, 'active', '', expires, now_text, now_text, new = true,
-    }
+    local expires = decimal(now + item.ttl)
+    item.after = { available = decimal(stock.available), reserved = decimal(stock.reserved),
+      version = decimal(stock.version), expires = expires }
+    holds[item.reservation] = item
     replies[i] = { 'HELD', expires, now_text }
-    tentative[i] = true
   end
 end
 
 if refused and mode == 'all' then
-  for i in pairs(tentative) do replies[i] = { 'WITHDRAWN' } end
+  for i = 1, n do
+    if items[i].after or items[i].again then replies[i] = { 'WITHDRAWN' } end
+  end
   return replies
 end
 
--- Writes: none of them can fail.
+-- Writes: once the first is done, none of them can fail.
 
+local last, earliest = {}, {}
 for i = 1, n do
   local item = items[i]
-  if item.after then
-    local stock, expires = stocks[item.inventory], replies[i][2]
+  local after = item.after
+  if after then
+    local inventory = item.inventory
+    local stock = stocks[inventory]
     stock.last_event = redis.call('XADD', audit, 'MAXLEN', '~', audit_max, '*', 'event', 'hold',
       'reservationId', item.id, 'cartId', item.cart, 'sku', stock.sku, 'quantity', item.quantity,
       'state', 'active', 'reason', '', 'happenedAt', now_text,
-      'available', item.after[1], 'reserved', item.after[2], 'confirmed', decimal(stock.confirmed),
-      'version', item.after[3], 'previous', stock.last_event)
+      'available', after.available, 'reserved', after.reserved, 'confirmed', decimal(stock.confirmed),
+      'version', after.version, 'previous', stock.last_event)
     redis.call('HSET', item.reservation, 'cartId', item.cart, 'sku', stock.sku, 'quantity', item.quantity,
-      'state', 'active', 'reason', '', 'expiresAt', expires, 'createdAt', now_text, 'updatedAt', now_text)
-    redis.call('ZADD', stock.active, expires, item.id)
-    stock.earliest = math.min(stock.earliest or item.expires, item.expires)
+      'state', 'active', 'reason', '', 'expiresAt', after.expires, 'createdAt', now_text, 'updatedAt', now_text)
+    redis.call('ZADD', stock.active, after.expires, item.id)
+    last[inventory] = after
+    if not earliest[inventory] or item.ttl < earliest[inventory] then earliest[inventory] = item.ttl end
   end
 end
-for inventory, stock in pairs(stocks) do
-  if stock.earliest then
-    redis.call('HSET', inventory, 'available', decimal(stock.available), 'reserved', decimal(stock.reserved),
-      'updatedAt', now_text, 'version', decimal(stock.version), 'lastEvent', stock.last_event)
-    if not stock.due or stock.earliest < stock.due then redis.call('ZADD', due, decimal(stock.earliest), stock.sku) end
-  end
+for inventory, after in pairs(last) do
+  local stock, expires = stocks[inventory], now + earliest[inventory]
+  redis.call('HSET', inventory, 'available', after.available, 'reserved', after.reserved,
+    'updatedAt', now_text, 'version', after.version, 'lastEvent', stock.last_event)
+  if not stock.due or expires < stock.due then redis.call('ZADD', due, decimal(expires), stock.sku) end
 end
 return replies

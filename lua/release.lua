@@ -65,11 +65,11 @@ local function decimal(value) return string.format('%d', value) end
 -- @end
 
 -- @shared is_text
--- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1).
+-- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most are plain ASCII: one look, and no more.
 local function is_text(s)
-  if #s < 1 or #s > 128 or s:find('[%z\1-\31\127]') then return false end
-  if not s:find('[\128-\255]') then return true end
-  if s:find('\194[\128-\159]') then return false end
+  if #s < 1 or #s > 128 then return false end
+  if s:find('^[ -~]+$') then return true end
+  if s:find('[%z\1-\31\127]') or s:find('\194[\128-\159]') then return false end
   local rest = s:gsub('[\194-\223][\128-\191]', '-')
     :gsub('\224[\160-\191][\128-\191]', '-')
     :gsub('\237[\128-\159][\128-\191]', '-')
@@ -84,7 +84,9 @@ end
 -- @shared is_sku
 -- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved.
 local function is_sku(s)
-  if s == 'audit' or s:find('[ :{}]') or not is_text(s) then return false end
+  if s == 'audit' then return false end
+  if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
+  if s:find('[ :{}]') or not is_text(s) then return false end
   return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
     or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
 end
@@ -93,7 +95,7 @@ end
 -- @shared is_id
 -- A UUID in its canonical lower-case form.
 local function is_id(s)
-  return #s == 36 and not s:find('%u')
+  return #s == 36 and s == s:lower()
     and s:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') ~= nil
 end
 -- @end
@@ -184,27 +186,27 @@ local items, stocks, common_prefix, reservation_prefix = {}, {}, nil, nil
 for i = 1, n do
   local inventory, active, reservation = KEYS[3 * i], KEYS[3 * i + 1], KEYS[3 * i + 2]
   local token = ARGV[3 + i]
-  local place = ' of item ' .. i
   local stock = stocks[inventory]
   if not stock then
     local prefix, sku = split(inventory)
-    if not prefix then return redis.error_reply('BADKEY inventory' .. place .. ': not inventory:<sku>') end
+    if not prefix then return redis.error_reply('BADKEY inventory of item ' .. i .. ': not inventory:<sku>') end
     if common_prefix and prefix ~= common_prefix then
-      return redis.error_reply('BADKEY inventory' .. place .. ': of another shard')
+      return redis.error_reply('BADKEY inventory of item ' .. i .. ': of another shard')
     end
     common_prefix, reservation_prefix = prefix, prefix .. 'reservation:'
     stock = { sku = sku, active = inventory .. ':active' }
     stocks[inventory] = stock
   end
   if active ~= stock.active then
-    return redis.error_reply('BADKEY active' .. place .. ': not inventory:<sku>:active')
+    return redis.error_reply('BADKEY active of item ' .. i .. ': not inventory:<sku>:active')
   end
   local id = reservation:sub(#reservation_prefix + 1)
   if reservation:sub(1, #reservation_prefix) ~= reservation_prefix or not is_id(id) then
-    return redis.error_reply('BADKEY reservation' .. place .. ': not reservation:<uuid>')
+    return redis.error_reply('BADKEY reservation of item ' .. i .. ': not reservation:<uuid>')
   end
   if token ~= '' and not is_text(token) then
-    return redis.error_reply('BADARGS token' .. place .. ': empty, or 1 to 128 bytes of UTF-8, no control character')
+    return redis.error_reply('BADARGS token of item ' .. i
+      .. ': empty, or 1 to 128 bytes of UTF-8, no control character')
   end
   items[i] = { inventory = inventory, reservation = reservation, id = id, token = token }
 end
@@ -293,8 +295,9 @@ for i = 1, n do
     settle(stock, record, 'expired', 'released', 'reservation_ttl_elapsed', 'available')
     stock.changed = true
   elseif item.settling and not withdrawn then
-    settle(stock, record, EVENT, STATE, REASON, POOL)
+    -- The token first: a record that is kept for a moment only may be gone after settle.
     if item.token ~= '' then redis.call('HSET', record.key, 'token', item.token) end
+    settle(stock, record, EVENT, STATE, REASON, POOL)
     stock.changed = true
   end
 end

@@ -51,11 +51,11 @@ local function decimal(value) return string.format('%d', value) end
 -- @end
 
 -- @shared is_text
--- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1).
+-- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most are plain ASCII: one look, and no more.
 local function is_text(s)
-  if #s < 1 or #s > 128 or s:find('[%z\1-\31\127]') then return false end
-  if not s:find('[\128-\255]') then return true end
-  if s:find('\194[\128-\159]') then return false end
+  if #s < 1 or #s > 128 then return false end
+  if s:find('^[ -~]+$') then return true end
+  if s:find('[%z\1-\31\127]') or s:find('\194[\128-\159]') then return false end
   local rest = s:gsub('[\194-\223][\128-\191]', '-')
     :gsub('\224[\160-\191][\128-\191]', '-')
     :gsub('\237[\128-\159][\128-\191]', '-')
@@ -70,7 +70,9 @@ end
 -- @shared is_sku
 -- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved.
 local function is_sku(s)
-  if s == 'audit' or s:find('[ :{}]') or not is_text(s) then return false end
+  if s == 'audit' then return false end
+  if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
+  if s:find('[ :{}]') or not is_text(s) then return false end
   return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
     or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
 end
@@ -79,7 +81,7 @@ end
 -- @shared is_id
 -- A UUID in its canonical lower-case form.
 local function is_id(s)
-  return #s == 36 and not s:find('%u')
+  return #s == 36 and s == s:lower()
     and s:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') ~= nil
 end
 -- @end
