@@ -1,0 +1,176 @@
+//! What can happen in a sequence, and the call that it comes to: a script's name, keys and arguments, all byte strings.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use crate::spoil::Spoil;
+
+/// Few of each, so that calls get into each other's way.
+pub const SKUS: [&str; 3] = ["tea", "cup", "Grüner-Tee"];
+pub const CARTS: [&str; 2] = ["cart-1", "Körbchen 🛒"];
+pub const TOKENS: [&str; 3] = ["", "token", "otro"];
+pub const IDS: RangeInclusive<u8> = 0..=11;
+
+/// One step of a sequence.
+#[derive(Clone)]
+pub struct Step {
+    pub act: Act,
+    /// What is wrong with the call, if anything.
+    pub spoil: Option<Spoil>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Act {
+    WaitMs(u64),
+    Seed {
+        sku: &'static str,
+        quantity: u64,
+        ids: Vec<u8>,
+        keep: Keep,
+    },
+    Hold {
+        mode: &'static str,
+        lines: Vec<Line>,
+        audit_max: u64,
+    },
+    Confirm {
+        mode: &'static str,
+        items: Vec<Item>,
+        keep: Keep,
+    },
+    Release {
+        mode: &'static str,
+        items: Vec<Item>,
+        keep: Keep,
+    },
+    Sweep {
+        sku: &'static str,
+        ids: Vec<u8>,
+        keep: Keep,
+    },
+    Inventory {
+        sku: &'static str,
+        limit: u64,
+    },
+    /// `before` counts the events of all SKUs back from the newest.
+    Audit {
+        sku: Option<&'static str>,
+        limit: u64,
+        before: Option<usize>,
+    },
+}
+
+/// How much is kept of what is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    pub audit_max: u64,
+    pub ms: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    pub sku: &'static str,
+    pub id: u8,
+    pub cart: &'static str,
+    pub quantity: u64,
+    pub ttl_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Item {
+    pub sku: &'static str,
+    pub id: u8,
+    pub token: &'static str,
+}
+
+/// One `EVALSHA`.
+#[derive(Clone)]
+pub struct Call {
+    pub script: &'static str,
+    pub keys: Vec<Vec<u8>>,
+    pub args: Vec<Vec<u8>>,
+}
+
+impl Step {
+    /// The call, unless it is time that is to pass; `events` are the ids of all events so far.
+    pub fn call(&self, events: &[String]) -> Option<Call> {
+        let mut call = self.act.call(events)?;
+        if let Some(spoil) = &self.spoil {
+            spoil.apply(&mut call);
+        }
+        Some(call)
+    }
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:?}", self.act)?;
+        self.spoil.as_ref().map_or(Ok(()), |spoil| write!(f, " but {spoil:?}"))
+    }
+}
+
+impl Act {
+    fn call(&self, events: &[String]) -> Option<Call> {
+        let call = match self {
+            Self::WaitMs(_) => return None,
+            Self::Seed { sku, quantity, ids, keep } => {
+                let keys = ["inventory:audit", "stockhold:due", "stockhold:skus"].map(String::from);
+                let args = [keep.audit_max, keep.ms, *quantity].map(|number| number.to_string());
+                Call::new("seed", keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key)), args)
+            }
+            Self::Hold { mode, lines, audit_max } => {
+                let numbers = |line: &Line| [line.cart.to_owned(), line.quantity.to_string(), line.ttl_ms.to_string()];
+                let args = [(*mode).to_owned(), audit_max.to_string()];
+                Call::new(
+                    "hold",
+                    item_keys(lines.iter().map(|line| (line.sku, line.id))),
+                    args.into_iter().chain(lines.iter().flat_map(numbers)),
+                )
+            }
+            Self::Confirm { mode, items, keep } => settle("confirm", mode, items, keep),
+            Self::Release { mode, items, keep } => settle("release", mode, items, keep),
+            Self::Sweep { sku, ids, keep } => {
+                let keys = ["inventory:audit", "stockhold:due"].map(String::from);
+                let args = [keep.audit_max, keep.ms].map(|number| number.to_string());
+                Call::new("sweep", keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key)), args)
+            }
+            Self::Inventory { sku, limit } => Call::new("inventory", stock_keys(sku), [limit.to_string()]),
+            Self::Audit { sku, limit, before } => {
+                let keys = ["inventory:audit".to_owned()].into_iter().chain(sku.map(|sku| format!("inventory:{sku}")));
+                let before = before.and_then(|back| events.iter().rev().nth(back)).cloned();
+                Call::new("audit", keys, [limit.to_string(), before.unwrap_or_default()])
+            }
+        };
+        Some(call)
+    }
+}
+
+fn settle(script: &'static str, mode: &str, items: &[Item], keep: &Keep) -> Call {
+    let args = [mode.to_owned(), keep.audit_max.to_string(), keep.ms.to_string()];
+    let tokens = items.iter().map(|item| item.token.to_owned());
+    Call::new(script, item_keys(items.iter().map(|item| (item.sku, item.id))), args.into_iter().chain(tokens))
+}
+
+impl Call {
+    fn new(
+        script: &'static str,
+        keys: impl IntoIterator<Item = String>,
+        args: impl IntoIterator<Item = String>,
+    ) -> Self {
+        let keys = keys.into_iter().map(String::into_bytes).collect();
+        Self { script, keys, args: args.into_iter().map(String::into_bytes).collect() }
+    }
+}
+
+fn item_keys(items: impl Iterator<Item = (&'static str, u8)>) -> impl Iterator<Item = String> {
+    let of_item = |(sku, id)| stock_keys(sku).into_iter().chain([reservation_key(&id)]);
+    ["inventory:audit", "stockhold:due"].map(String::from).into_iter().chain(items.flat_map(of_item))
+}
+
+fn stock_keys(sku: &str) -> [String; 2] {
+    [format!("inventory:{sku}"), format!("inventory:{sku}:active")]
+}
+
+fn reservation_key(id: &u8) -> String {
+    format!("reservation:00000000-0000-8000-8000-0000000000{id:02x}")
+}

@@ -1,0 +1,172 @@
+//! The same calls for Redis and for the model.
+
+use std::iter;
+use std::thread::sleep;
+use std::time::Duration;
+
+use redis::{Client, Connection, RedisResult, Value, cmd, pipe};
+use stockhold::scripts::Catalogue;
+
+use crate::call::{Act, Call, Step};
+use crate::request::Fault;
+use crate::rules::Answer;
+use crate::state::{ENTRIES_PER_NODE, Model, Turn};
+use crate::stored::{READ_ALL, Stores, epoch_ms};
+use crate::support::redis_server::RedisServer;
+use crate::tally::Tally;
+
+pub struct Comparison {
+    pub tally: Tally,
+    redis: Connection,
+    scripts: Catalogue,
+    read_all: String,
+    model: Model,
+    /// The ids of all events of the sequence.
+    ids: Vec<String>,
+    _server: RedisServer,
+}
+
+/// What Redis and the model do not have in common after so many steps.
+pub struct Difference {
+    pub length: usize,
+    pub why: String,
+}
+
+/// What a call came to in Redis.
+struct Seen {
+    answer: Answer,
+    stores: Stores,
+    /// Epoch ms before the call, after it, and after all was read.
+    began: u64,
+    ended: u64,
+    read: u64,
+}
+
+impl Comparison {
+    pub fn start() -> Self {
+        let server = RedisServer::start_with(&["--stream-node-max-entries", &ENTRIES_PER_NODE.to_string()]);
+        let mut redis = Client::open(server.url()).unwrap().get_connection().unwrap();
+        let scripts = Catalogue::embedded();
+        let mut load = |source: &str| cmd("SCRIPT").arg("LOAD").arg(source).query::<String>(&mut redis).unwrap();
+        for script in scripts.current() {
+            load(script.source);
+        }
+        let read_all = load(READ_ALL);
+        Self {
+            tally: Tally::default(),
+            redis,
+            scripts,
+            read_all,
+            model: Model::default(),
+            ids: Vec::new(),
+            _server: server,
+        }
+    }
+
+    /// Goes through a sequence from an empty Redis on.
+    pub fn play(&mut self, steps: &[Step], pause: Duration) -> Result<(), Difference> {
+        cmd("FLUSHALL").exec(&mut self.redis).unwrap();
+        (self.model, self.ids) = (Model::default(), Vec::new());
+        self.tally.sequences += 1;
+        for (n, step) in steps.iter().enumerate() {
+            sleep(pause);
+            match (&step.act, step.call(&self.ids)) {
+                (_, Some(call)) => {
+                    self.compare(&call).map_err(|why| Difference { length: n + 1, why })?;
+                }
+                (Act::WaitMs(ms), _) => sleep(Duration::from_millis(*ms)),
+                (act, None) => panic!("{act:?} is no call"),
+            }
+        }
+        self.compare_whole_audit().map_err(|why| Difference { length: steps.len(), why })
+    }
+
+    /// Makes a call. The model agrees if there is a moment at which it gives the same answer and has the same stored.
+    fn compare(&mut self, call: &Call) -> Result<(), String> {
+        let since = self.ids.len();
+        let seen = self.call(call)?;
+        let (kept, new) = seen.stores.audit();
+        self.ids.extend(new);
+        self.tally.calls += 1;
+        match &seen.answer {
+            Ok(lines) => lines.iter().for_each(|line| self.tally.add(call.script, &line[0])),
+            Err(Fault::BadArgs) => self.tally.add(call.script, "BADARGS"),
+            Err(Fault::BadKey) => self.tally.add(call.script, "BADKEY"),
+        }
+
+        let mut least: Option<Vec<String>> = None;
+        for (began, now) in moments(&self.model, &seen) {
+            let mut model = self.model.clone();
+            let answer = model.step(call, &Turn { began, now, ended: seen.ended, ids: &self.ids, kept });
+            model.see_dropped(&seen.stores.keys, &seen.stores.dropped_at, seen.read);
+            let mut differences = Stores::from_model(&model, since).differences(&seen.stores);
+            if answer != seen.answer {
+                differences.insert(0, format!("answer\n  model  {answer:?}\n  Redis  {:?}", seen.answer));
+            }
+            if differences.is_empty() {
+                self.model = model;
+                return Ok(());
+            }
+            if least.as_ref().is_none_or(|least| differences.len() < least.len()) {
+                least = Some(differences);
+            }
+        }
+        Err(least.expect("there is at least one moment").join("\n"))
+    }
+
+    /// The call between two looks at the clock, and then all that is stored.
+    fn call(&mut self, call: &Call) -> Result<Seen, String> {
+        let sha1 = &self.scripts.get(call.script).expect("one of ours").sha1;
+        // From the last event known on, and not that one again.
+        let since = self.ids.last().map_or("-".to_owned(), |id| format!("({id}"));
+        let (began, answer, ended, all): (Value, RedisResult<Vec<Vec<String>>>, Value, Value) = pipe()
+            .cmd("TIME")
+            .cmd("EVALSHA")
+            .arg(sha1)
+            .arg(call.keys.len())
+            .arg(&call.keys)
+            .arg(&call.args)
+            .cmd("TIME")
+            .cmd("EVALSHA")
+            .arg(&self.read_all)
+            .arg(0)
+            .arg(since)
+            .ignore_errors()
+            .query(&mut self.redis)
+            .unwrap();
+        let answer = match answer {
+            Ok(lines) => Ok(lines),
+            Err(error) => match error.code() {
+                Some("BADARGS") => Err(Fault::BadArgs),
+                Some("BADKEY") => Err(Fault::BadKey),
+                _ => return Err(format!("{} failed: {error}", call.script)),
+            },
+        };
+        let (stores, read) = Stores::from_redis(all);
+        Ok(Seen { answer, stores, began: epoch_ms(began), ended: epoch_ms(ended), read })
+    }
+
+    /// What happened early in a sequence is still there unchanged at its end.
+    fn compare_whole_audit(&mut self) -> Result<(), String> {
+        let all = cmd("EVALSHA").arg(&self.read_all).arg(0).arg("-").query(&mut self.redis).unwrap();
+        let (mut found, _) = Stores::from_redis(all);
+        let mut expected = Stores::from_model(&self.model, 0);
+        for stores in [&mut found, &mut expected] {
+            stores.keys.retain(|name, _| name == "inventory:audit");
+            stores.dropped_at.clear();
+        }
+        match expected.differences(&found) {
+            none if none.is_empty() => Ok(()),
+            differences => Err(format!("when the whole audit is read:\n{}", differences.join("\n"))),
+        }
+    }
+}
+
+/// The moments at which the call can have begun, each with those that the script can have read from the clock. When it
+/// began matters only for what is dropped in between.
+fn moments(model: &Model, seen: &Seen) -> Vec<(u64, u64)> {
+    let (first, last) = (seen.began, seen.ended);
+    let drops = model.records.values().filter_map(|record| record.dropped_at.map(|(_, latest)| latest + 1));
+    let beginnings = iter::once(first).chain(drops.filter(|at| first < *at && *at <= last));
+    beginnings.flat_map(|began| (began..=last).map(move |now| (began, now))).collect()
+}

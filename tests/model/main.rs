@@ -1,0 +1,60 @@
+//! The rules of the scripts, written a second time and without Redis, against the scripts themselves: whatever is called
+//! in whatever order, each reply and all that is stored afterwards is what the model says.
+//!
+//! `MODEL_CASES` says how many sequences of calls are tried; `-- --nocapture` shows what they reached.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod call;
+mod comparison;
+mod generate;
+mod names;
+mod request;
+mod rules;
+mod search;
+mod spoil;
+mod state;
+mod stored;
+mod tally;
+
+use std::cell::RefCell;
+
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use stockhold::scripts::Catalogue;
+
+use crate::generate::sequence;
+use crate::search::Search;
+
+/// Enough that every word of the contract is reached, and over in seconds.
+const DEFAULT_CASES: u32 = 60;
+
+#[test]
+fn whatever_is_called_the_scripts_do_what_the_model_says() {
+    let cases = std::env::var("MODEL_CASES").map_or(DEFAULT_CASES, |cases| cases.parse().expect("MODEL_CASES"));
+    let search = RefCell::new(Search::start());
+    let mut runner = TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        max_shrink_time: 120_000,
+        ..Config::default()
+    });
+    let outcome = runner.run(&sequence(), |steps| search.borrow_mut().attempt(&steps).map_err(TestCaseError::fail));
+    if let Err(why) = outcome {
+        let report = search.borrow().report();
+        let TestError::Fail(why, _) = why else { panic!("{why}") };
+        assert!(!report.is_empty(), "{why}");
+        panic!("the scripts and the model differ at the end of this sequence:\n{report}");
+    }
+
+    let tally = &search.borrow().comparison.tally;
+    println!("{tally}");
+    if cases >= DEFAULT_CASES {
+        for script in Catalogue::embedded().current() {
+            for listed in script.contract.replies.iter().chain(&script.contract.errors) {
+                assert!(tally.reached(script.name, listed.word), "{} never answered {}", script.name, listed.word);
+            }
+        }
+    }
+}

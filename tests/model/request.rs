@@ -1,0 +1,202 @@
+//! What a call asks for, or what is wrong with it: the rules for keys and arguments, as the headers state them.
+//!
+//! Only one thing is ever done to spoil a call. So the order of the checks does not show, and a key of a shard stands
+//! among keys of none, where it does not fit.
+
+use crate::call::Call;
+use crate::names::{event_id, is_audit_of_shard, number, reservation_id, sku, text};
+
+const MOST_ITEMS: usize = 100;
+const MOST_UNITS: u64 = 1_000_000_000;
+const MOST_TTL_MS: u64 = 2_592_000_000;
+const MOST: u64 = 1_000_000_000_000;
+
+/// Why nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    BadArgs,
+    BadKey,
+}
+
+/// A call that keeps all rules.
+pub struct Request {
+    /// About how many entries the audit keeps; 0: all.
+    pub audit_max: u64,
+    /// How long settled reservations are kept; 0: for ever.
+    pub keep_ms: u64,
+    pub what: What,
+}
+
+pub enum What {
+    Seed { sku: String, ids: Vec<String>, quantity: u64 },
+    Hold { all: bool, lines: Vec<Line> },
+    Confirm { all: bool, items: Vec<Item> },
+    Release { all: bool, items: Vec<Item> },
+    Sweep { sku: String, ids: Vec<String> },
+    Inventory { sku: String, limit: usize },
+    Audit { of: Events, limit: usize, before: Option<(u64, u64)> },
+}
+
+pub struct Line {
+    pub sku: String,
+    pub id: String,
+    pub cart: String,
+    pub quantity: u64,
+    pub ttl_ms: u64,
+}
+
+pub struct Item {
+    pub sku: String,
+    pub id: String,
+    pub token: String,
+}
+
+/// Whose events are read.
+pub enum Events {
+    All,
+    Sku(String),
+    /// Those of a shard, where nothing ever happens.
+    Elsewhere,
+}
+
+impl Request {
+    pub fn read(call: &Call) -> Result<Self, Fault> {
+        let args = Args(&call.args);
+        match call.script {
+            "seed" => {
+                let ([audit, due, skus, inventory, active], reservations) = tail(call, 3)?;
+                let (audit_max, keep_ms, quantity) =
+                    (args.number(0, 0, MOST)?, args.number(1, 0, MOST)?, args.number(2, 1, MOST_UNITS)?);
+                let sku = stock(inventory, active)?;
+                fits(audit == b"inventory:audit" && due == b"stockhold:due" && skus == b"stockhold:skus")?;
+                Ok(Self { audit_max, keep_ms, what: What::Seed { sku, ids: ids(reservations)?, quantity } })
+            }
+            "sweep" => {
+                let ([audit, due, inventory, active], reservations) = tail(call, 2)?;
+                let (audit_max, keep_ms) = (args.number(0, 0, MOST)?, args.number(1, 0, MOST)?);
+                let sku = stock(inventory, active)?;
+                fits(audit == b"inventory:audit" && due == b"stockhold:due")?;
+                Ok(Self { audit_max, keep_ms, what: What::Sweep { sku, ids: ids(reservations)? } })
+            }
+            "hold" => {
+                let items = items(call, 2, 3)?;
+                let (all, audit_max) = (args.mode(0)?, args.number(1, 0, MOST)?);
+                let lines = items.into_iter().enumerate().map(|(i, (sku, id))| {
+                    let quantity = args.number(3 + 3 * i, 1, MOST_UNITS)?;
+                    let ttl_ms = args.number(4 + 3 * i, 1, MOST_TTL_MS)?;
+                    Ok(Line { sku, id, cart: args.text(2 + 3 * i)?, quantity, ttl_ms })
+                });
+                let lines = lines.collect::<Result<_, _>>()?;
+                Ok(Self { audit_max, keep_ms: 0, what: What::Hold { all, lines } })
+            }
+            "confirm" | "release" => {
+                let items = items(call, 3, 1)?;
+                let (all, audit_max, keep_ms) = (args.mode(0)?, args.number(1, 0, MOST)?, args.number(2, 0, MOST)?);
+                let items = items.into_iter().enumerate().map(|(i, (sku, id))| {
+                    let token = if call.args[3 + i].is_empty() { String::new() } else { args.text(3 + i)? };
+                    Ok(Item { sku, id, token })
+                });
+                let items = items.collect::<Result<_, _>>()?;
+                let what =
+                    if call.script == "confirm" { What::Confirm { all, items } } else { What::Release { all, items } };
+                Ok(Self { audit_max, keep_ms, what })
+            }
+            "inventory" => {
+                let [inventory, active] = &call.keys[..] else { return Err(Fault::BadArgs) };
+                count(call.args.len() == 1)?;
+                let limit = args.number(0, 0, 10_000)? as usize;
+                Ok(Self::reading(What::Inventory { sku: stock(inventory, active)?, limit }))
+            }
+            "audit" => {
+                count((1..=2).contains(&call.keys.len()) && call.args.len() == 2)?;
+                let limit = args.number(0, 1, 1000)? as usize;
+                let before = match &call.args[1][..] {
+                    b"" => None,
+                    id => Some(event_id(id).ok_or(Fault::BadArgs)?),
+                };
+                let of = match (&call.keys[0][..], call.keys.get(1)) {
+                    (b"inventory:audit", Some(inventory)) => Events::Sku(stock_name(inventory)?),
+                    (b"inventory:audit", None) => Events::All,
+                    (key, None) if is_audit_of_shard(key) => Events::Elsewhere,
+                    _ => return Err(Fault::BadKey),
+                };
+                Ok(Self::reading(What::Audit { of, limit, before }))
+            }
+            script => panic!("no rules for {script}"),
+        }
+    }
+
+    fn reading(what: What) -> Self {
+        Self { audit_max: 0, keep_ms: 0, what }
+    }
+}
+
+struct Args<'a>(&'a [Vec<u8>]);
+
+impl Args<'_> {
+    fn number(&self, place: usize, low: u64, high: u64) -> Result<u64, Fault> {
+        number(&self.0[place], low, high).ok_or(Fault::BadArgs)
+    }
+
+    fn text(&self, place: usize) -> Result<String, Fault> {
+        text(&self.0[place]).ok_or(Fault::BadArgs)
+    }
+
+    /// Whether it is all or nothing.
+    fn mode(&self, place: usize) -> Result<bool, Fault> {
+        match &self.0[place][..] {
+            b"all" => Ok(true),
+            b"each" => Ok(false),
+            _ => Err(Fault::BadArgs),
+        }
+    }
+}
+
+/// So many fixed keys, and those after them.
+type Tail<'a, const FIXED: usize> = ([&'a [u8]; FIXED], &'a [Vec<u8>]);
+
+/// The keys of a call with reservations at its end.
+fn tail<const FIXED: usize>(call: &Call, args: usize) -> Result<Tail<'_, FIXED>, Fault> {
+    let (fixed, rest) = call.keys.split_first_chunk::<FIXED>().ok_or(Fault::BadArgs)?;
+    count(rest.len() <= MOST_ITEMS && call.args.len() == args)?;
+    Ok((fixed.each_ref().map(Vec::as_slice), rest))
+}
+
+/// The SKUs and ids of a call with three keys for each item.
+fn items(call: &Call, args_before: usize, args_each: usize) -> Result<Vec<(String, String)>, Fault> {
+    let ([audit, due], rest) = call.keys.split_first_chunk().ok_or(Fault::BadArgs)?;
+    let (triples, over) = rest.as_chunks::<3>();
+    count(over.is_empty() && (1..=MOST_ITEMS).contains(&triples.len()))?;
+    count(call.args.len() == args_before + args_each * triples.len())?;
+    let items =
+        triples.iter().map(|[inventory, active, reservation]| Ok((stock(inventory, active)?, id(reservation)?)));
+    fits(audit == b"inventory:audit" && due == b"stockhold:due")?;
+    items.collect()
+}
+
+fn ids(keys: &[Vec<u8>]) -> Result<Vec<String>, Fault> {
+    keys.iter().map(|key| id(key)).collect()
+}
+
+fn id(key: &[u8]) -> Result<String, Fault> {
+    key.strip_prefix(b"reservation:").and_then(reservation_id).ok_or(Fault::BadKey)
+}
+
+/// The SKU of two keys that belong to one.
+fn stock(inventory: &[u8], active: &[u8]) -> Result<String, Fault> {
+    let sku = stock_name(inventory)?;
+    fits(active == [inventory, b":active"].concat())?;
+    Ok(sku)
+}
+
+fn stock_name(key: &[u8]) -> Result<String, Fault> {
+    key.strip_prefix(b"inventory:").and_then(sku).ok_or(Fault::BadKey)
+}
+
+fn fits(right: bool) -> Result<(), Fault> {
+    right.then_some(()).ok_or(Fault::BadKey)
+}
+
+fn count(right: bool) -> Result<(), Fault> {
+    right.then_some(()).ok_or(Fault::BadArgs)
+}

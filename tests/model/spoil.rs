@@ -1,0 +1,170 @@
+//! Ways to get a call wrong. The model judges what comes out, which may by chance be right.
+
+use std::fmt;
+
+use crate::call::Call;
+
+/// One thing that is done to a call; a place counts around when there are fewer.
+#[derive(Clone)]
+pub enum Spoil {
+    Key(usize, &'static [u8]),
+    Arg(usize, &'static [u8]),
+    SwapKeys(usize, usize),
+    DropKey(usize),
+    DropArg(usize),
+    MoreKeys(&'static [u8]),
+    MoreArgs(&'static [u8]),
+    KeepKeys(usize),
+    KeepArgs(usize),
+    /// The last item once more, and again, until there are so many items.
+    Items(usize),
+}
+
+/// Keys that are wrong wherever they stand, and some that are right in one place.
+pub const KEYS: &[&[u8]] = &[
+    b"",
+    b"tea",
+    b"inventory:",
+    b"inventory:audit",
+    b"inventory:tea",
+    b"inventory:tea:active",
+    b"inventory:two words",
+    b"inventory:a:b",
+    b"inventory:{a}",
+    b"inventory:line\n",
+    b"inventory:\xff",
+    "inventory:a\u{a0}b".as_bytes(),
+    "inventory:a\u{2003}b".as_bytes(),
+    "inventory:a\u{3000}b".as_bytes(),
+    "inventory:Grüner-Tee".as_bytes(),
+    b"INVENTORY:tea",
+    b"xinventory:tea",
+    b"{7}:inventory:tea",
+    b"{7}:inventory:audit",
+    b"{77777}:inventory:audit",
+    b"{7}:stockhold:due",
+    b"{7}:reservation:00000000-0000-8000-8000-000000000001",
+    b"stockhold:due",
+    b"stockhold:skus",
+    b"stockhold:due ",
+    b"reservation:",
+    b"reservation:00000000-0000-8000-8000-000000000001",
+    b"reservation:00000000-0000-8000-8000-00000000000A",
+    b"reservation:00000000-0000-8000-8000-00000000000g",
+    b"reservation:00000000-0000-8000-8000-0000000000011",
+    b"reservation:00000000000080008000000000000001",
+    b"inventory:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+      aaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+];
+
+/// Arguments that break the rule of one place or another. No number from 1 to 19: as `auditMax` it would let entries
+/// go that the same call has made, before anybody sees their ids.
+pub const ARGS: &[&[u8]] = &[
+    b"",
+    b"0",
+    b"-1",
+    b"+1",
+    b"01",
+    b"1.0",
+    b"1e3",
+    b" 1",
+    b"1 ",
+    b"1\n",
+    b"0x10",
+    b"nan",
+    b"inf",
+    b"20",
+    b"1000",
+    b"1001",
+    b"10000",
+    b"10001",
+    b"1000000000",
+    b"1000000001",
+    b"2592000000",
+    b"2592000001",
+    b"1000000000000",
+    b"1000000000001",
+    b"10000000000000",
+    b"99999999999999999999",
+    b"each",
+    b"all",
+    b"ALL",
+    b"cart-1",
+    b"line\n",
+    b"\x00",
+    b"\x7f",
+    b"\xff",
+    b"\xc0\x80",
+    b"\xc2\x85",
+    b"\xed\xa0\x80",
+    b"\xf4\x90\x80\x80",
+    b"\xe2\x82",
+    "\u{a0}\u{d7ff}\u{e000}\u{10ffff}".as_bytes(),
+    b"0-0",
+    b"1-1",
+    b"0000-1",
+    b"1-",
+    b"-1-1",
+    b"9999999999999999999-9999999999999999999",
+    b"10000000000000000000-0",
+    b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+      aaaaaaaaaaaaaaaa",
+    b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+      aaaaaaaaaaaaaaaaa",
+];
+
+impl Spoil {
+    pub fn apply(&self, call: &mut Call) {
+        let Call { keys, args, .. } = call;
+        match *self {
+            Self::Key(place, key) => {
+                let place = place % keys.len();
+                keys[place] = key.to_vec();
+            }
+            Self::Arg(place, arg) => {
+                let place = place % args.len();
+                args[place] = arg.to_vec();
+            }
+            Self::SwapKeys(one, other) => {
+                let count = keys.len();
+                keys.swap(one % count, other % count);
+            }
+            Self::DropKey(place) => drop(keys.remove(place % keys.len())),
+            Self::DropArg(place) => drop(args.remove(place % args.len())),
+            Self::MoreKeys(key) => keys.push(key.to_vec()),
+            Self::MoreArgs(arg) => args.push(arg.to_vec()),
+            Self::KeepKeys(count) => keys.truncate(count),
+            Self::KeepArgs(count) => args.truncate(count),
+            Self::Items(count) => {
+                let (keys_each, args_each, keys_first) = match call.script {
+                    "hold" => (3, 3, 2),
+                    "confirm" | "release" => (3, 1, 2),
+                    "sweep" => (1, 0, 4),
+                    "seed" => (1, 0, 5),
+                    _ => return,
+                };
+                while (keys.len() - keys_first) / keys_each < count {
+                    keys.extend_from_within(keys.len() - keys_each..);
+                    args.extend_from_within(args.len() - args_each..);
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Spoil {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Key(place, key) => write!(f, "key {place} is \"{}\"", key.escape_ascii()),
+            Self::Arg(place, arg) => write!(f, "argument {place} is \"{}\"", arg.escape_ascii()),
+            Self::SwapKeys(one, other) => write!(f, "keys {one} and {other} change places"),
+            Self::DropKey(place) => write!(f, "key {place} is missing"),
+            Self::DropArg(place) => write!(f, "argument {place} is missing"),
+            Self::MoreKeys(key) => write!(f, "a further key is \"{}\"", key.escape_ascii()),
+            Self::MoreArgs(arg) => write!(f, "a further argument is \"{}\"", arg.escape_ascii()),
+            Self::KeepKeys(count) => write!(f, "only the first {count} keys"),
+            Self::KeepArgs(count) => write!(f, "only the first {count} arguments"),
+            Self::Items(count) => write!(f, "the last item over and over, to {count} items"),
+        }
+    }
+}

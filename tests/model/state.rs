@@ -1,0 +1,209 @@
+//! What the model holds to be stored, and the two ways in which it changes: an event is written down, and an active
+//! reservation ends.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Redis drops audit entries by whole nodes of so many; the server of this test is told so.
+pub const ENTRIES_PER_NODE: usize = 4;
+
+/// What Redis chose for one call.
+pub struct Turn<'a> {
+    /// Epoch ms at which the call began: what was to be dropped before is not there any more.
+    pub began: u64,
+    /// What the script read as the time.
+    pub now: u64,
+    /// By when it had ended.
+    pub ended: u64,
+    /// The ids of all events, those of this call too.
+    pub ids: &'a [String],
+    /// How many audit entries are left after the call.
+    pub kept: usize,
+}
+
+#[derive(Clone, Default)]
+pub struct Model {
+    pub stocks: BTreeMap<String, Stock>,
+    pub records: BTreeMap<String, Record>,
+    pub due: BTreeMap<String, u64>,
+    /// The audit as far as it was not trimmed. Shared, since a call that may come to nothing works on a copy of all.
+    pub events: Vec<Rc<Event>>,
+    /// How many events there ever were.
+    pub count: usize,
+}
+
+#[derive(Clone, Default)]
+pub struct Stock {
+    pub available: u64,
+    pub reserved: u64,
+    pub confirmed: u64,
+    pub version: u64,
+    pub last_event: String,
+    pub updated_at: u64,
+}
+
+#[derive(Clone)]
+pub struct Record {
+    pub cart: String,
+    pub sku: String,
+    pub quantity: u64,
+    pub state: &'static str,
+    pub reason: &'static str,
+    pub expires_at: u64,
+    pub created_at: u64,
+    pub updated_at: u64,
+    pub token: String,
+    /// When Redis drops it: the earliest and the latest moment, until it is seen which.
+    pub dropped_at: Option<(u64, u64)>,
+}
+
+pub struct Event {
+    pub id: String,
+    /// In the order of the header, from `event` on.
+    pub fields: Vec<String>,
+}
+
+/// A way in which an active reservation ends.
+pub struct Ending {
+    pub word: &'static str,
+    pub event: &'static str,
+    pub state: &'static str,
+    pub reason: &'static str,
+    pub units_to: Pool,
+}
+
+pub enum Pool {
+    Available,
+    Confirmed,
+    Nobody,
+}
+
+pub const CONFIRM: Ending =
+    Ending { word: "CONFIRMED", event: "confirm", state: "confirmed", reason: "", units_to: Pool::Confirmed };
+pub const RELEASE: Ending = Ending {
+    word: "RELEASED",
+    event: "release",
+    state: "released",
+    reason: "manual_release",
+    units_to: Pool::Available,
+};
+pub const EXPIRE: Ending = Ending {
+    word: "EXPIRED",
+    event: "expired",
+    state: "released",
+    reason: "reservation_ttl_elapsed",
+    units_to: Pool::Available,
+};
+pub const DRAIN: Ending = Ending {
+    word: "DRAINING",
+    event: "release",
+    state: "released",
+    reason: "inventory_reseeded",
+    units_to: Pool::Nobody,
+};
+
+impl Model {
+    /// The SKU's active reservations, earliest expiry first.
+    pub fn active(&self, sku: &str) -> Vec<(u64, &String)> {
+        let active = self.records.iter().filter(|(_, record)| record.sku == sku && record.state == "active");
+        let mut active: Vec<_> = active.map(|(id, record)| (record.expires_at, id)).collect();
+        active.sort();
+        active
+    }
+
+    pub fn lapsed(&self, sku: &str, now: u64) -> usize {
+        self.active(sku).iter().filter(|(expires, _)| *expires <= now).count()
+    }
+
+    /// Takes over when Redis drops what, as far as that is within the limits; what is gone when it may be is forgotten.
+    /// Redis drops a key when its time is over, but at once if it is just over when it is told the time.
+    pub fn see_dropped<T>(&mut self, keys: &BTreeMap<String, T>, moments: &BTreeMap<String, u64>, read: u64) {
+        self.records.retain(|id, record| {
+            let key = format!("reservation:{id}");
+            let Some((earliest, latest)) = &mut record.dropped_at else { return true };
+            if let Some(at) = moments.get(&key).filter(|at| (*earliest..=*latest).contains(at)) {
+                (*earliest, *latest) = (*at, *at);
+            }
+            keys.contains_key(&key) || *earliest > read
+        });
+    }
+
+    /// Ends a reservation, and stops looking out for its SKU when it was the last.
+    pub fn end_and_look(&mut self, id: &str, ending: &Ending, keep_ms: u64, turn: &Turn) {
+        self.end(id, ending, keep_ms, turn);
+        let sku = &self.records[id].sku;
+        if self.active(sku).is_empty() {
+            self.due.remove(&sku.clone());
+        }
+    }
+
+    /// An active reservation becomes one that is over; its units go where they belong.
+    pub fn end(&mut self, id: &str, ending: &Ending, keep_ms: u64, turn: &Turn) {
+        let record = self.records.get_mut(id).expect("it is active");
+        (record.state, record.reason, record.updated_at) = (ending.state, ending.reason, turn.now);
+        record.dropped_at = (keep_ms > 0).then_some((turn.began + keep_ms, turn.ended + keep_ms));
+        let (sku, units) = (record.sku.clone(), record.quantity);
+        let stock = self.stock(&sku);
+        stock.reserved -= units;
+        match ending.units_to {
+            Pool::Available => stock.available += units,
+            Pool::Confirmed => stock.confirmed += units,
+            Pool::Nobody => {}
+        }
+        self.log_of(id, ending.event, turn);
+    }
+
+    /// Writes down what has become of a reservation.
+    pub fn log_of(&mut self, id: &str, event: &str, turn: &Turn) {
+        let Record { cart, sku, quantity, state, reason, .. } = self.records[id].clone();
+        self.log(&sku, [event, id, &cart, &sku, &quantity.to_string(), state, reason], turn);
+    }
+
+    /// Writes an event down; the counts are by now what they are after it.
+    pub fn log(&mut self, sku: &str, what: [&str; 7], turn: &Turn) {
+        let id = turn.ids.get(self.count).cloned().unwrap_or_default();
+        self.count += 1;
+        let stock = self.stocks.get_mut(sku).expect("it has stock");
+        stock.version += 1;
+        stock.updated_at = turn.now;
+        let previous = std::mem::replace(&mut stock.last_event, id.clone());
+        let numbers = [turn.now, stock.available, stock.reserved, stock.confirmed, stock.version];
+        let fields = what.iter().map(|text| (*text).to_owned()).chain(numbers.iter().map(u64::to_string));
+        self.events.push(Rc::new(Event { id, fields: fields.chain([previous]).collect() }));
+    }
+
+    /// Redis keeps at least as many as it was told, and at most a node more.
+    pub fn trim(&mut self, most: usize, kept: usize) {
+        let kept = kept.clamp(most, most + ENTRIES_PER_NODE);
+        self.events.drain(..self.events.len().saturating_sub(kept));
+    }
+
+    pub fn stock(&mut self, sku: &str) -> &mut Stock {
+        self.stocks.get_mut(sku).expect("it was seeded")
+    }
+}
+
+impl Stock {
+    pub fn seeded(&self) -> u64 {
+        self.available + self.reserved + self.confirmed
+    }
+}
+
+impl Record {
+    pub fn shown(&self, word: &str) -> Vec<String> {
+        let times = [self.expires_at, self.created_at, self.updated_at];
+        let texts = [&self.cart, &self.sku, &self.quantity.to_string(), self.state, self.reason];
+        reply(word, texts.map(str::to_owned).into_iter().chain(times.iter().map(u64::to_string)))
+    }
+}
+
+impl Event {
+    pub fn sku(&self) -> &str {
+        &self.fields[3]
+    }
+}
+
+/// A line of an answer.
+pub fn reply(word: &str, rest: impl IntoIterator<Item = String>) -> Vec<String> {
+    [word.to_owned()].into_iter().chain(rest).collect()
+}

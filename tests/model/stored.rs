@@ -1,0 +1,198 @@
+//! All that is stored, in a form in which what Redis has and what the model says can be compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis::{FromRedisValue, Value, from_redis_value};
+
+use crate::state::{Event, Model};
+
+/// Reads everything at one moment: every key with its type, when Redis drops it (-1: never) and its content; of a
+/// stream the length, the first id and what is new since ARGV[1]. Then the time.
+pub const READ_ALL: &str = "
+local found = {}
+for i, key in ipairs(redis.call('KEYS', '*')) do
+  local kind = redis.call('TYPE', key).ok
+  local read = ({ hash = { 'HGETALL', key }, set = { 'SMEMBERS', key }, zset = { 'ZRANGE', key, 0, -1, 'WITHSCORES' },
+    stream = { 'XRANGE', key, ARGV[1], '+' } })[kind] or { 'DUMP', key }
+  found[i] = { key, kind, redis.call('PEXPIRETIME', key), redis.call(unpack(read)) }
+  if kind == 'stream' then
+    found[i][5] = redis.call('XLEN', key)
+    found[i][6] = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1][1]
+  end
+end
+return { found, redis.call('TIME') }";
+
+const EVENT_FIELDS: [&str; 13] = [
+    "event",
+    "reservationId",
+    "cartId",
+    "sku",
+    "quantity",
+    "state",
+    "reason",
+    "happenedAt",
+    "available",
+    "reserved",
+    "confirmed",
+    "version",
+    "previous",
+];
+
+#[derive(Debug, PartialEq)]
+pub enum Stored {
+    Hash(BTreeMap<String, String>),
+    Scores(BTreeMap<String, u64>),
+    Set(BTreeSet<String>),
+    Stream {
+        length: usize,
+        first: String,
+        new: Vec<Entry>,
+    },
+    /// Nothing that a script is meant to store.
+    Strange(String),
+}
+
+/// A stream entry: its id, and its fields in their order.
+type Entry = (String, Vec<(String, String)>);
+
+/// Every key.
+#[derive(Default)]
+pub struct Stores {
+    pub keys: BTreeMap<String, Stored>,
+    /// When Redis drops those that it does not keep.
+    pub dropped_at: BTreeMap<String, u64>,
+}
+
+impl Stores {
+    /// From the answer to [`READ_ALL`], with the epoch ms by which it was given.
+    pub fn from_redis(answer: Value) -> (Self, u64) {
+        let (found, time): (Vec<Value>, Value) = typed(answer);
+        let mut stores = Self::default();
+        for key in found {
+            let Value::Array(parts) = key else { panic!("not a key: {key:?}") };
+            let mut parts = parts.into_iter();
+            let mut next = || parts.next().expect("a part of a key");
+            let (name, kind, dropped_at): (String, String, i64) = (typed(next()), typed(next()), typed(next()));
+            let content = next();
+            let stored = match &*kind {
+                "hash" => Stored::Hash(typed(content)),
+                "zset" => Stored::Scores(typed(content)),
+                "set" => Stored::Set(typed(content)),
+                "stream" => Stored::Stream { new: typed(content), length: typed(next()), first: typed(next()) },
+                _ => Stored::Strange(kind),
+            };
+            if let Ok(at) = dropped_at.try_into() {
+                stores.dropped_at.insert(name.clone(), at);
+            }
+            stores.keys.insert(name, stored);
+        }
+        (stores, epoch_ms(time))
+    }
+
+    /// What the model says is stored; of the audit what is new since there were so many events.
+    pub fn from_model(model: &Model, since: usize) -> Self {
+        let mut stores = Self::default();
+        for (sku, stock) in &model.stocks {
+            let name = format!("inventory:{sku}");
+            let active: BTreeMap<_, _> =
+                model.active(sku).into_iter().map(|(expires, id)| (id.clone(), expires)).collect();
+            if !active.is_empty() {
+                stores.keys.insert(format!("{name}:active"), Stored::Scores(active));
+            }
+            let numbers = [
+                ("available", stock.available),
+                ("reserved", stock.reserved),
+                ("confirmed", stock.confirmed),
+                ("seeded", stock.seeded()),
+                ("updatedAt", stock.updated_at),
+                ("version", stock.version),
+            ];
+            stores.keys.insert(name, hash([("sku", sku), ("lastEvent", &stock.last_event)], numbers));
+        }
+        for (id, record) in &model.records {
+            let name = format!("reservation:{id}");
+            let texts = [
+                ("cartId", &*record.cart),
+                ("sku", &record.sku),
+                ("state", record.state),
+                ("reason", record.reason),
+                ("token", &record.token),
+            ];
+            // An empty token is none.
+            let texts = texts.into_iter().filter(|(field, text)| *field != "token" || !text.is_empty());
+            let numbers = [
+                ("quantity", record.quantity),
+                ("expiresAt", record.expires_at),
+                ("createdAt", record.created_at),
+                ("updatedAt", record.updated_at),
+            ];
+            if let Some((_, latest)) = record.dropped_at {
+                stores.dropped_at.insert(name.clone(), latest);
+            }
+            stores.keys.insert(name, hash(texts, numbers));
+        }
+        if !model.due.is_empty() {
+            stores.keys.insert("stockhold:due".to_owned(), Stored::Scores(model.due.clone()));
+        }
+        if !model.stocks.is_empty() {
+            stores.keys.insert("stockhold:skus".to_owned(), Stored::Set(model.stocks.keys().cloned().collect()));
+        }
+        if let Some(first) = model.events.first() {
+            let trimmed = model.count - model.events.len();
+            let new = model.events[since.saturating_sub(trimmed)..].iter().map(|event| entry(event)).collect();
+            let stream = Stored::Stream { length: model.events.len(), first: first.id.clone(), new };
+            stores.keys.insert("inventory:audit".to_owned(), stream);
+        }
+        stores
+    }
+
+    /// How many events are stored, and the ids of the new ones.
+    pub fn audit(&self) -> (usize, Vec<String>) {
+        match self.keys.get("inventory:audit") {
+            Some(Stored::Stream { length, new, .. }) => (*length, new.iter().map(|(id, _)| id.clone()).collect()),
+            _ => (0, Vec::new()),
+        }
+    }
+
+    /// One line for each key that is not the same in both.
+    pub fn differences(&self, found: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        let names: BTreeSet<_> = self.keys.keys().chain(found.keys.keys()).collect();
+        for name in names {
+            let (expected, stored) = (self.keys.get(name), found.keys.get(name));
+            if expected != stored {
+                differences.push(format!("{name}\n  model  {expected:?}\n  Redis  {stored:?}"));
+            }
+            let (expected, stored) = (self.dropped_at.get(name), found.dropped_at.get(name));
+            if expected != stored {
+                differences.push(format!("{name} is dropped\n  model  at {expected:?}\n  Redis  at {stored:?}"));
+            }
+        }
+        differences
+    }
+}
+
+/// The answer to `TIME` in epoch milliseconds.
+pub fn epoch_ms(time: Value) -> u64 {
+    let (seconds, micros): (u64, u64) = typed(time);
+    seconds * 1000 + micros / 1000
+}
+
+fn typed<T: FromRedisValue>(value: Value) -> T {
+    from_redis_value(value).expect("what the script returns")
+}
+
+fn hash<'a>(
+    texts: impl IntoIterator<Item = (&'a str, impl AsRef<str>)>,
+    numbers: impl IntoIterator<Item = (&'a str, u64)>,
+) -> Stored {
+    let texts = texts.into_iter().map(|(field, text)| (field.to_owned(), text.as_ref().to_owned()));
+    Stored::Hash(
+        texts.chain(numbers.into_iter().map(|(field, number)| (field.to_owned(), number.to_string()))).collect(),
+    )
+}
+
+fn entry(event: &Event) -> Entry {
+    let names = EVENT_FIELDS.iter().map(|name| (*name).to_owned());
+    (event.id.clone(), names.zip(event.fields.iter().cloned()).collect())
+}
