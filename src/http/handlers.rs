@@ -4,7 +4,8 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use super::input::{Fields, body, digits, idempotency_key, optional_body, query, text, whole};
 use super::problem::Problem;
@@ -141,14 +142,15 @@ fn unknown_reservation() -> Problem {
     Problem::not_found("unknown_reservation", "Unknown reservation", "there is no reservation of this id")
 }
 
-fn ok(body: &Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body.to_string()));
+fn ok(body: &impl Serialize) -> Response<Full<Bytes>> {
+    let body = serde_json::to_vec(body).expect("what is shown has text for keys and plain values");
+    let mut response = Response::new(Full::from(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 /// The answer that the same request had before.
-fn replayed(body: &Value) -> Response<Full<Bytes>> {
+fn replayed(body: &impl Serialize) -> Response<Full<Bytes>> {
     let mut response = ok(body);
     response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
     response

@@ -1,78 +1,129 @@
 //! What is shown: snapshots, records and events as JSON, times as RFC 3339.
 
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 
 use crate::engine::{Event, Reservation, Stock};
 
 /// The snapshot of a SKU.
-pub(super) fn stock(stock: &Stock) -> Value {
-    json!({
-        "sku": stock.sku.as_str(),
-        "available": stock.available,
-        "reserved": stock.reserved,
-        "confirmed": stock.confirmed,
-        "activeReservations": stock.active_reservations,
-        "updatedAt": time(stock.updated_at_ms),
-    })
+pub(super) fn stock(stock: &Stock) -> impl Serialize {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Snapshot<'a> {
+        sku: &'a str,
+        available: u64,
+        reserved: u64,
+        confirmed: u64,
+        active_reservations: &'a [String],
+        updated_at: Time,
+    }
+    Snapshot {
+        sku: stock.sku.as_str(),
+        available: stock.available,
+        reserved: stock.reserved,
+        confirmed: stock.confirmed,
+        active_reservations: &stock.active_reservations,
+        updated_at: Time(stock.updated_at_ms),
+    }
 }
 
 /// The record of a reservation; `reason` only where there is one.
-pub(super) fn reservation(record: &Reservation) -> Value {
-    let mut shown = json!({
-        "reservationId": record.id.to_string(),
-        "cartId": record.cart.as_str(),
-        "sku": record.sku.as_str(),
-        "quantity": record.quantity.get(),
-        "state": record.state.as_str(),
-        "expiresAt": time(record.expires_at_ms),
-        "createdAt": time(record.created_at_ms),
-        "updatedAt": time(record.updated_at_ms),
-    });
-    if !record.reason.is_empty() {
-        shown["reason"] = record.reason.as_str().into();
+pub(super) fn reservation(record: &Reservation) -> impl Serialize {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Record<'a> {
+        reservation_id: String,
+        cart_id: &'a str,
+        sku: &'a str,
+        quantity: u64,
+        state: &'static str,
+        expires_at: Time,
+        created_at: Time,
+        updated_at: Time,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        reason: &'a str,
     }
-    shown
+    Record {
+        reservation_id: record.id.to_string(),
+        cart_id: record.cart.as_str(),
+        sku: record.sku.as_str(),
+        quantity: record.quantity.get(),
+        state: record.state.as_str(),
+        expires_at: Time(record.expires_at_ms),
+        created_at: Time(record.created_at_ms),
+        updated_at: Time(record.updated_at_ms),
+        reason: &record.reason,
+    }
 }
 
 /// Events, newest first. What an event does not have (a seed has no cart) is left out.
-pub(super) fn events(events: &[Event]) -> Value {
-    json!({ "events": events.iter().map(event).collect::<Vec<_>>() })
-}
-
-fn event(event: &Event) -> Value {
-    let mut shown = json!({
-        "id": event.id,
-        "event": event.event,
-        "reservationId": event.reservation_id,
-        "cartId": event.cart_id,
-        "sku": event.sku,
-        "quantity": event.quantity,
-        "state": event.state,
-        "reason": event.reason,
-        "happenedAt": time(event.happened_at_ms),
-        "available": event.available,
-        "reserved": event.reserved,
-        "confirmed": event.confirmed,
-        "version": event.version,
-        "previous": event.previous,
-    });
-    if let Value::Object(fields) = &mut shown {
-        fields.retain(|_, value| value.as_str() != Some(""));
+pub(super) fn events(events: &[Event]) -> impl Serialize {
+    #[derive(Serialize)]
+    struct Page<'a> {
+        events: Vec<Shown<'a>>,
     }
-    shown
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Shown<'a> {
+        id: &'a str,
+        event: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        reservation_id: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        cart_id: &'a str,
+        sku: &'a str,
+        quantity: u64,
+        state: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        reason: &'a str,
+        happened_at: Time,
+        available: u64,
+        reserved: u64,
+        confirmed: u64,
+        version: u64,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        previous: &'a str,
+    }
+    fn shown(event: &Event) -> Shown<'_> {
+        Shown {
+            id: &event.id,
+            event: &event.event,
+            reservation_id: &event.reservation_id,
+            cart_id: &event.cart_id,
+            sku: &event.sku,
+            quantity: event.quantity,
+            state: &event.state,
+            reason: &event.reason,
+            happened_at: Time(event.happened_at_ms),
+            available: event.available,
+            reserved: event.reserved,
+            confirmed: event.confirmed,
+            version: event.version,
+            previous: &event.previous,
+        }
+    }
+    Page { events: events.iter().map(shown).collect() }
 }
 
-/// Epoch milliseconds as RFC 3339 in UTC with milliseconds. The scripts let no time in that jiff could not show.
-fn time(ms: u64) -> String {
-    let time = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
-    format!("{time:.3}")
+/// Epoch milliseconds, shown as RFC 3339 in UTC with milliseconds.
+struct Time(u64);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // The scripts let no time in that jiff could not show.
+        let ms = i64::try_from(self.0).ok();
+        let time = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+        serializer.collect_str(&format_args!("{time:.3}"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn times_have_milliseconds_and_a_z() {
-        assert_eq!(super::time(1_773_893_180_496), "2026-03-19T04:06:20.496Z");
-        assert_eq!(super::time(1_773_893_180_000), "2026-03-19T04:06:20.000Z");
+        let shown = |ms| serde_json::to_string(&Time(ms)).unwrap();
+        assert_eq!(shown(1_773_893_180_496), r#""2026-03-19T04:06:20.496Z""#);
+        assert_eq!(shown(1_773_893_180_000), r#""2026-03-19T04:06:20.000Z""#);
     }
 }
