@@ -126,6 +126,19 @@ local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local now_text = decimal(now)
 -- @end
 
+-- @shared may
+-- Whether the user who calls may run a write. Redis itself asks only when it is run, and takes back none before it.
+local function may(command, key) return redis.acl_check_cmd(command, key, '0', '0') end
+-- @end
+
+-- @shared audit_has_room
+-- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
+local function audit_has_room()
+  local newest = redis.call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
+  return not newest or #newest[1]:match('^%d+') <= 15
+end
+-- @end
+
 -- Guards: no key is read before every name and number is right.
 
 if n < 1 or n > MAX_ITEMS or n % 1 ~= 0 or #ARGV ~= 2 + 3 * n then
@@ -175,8 +188,9 @@ if audit ~= common_prefix .. 'inventory:audit' then return redis.error_reply('BA
 if due ~= common_prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here. But for
--- the audit: the first write goes there, and stops it as well.
+-- the audit of a single item: the first write goes there, and stops it as well.
 
+if n > 1 and not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
 for inventory, named in pairs(stocks) do
   local stock = read_stock(inventory)
   if stock == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
@@ -245,9 +259,26 @@ if refused and mode == 'all' then
   return replies
 end
 
+-- Rights: all but that of the first write.
+
+local last = {}
+for i = 1, n do
+  local item = items[i]
+  if item.after then
+    local inventory = item.inventory
+    local stock, expires = stocks[inventory], now + item.ttl
+    local lower = not stock.due or expires < stock.due
+    if lower then stock.due, stock.lowered = expires, item.after.expires end
+    if not may('HSET', item.reservation) or lower and not may('ZADD', due)
+      or not last[inventory] and not (may('HSET', inventory) and may('ZADD', stock.active)) then
+      return redis.error_reply('NOPERM this user may not write what a hold writes')
+    end
+    last[inventory] = item.after
+  end
+end
+
 -- Writes: once the first is done, none of them can fail.
 
-local last, earliest = {}, {}
 for i = 1, n do
   local item = items[i]
   local after = item.after
@@ -262,14 +293,12 @@ for i = 1, n do
     redis.call('HSET', item.reservation, 'cartId', item.cart, 'sku', stock.sku, 'quantity', item.quantity,
       'state', 'active', 'reason', '', 'expiresAt', after.expires, 'createdAt', now_text, 'updatedAt', now_text)
     redis.call('ZADD', stock.active, after.expires, item.id)
-    last[inventory] = after
-    if not earliest[inventory] or item.ttl < earliest[inventory] then earliest[inventory] = item.ttl end
   end
 end
 for inventory, after in pairs(last) do
-  local stock, expires = stocks[inventory], now + earliest[inventory]
+  local stock = stocks[inventory]
   redis.call('HSET', inventory, 'available', after.available, 'reserved', after.reserved,
     'updatedAt', now_text, 'version', after.version, 'lastEvent', stock.last_event)
-  if not stock.due or expires < stock.due then redis.call('ZADD', due, decimal(expires), stock.sku) end
+  if stock.lowered then redis.call('ZADD', due, stock.lowered, stock.sku) end
 end
 return replies

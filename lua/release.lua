@@ -161,8 +161,23 @@ local function settle(stock, record, event, state, reason, pool)
     'available', decimal(stock.available), 'reserved', decimal(stock.reserved), 'confirmed', decimal(stock.confirmed),
     'version', decimal(stock.version), 'previous', stock.last_event)
   redis.call('HSET', record.key, 'state', state, 'reason', reason, 'updatedAt', now_text)
+  if record.token and record.token ~= '' then redis.call('HSET', record.key, 'token', record.token) end
   redis.call('ZREM', stock.active, record.id)
+  -- Last: a record that is kept for a moment only is gone now.
   if keep_ms ~= '0' then redis.call('PEXPIRE', record.key, keep_ms) end
+end
+-- @end
+
+-- @shared may
+-- Whether the user who calls may run a write. Redis itself asks only when it is run, and takes back none before it.
+local function may(command, key) return redis.acl_check_cmd(command, key, '0', '0') end
+-- @end
+
+-- @shared audit_has_room
+-- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
+local function audit_has_room()
+  local newest = redis.call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
+  return not newest or #newest[1]:match('^%d+') <= 15
 end
 -- @end
 
@@ -215,7 +230,7 @@ if due ~= common_prefix .. 'stockhold:due' then return redis.error_reply('BADKEY
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
 
-redis.call('XLEN', audit)
+if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
 for inventory, named in pairs(stocks) do
   local stock = read_stock(inventory)
   if stock == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
@@ -286,6 +301,17 @@ if withdrawn then
   for i in pairs(tentative) do replies[i] = { 'WITHDRAWN' } end
 end
 
+-- Rights: those of every write, before the first.
+
+for i = 1, n do
+  local item = items[i]
+  local inventory, active, reservation = item.inventory, stocks[item.inventory].active, item.reservation
+  if (item.expiring or item.settling and not withdrawn) and not (may('XADD', audit) and may('HSET', reservation)
+    and may('PEXPIRE', reservation) and may('ZREM', active) and may('HSET', inventory) and may('ZREM', due)) then
+    return redis.error_reply('NOPERM this user may not write what settling writes')
+  end
+end
+
 -- Writes: none of them can fail.
 
 for i = 1, n do
@@ -295,8 +321,6 @@ for i = 1, n do
     settle(stock, record, 'expired', 'released', 'reservation_ttl_elapsed', 'available')
     stock.changed = true
   elseif item.settling and not withdrawn then
-    -- The token first: a record that is kept for a moment only may be gone after settle.
-    if item.token ~= '' then redis.call('HSET', record.key, 'token', item.token) end
     settle(stock, record, EVENT, STATE, REASON, POOL)
     stock.changed = true
   end

@@ -143,8 +143,23 @@ local function settle(stock, record, event, state, reason, pool)
     'available', decimal(stock.available), 'reserved', decimal(stock.reserved), 'confirmed', decimal(stock.confirmed),
     'version', decimal(stock.version), 'previous', stock.last_event)
   redis.call('HSET', record.key, 'state', state, 'reason', reason, 'updatedAt', now_text)
+  if record.token and record.token ~= '' then redis.call('HSET', record.key, 'token', record.token) end
   redis.call('ZREM', stock.active, record.id)
+  -- Last: a record that is kept for a moment only is gone now.
   if keep_ms ~= '0' then redis.call('PEXPIRE', record.key, keep_ms) end
+end
+-- @end
+
+-- @shared may
+-- Whether the user who calls may run a write. Redis itself asks only when it is run, and takes back none before it.
+local function may(command, key) return redis.acl_check_cmd(command, key, '0', '0') end
+-- @end
+
+-- @shared audit_has_room
+-- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
+local function audit_has_room()
+  local newest = redis.call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
+  return not newest or #newest[1]:match('^%d+') <= 15
 end
 -- @end
 
@@ -184,9 +199,9 @@ end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
 
-redis.call('XLEN', audit)
+if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
 local bound = redis.call('ZSCORE', due, sku)
-redis.call('ZCARD', active)
+redis.call('ZRANGE', active, 0, 0, 'WITHSCORES')
 local stock = read_stock(inventory)
 if stock == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
 if not stock then return { { 'UNKNOWN_SKU' } } end
@@ -208,6 +223,13 @@ end
 if owed > stock.reserved then
   return redis.error_reply('BADKEY inventory: fewer units reserved than the reservations hold in ' .. inventory)
 end
+
+-- Rights: those of every write, before the first.
+
+local may_all = may('XADD', audit) and may('HSET', inventory)
+  and may('ZREM', active) and may('ZREM', due) and may('ZADD', due)
+for _, record in ipairs(lapsed) do may_all = may_all and may('HSET', record.key) and may('PEXPIRE', record.key) end
+if not may_all then return redis.error_reply('NOPERM this user may not write what a sweep writes') end
 
 -- Writes: none of them can fail.
 

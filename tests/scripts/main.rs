@@ -15,6 +15,7 @@ mod audit;
 mod damage;
 mod edges;
 mod full_memory;
+mod half_done;
 mod hold;
 mod inventory;
 mod malformed;

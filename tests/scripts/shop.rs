@@ -40,7 +40,7 @@ pub struct Shop {
     pub redis: MultiplexedConnection,
     pub history: History,
     shas: BTreeMap<&'static str, String>,
-    _server: RedisServer,
+    server: RedisServer,
 }
 
 impl Shop {
@@ -52,7 +52,7 @@ impl Shop {
         for (name, contract) in Contract::all() {
             shas.insert(name, cmd("SCRIPT").arg("LOAD").arg(&contract.source).query_async(&mut redis).await.unwrap());
         }
-        Self { redis, history: History::Whole, shas, _server: server }
+        Self { redis, history: History::Whole, shas, server }
     }
 
     /// A shop with something in each state: of 10 `tea`, 2 held by [`ACTIVE`], 1 by [`LAPSED`], 1 [`CONFIRMED`] and 1
@@ -132,12 +132,25 @@ impl Shop {
 
     /// Calls a script and checks nothing: for a state that is not meant to be whole.
     pub async fn evalsha(&mut self, call: &Call) -> Answer {
+        let mut redis = self.redis.clone();
+        self.evalsha_on(&mut redis, call).await
+    }
+
+    /// The same on another connection.
+    pub async fn evalsha_on(&self, redis: &mut MultiplexedConnection, call: &Call) -> Answer {
         let mut command = cmd("EVALSHA");
         command.arg(&self.shas[call.script]).arg(call.keys.len()).arg(&call.keys).arg(&call.args);
-        match command.query_async(&mut self.redis).await {
+        match command.query_async(redis).await {
             Ok(replies) => Ok(lines(replies)),
             Err(error) => Err(Refusal::from(&error)),
         }
+    }
+
+    /// A connection of a user who needs no password.
+    pub async fn connect_as(&self, user: &str) -> MultiplexedConnection {
+        let mut redis = self.server.connection().await;
+        cmd("AUTH").arg(user).arg("any").exec_async(&mut redis).await.unwrap();
+        redis
     }
 
     /// A plain command.

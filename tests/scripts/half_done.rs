@@ -1,0 +1,156 @@
+//! Nothing half done: at whatever step Redis refuses, all of a change is there or no byte of it.
+//!
+//! What can go wrong is listed by machine: every command that a script contains and every key that it is handed, denied
+//! to the caller one at a time; streams and counters at their ends. A key of the wrong type is in `wrong_type`, a full
+//! memory in `full_memory`.
+
+use std::collections::BTreeSet;
+
+use redis::cmd;
+
+use crate::call::{Call, confirm, hold, line, release, seed, sweep};
+use crate::contract::Contract;
+use crate::shop::{ACTIVE, CUP, LAPSED, NEW, Shop, id};
+use crate::support::invariants::{History, assert_invariants};
+use crate::support::snapshot::Snapshot;
+
+/// The highest id that a stream takes, without its last digit.
+const LAST_IDS: &str = "18446744073709551615-1844674407370955161";
+
+/// Calls on the stocked shop that come to every command of the scripts that write.
+fn calls() -> Vec<Call> {
+    let other = id(1);
+    let mut calls = vec![
+        seed("new", 7, &[]),
+        seed("cup", 7, &[CUP]),
+        seed("tea", 7, &[LAPSED]),
+        seed("tea", 7, &[ACTIVE, LAPSED]),
+        sweep("tea", &[LAPSED]),
+        sweep("tea", &[LAPSED, ACTIVE, NEW]),
+        sweep("cup", &[]),
+    ];
+    for mode in ["each", "all"] {
+        calls.push(hold(mode, &[line("tea", NEW)]));
+        calls.push(hold(mode, &[line("tea", NEW).quantity(100)]));
+        calls.push(hold(mode, &[line("tea", NEW).ttl_ms(1), line("cup", &other), line("tea", &id(2))]));
+        for settle in [confirm, release] {
+            calls.push(settle(mode, &[("tea", ACTIVE, "token")]));
+            calls.push(settle(mode, &[("tea", LAPSED, "token")]));
+            calls.push(settle(mode, &[("tea", ACTIVE, ""), ("cup", CUP, "token"), ("tea", LAPSED, "")]));
+        }
+    }
+    // Settled records that Redis drops later are one write more.
+    let keeping = |call: &Call| call.script != "hold";
+    let kept: Vec<Call> =
+        calls.iter().filter(|call| keeping(call)).map(|call| call.clone().with("keepMs", "60000")).collect();
+    calls.into_iter().chain(kept).collect()
+}
+
+/// The commands that a script contains.
+fn commands(script: &str) -> BTreeSet<String> {
+    let source = &Contract::of(script).source;
+    let calls = source.split("redis.call('").skip(1);
+    calls.map(|call| call.split('\'').next().unwrap().to_lowercase()).collect()
+}
+
+/// Makes the call as the user `weak`, who has these rights, and tells whether it was refused. Refused or not, it is whole.
+async fn call_as_weak(shop: &mut Shop, call: &Call, rights: &[String]) -> bool {
+    shop.stock().await;
+    let mut acl = cmd("ACL");
+    acl.arg("SETUSER").arg("weak").arg(&["reset", "on", "nopass"]).arg(rights);
+    shop.run::<()>(&acl).await;
+    let before = Snapshot::take(&mut shop.redis).await;
+    let mut weak = shop.connect_as("weak").await;
+    let answer = shop.evalsha_on(&mut weak, call).await;
+    let changed = before.changed(&Snapshot::take(&mut shop.redis).await);
+    match answer {
+        Err(refusal) => {
+            // Redis 7.0 has no word of its own for a command inside a script.
+            assert!(["NOPERM", "ERR"].contains(&&*refusal.word), "{call:?} with {rights:?}: {refusal:?}");
+            assert!(changed.is_empty(), "{call:?} with {rights:?} changed {changed:?} and failed with {refusal:?}");
+            true
+        }
+        Ok(_) => {
+            assert_invariants(&mut shop.redis, History::Whole).await;
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_the_caller_may_not_run_changes_nothing() {
+    let mut shop = Shop::open().await;
+    let mut refused = BTreeSet::new();
+    let mut all = BTreeSet::new();
+    for call in calls() {
+        for command in commands(call.script) {
+            let rights = ["~*", "+@all", &format!("-{command}")].map(str::to_owned);
+            if call_as_weak(&mut shop, &call, &rights).await {
+                refused.insert((call.script, command.clone()));
+            }
+            all.insert((call.script, command));
+        }
+    }
+    // A command that is never refused is one that these calls never come to.
+    let missed: Vec<_> = all.difference(&refused).collect();
+    assert!(missed.is_empty(), "{missed:?}");
+}
+
+#[tokio::test]
+async fn a_key_that_the_caller_may_only_read_is_not_written_nor_any_other() {
+    let mut shop = Shop::open().await;
+    for call in calls() {
+        let keys: BTreeSet<String> = call.keys.iter().map(|key| String::from_utf8(key.clone()).unwrap()).collect();
+        for denied in &keys {
+            let mut rights = vec!["+@all".to_owned(), format!("%R~{denied}")];
+            rights.extend(keys.iter().filter(|key| *key != denied).map(|key| format!("~{key}")));
+            call_as_weak(&mut shop, &call, &rights).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_at_the_end_of_its_ids_takes_all_events_of_a_call_or_none() {
+    let mut shop = Shop::open().await;
+    let mut words = BTreeSet::new();
+    for call in calls() {
+        for last_digit in 0..=5 {
+            shop.stock().await;
+            // An event of nobody: the books would not balance with it, so only bytes are compared.
+            let id = format!("{LAST_IDS}{last_digit}");
+            shop.run::<String>(cmd("XADD").arg("inventory:audit").arg(&id).arg("event").arg("planted")).await;
+            let before = Snapshot::take(&mut shop.redis).await;
+            let entries = shop.events().await;
+            let answer = shop.evalsha(&call).await;
+            let changed = before.changed(&Snapshot::take(&mut shop.redis).await);
+            match answer {
+                Err(refusal) => {
+                    assert!(changed.is_empty(), "{call:?} changed {changed:?} and failed with {refusal:?}");
+                    words.insert(refusal.word);
+                }
+                // With an id left for its one event, a call of one may go through.
+                Ok(_) => assert!(shop.events().await <= entries + 1, "{call:?}"),
+            }
+        }
+    }
+    assert!(words.contains("BADKEY"), "{words:?}");
+}
+
+#[tokio::test]
+async fn a_counter_at_its_end_stops_the_call_before_it_writes() {
+    let mut shop = Shop::open().await;
+    for call in calls() {
+        for version in ["999999999800", "999999999801", "999999999999", "1000000000000"] {
+            shop.stock().await;
+            for inventory in ["inventory:tea", "inventory:cup"] {
+                shop.run::<()>(cmd("HSET").arg(inventory).arg("version").arg(version)).await;
+            }
+            let before = Snapshot::take(&mut shop.redis).await;
+            if let Err(refusal) = shop.evalsha(&call).await {
+                let changed = before.changed(&Snapshot::take(&mut shop.redis).await);
+                assert!(changed.is_empty(), "{call:?} changed {changed:?} and failed with {refusal:?}");
+                assert_eq!(refusal.word, "BADKEY", "{call:?}: {refusal:?}");
+            }
+        }
+    }
+}
