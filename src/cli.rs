@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -83,9 +84,32 @@ struct ServeArgs {
           value_parser = clap::value_parser!(u64).range(1..=MAX_BATCH as u64))]
     max_batch: u64,
 
+    /// What an answer promises: redis, what Redis's own settings do; wait:N, that N replicas have the change
+    #[arg(long, env = "DURABILITY", default_value = "redis", value_name = "redis|wait:N")]
+    durability: Durability,
+
     /// What is logged to standard error: error, warn, info, debug (one line for each request), trace
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
+}
+
+/// When a change is acknowledged.
+#[derive(Debug, Clone, Copy)]
+struct Durability {
+    replicas: u32,
+}
+
+impl FromStr for Durability {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let replicas = match text.strip_prefix("wait:") {
+            None if text == "redis" => Some(0),
+            None => None,
+            Some(count) => count.parse().ok().filter(|replicas| (1..=100).contains(replicas)),
+        };
+        replicas.map(|replicas| Self { replicas }).ok_or("must be redis, or wait:N with N from 1 to 100")
+    }
 }
 
 #[derive(Debug, Args)]

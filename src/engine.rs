@@ -11,7 +11,7 @@ use crate::keys::{CartId, IdempotencyKey, Layout, ReservationId, Sku, StockKeys}
 use crate::redis::{Failure, Redis};
 use crate::scripts::{Catalogue, Reply, Scripts};
 
-pub use amount::{ActiveLimit, AuditLimit, Quantity, Retention, Ttl};
+pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Retention, Ttl};
 pub use expiry::Swept;
 pub use group_commit::MAX_BATCH;
 use group_commit::{Call, GroupCommit, Item};
@@ -110,13 +110,14 @@ pub struct Engine {
 impl Engine {
     /// An engine on `redis`; nothing is sent yet.
     pub fn new(redis: Redis, retention: Retention) -> Self {
-        Self::with_max_batch(redis, retention, MAX_BATCH)
+        Self::with(redis, retention, Options::default())
     }
 
-    /// An engine that lets at most `max_batch` requests go out in one call (1 to [`MAX_BATCH`]; 1: each goes alone).
-    pub fn with_max_batch(redis: Redis, retention: Retention, max_batch: usize) -> Self {
+    /// As [`Self::new`], with options.
+    pub fn with(redis: Redis, retention: Retention, Options { max_batch, replicas }: Options) -> Self {
         let layout = Layout::UNSHARDED;
-        let scripts = Arc::new(Scripts::new(Catalogue::embedded(), redis.clone()));
+        let scripts = Scripts::new(Catalogue::embedded(), redis.clone()).wait_for_replicas(replicas);
+        let scripts = Arc::new(scripts);
         let (audit_max, keep_ms) = (retention.audit_max.to_string(), retention.keep_ms.to_string());
         let group = |name, arguments: &[&str]| {
             let shard = layout.shards().next().expect("a layout has a shard");

@@ -73,6 +73,12 @@ impl Redis {
         Self::at(url.into_connection_info()?)
     }
 
+    /// The same Redis by a connection of its own: what is slow here does not hold up what is sent there.
+    pub fn apart(&self) -> Self {
+        let client = self.0.client.clone();
+        Self(Arc::new(Shared { client, link: RwLock::new(None), connecting: tokio::sync::Mutex::new(()) }))
+    }
+
     fn at(info: ConnectionInfo) -> Result<Self, RedisError> {
         // RESP3 is what makes a lost connection known at once, instead of by the next request failing on it.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);

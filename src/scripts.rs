@@ -3,7 +3,7 @@
 mod catalogue;
 mod header;
 
-use ::redis::{Value, cmd, pipe};
+use ::redis::{Cmd, Value, cmd, pipe};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use catalogue::{Catalogue, Script};
@@ -45,10 +45,15 @@ impl State {
     }
 }
 
+/// How long replicas may take to confirm a write, in milliseconds: less than a call may take.
+const WAIT_MS: u64 = 500;
+
 /// The catalogue, loaded into a Redis and called there by SHA-1.
 pub struct Scripts {
     catalogue: Catalogue,
     redis: Redis,
+    /// How many replicas must have a write before its reply counts, and the connection that waits for them.
+    replicas: Option<(u32, Redis)>,
     /// Counts the loads, so that of many callers that miss a script one loads and the others see that it was done.
     loads: AtomicU64,
     loading: tokio::sync::Mutex<()>,
@@ -57,7 +62,14 @@ pub struct Scripts {
 impl Scripts {
     /// Binds a catalogue to a Redis; nothing is sent yet.
     pub fn new(catalogue: Catalogue, redis: Redis) -> Self {
-        Self { catalogue, redis, loads: AtomicU64::new(0), loading: tokio::sync::Mutex::new(()) }
+        Self { catalogue, redis, replicas: None, loads: AtomicU64::new(0), loading: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Lets a reply of a script that writes count only when so many replicas have all that it tells of. With too few in
+    /// time the call is a [`Failure::NoReply`]: it was carried out, but a fail-over may forget it.
+    pub fn wait_for_replicas(mut self, replicas: u32) -> Self {
+        self.replicas = (replicas > 0).then(|| (replicas, self.redis.apart()));
+        self
     }
 
     /// Loads every script, checks the SHA-1 that Redis gives each, and publishes name -> SHA-1 in [`keys::SCRIPTS`].
@@ -148,14 +160,29 @@ impl Scripts {
         let mut evalsha = cmd("EVALSHA");
         evalsha.arg(&script.sha1).arg(keys.len()).arg(keys).arg(arguments);
         let loads_seen = self.loads.load(Ordering::Acquire);
-        let reply = match self.redis.call(&evalsha).await {
+        let writes = !script.contract.flags.contains(&"no-writes");
+        let reply = match self.send(&evalsha, writes).await {
             Err(Failure::Refused { code, .. }) if code == "NOSCRIPT" => {
                 self.load_once_since(loads_seen).await?;
-                self.redis.call(&evalsha).await?
+                self.send(&evalsha, writes).await?
             }
             other => other?,
         };
         replies(reply).ok_or_else(|| Failure::NoReply(format!("{name} answered what is no list of replies")))
+    }
+
+    async fn send(&self, evalsha: &Cmd, writes: bool) -> Result<Value, Failure> {
+        let Some((replicas, redis)) = self.replicas.as_ref().filter(|_| writes) else {
+            return self.redis.call(evalsha).await;
+        };
+        // WAIT is for all that Redis had written when the script was done, also for what a replay only tells of.
+        let mut both = pipe();
+        both.add_command(evalsha.clone()).cmd("WAIT").arg(replicas).arg(WAIT_MS);
+        match <[Value; 2]>::try_from(redis.pipeline(&both).await?) {
+            Ok([reply, Value::Int(have)]) if have >= i64::from(*replicas) => Ok(reply),
+            Ok([_, have]) => Err(Failure::NoReply(format!("done, but {have:?} of {replicas} replicas have it"))),
+            Err(odd) => Err(Failure::NoReply(format!("EVALSHA and WAIT answered {odd:?}"))),
+        }
     }
 
     async fn load_once_since(&self, loads_seen: u64) -> Result<(), Failure> {

@@ -246,7 +246,7 @@ fn with(commands: BTreeSet<String>, more: &[&str]) -> BTreeSet<String> {
 #[test]
 fn the_file_grants_what_the_scripts_call_and_no_command_more() {
     assert_eq!(granted(CALLER), with(inner_commands(), &["evalsha", "hgetall"]));
-    let server = ["evalsha", "hgetall", "hsetnx", "info", "script|exists", "script|load", "zrangebyscore"];
+    let server = ["evalsha", "hgetall", "hsetnx", "info", "script|exists", "script|load", "wait", "zrangebyscore"];
     assert_eq!(granted(SERVER), with(inner_commands(), &server));
     let deployer = ["hget", "hgetall", "hset", "hsetnx", "role", "script|exists", "script|load", "time"];
     assert_eq!(granted(DEPLOYER), with(BTreeSet::new(), &deployer));

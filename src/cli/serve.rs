@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::ServeArgs;
-use crate::engine::{Engine, Error, Retention};
+use crate::engine::{Engine, Error, Options, Retention};
 use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis};
 use crate::{http, keeper, sweeper};
 
@@ -57,7 +57,8 @@ async fn serve(args: &ServeArgs, redis_url: &str, mut stop: Stop) -> anyhow::Res
     let redis = Redis::open(redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
     let retention = Retention { audit_max: args.audit_max, keep_ms: args.keep_seconds * 1000 };
     let address = redis.address();
-    let engine = Arc::new(Engine::with_max_batch(redis, retention, args.max_batch as usize));
+    let options = Options { max_batch: args.max_batch as usize, replicas: args.durability.replicas };
+    let engine = Arc::new(Engine::with(redis, retention, options));
     let Some(loaded) = stop.or(load(&engine, &address)).await else { return Ok(()) };
     loaded?;
     let listener = listen(SocketAddr::from((args.host, args.port)))

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::MAX_BATCH;
 use crate::keys::Invalid;
 
 macro_rules! bounded {
@@ -93,5 +94,20 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { audit_max: 1_000_000, keep_ms: 30 * 24 * 60 * 60 * 1000 }
+    }
+}
+
+/// How an engine goes about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Requests of a kind that go out in one call at most, 1 to [`MAX_BATCH`]; with 1 each goes alone.
+    pub max_batch: usize,
+    /// Replicas that must have a change before it is acknowledged. With fewer in time it is [`super::Error::Unknown`].
+    pub replicas: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_batch: MAX_BATCH, replicas: 0 }
     }
 }

@@ -1,6 +1,7 @@
 //! The program over HTTP, against real redis-servers: one module for each promise.
 
 mod cli;
+mod durability;
 mod expiry;
 mod group_commit;
 mod idempotency;

@@ -1,0 +1,175 @@
+//! What was acknowledged is still there: after a kill of Redis, and with `wait:N` after the loss of its machine.
+//!
+//! `DURABILITY_ROUNDS` says how often each is tried.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::cmd;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::support::invariants::{History, assert_invariants};
+use crate::support::redis_server::RedisServer;
+use crate::support::stockhold::{Answer, Stockhold};
+
+const BUYERS: usize = 8;
+/// It need not wait for more replicas before it lets the first one copy it.
+const PRIMARY: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
+/// How long a primary serves on without a replica that hears of it.
+const APART: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn rounds() -> usize {
+    std::env::var("DURABILITY_ROUNDS").map_or(3, |rounds| rounds.parse().expect("DURABILITY_ROUNDS"))
+}
+
+async fn hold(server: &Stockhold, key: &str) -> Answer {
+    let body = json!({ "cartId": "cart-1", "sku": "tea", "quantity": 1 });
+    server.post_with("/api/reservations/hold", body, Some(key)).await
+}
+
+/// A replica that follows `primary`, and has said so.
+async fn replica_of(primary: &RedisServer) -> RedisServer {
+    let options = ["--replicaof", "127.0.0.1", &primary.port().to_string()];
+    let replica = RedisServer::start_with(&options);
+    let mut connection = primary.connection().await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // There must be something to follow.
+        cmd("SET").arg("probe").arg(1).exec_async(&mut connection).await.unwrap();
+        cmd("DEL").arg("probe").exec_async(&mut connection).await.unwrap();
+        let following: u32 = cmd("WAIT").arg(1).arg(100).query_async(&mut connection).await.unwrap();
+        if following == 1 {
+            return replica;
+        }
+        assert!(Instant::now() < deadline, "the replica does not follow");
+    }
+}
+
+/// Asks again as long as the outcome is unknown, as a client does: a busy machine may hold up a replica.
+async fn answered(ask: impl AsyncFn() -> Answer) -> Answer {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = ask().await;
+        if answer.status != 503 {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{}", answer.body);
+    }
+}
+
+async fn seed(server: &Stockhold, quantity: u64) {
+    let body = json!({ "sku": "tea", "quantity": quantity });
+    answered(async || server.post("/api/inventory/seed", body.clone()).await).await.ok();
+}
+
+async fn is_there(redis: &mut MultiplexedConnection, id: &str) -> bool {
+    cmd("EXISTS").arg(format!("reservation:{id}")).query_async(redis).await.unwrap()
+}
+
+/// Buys until told to close, and gives the ids that were acknowledged.
+async fn buy(server: Arc<Stockhold>, closing: Arc<AtomicBool>) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    while !closing.load(Ordering::Relaxed) {
+        let answer = hold(&server, &Uuid::new_v4().to_string()).await;
+        if answer.status == 200 {
+            acknowledged.push(answer.body["reservationId"].as_str().unwrap().to_owned());
+        } else {
+            answer.problem(503, "unavailable");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    acknowledged
+}
+
+/// Lets a crowd buy until `disaster` has struck, and gives what they were promised.
+async fn promised(server: &Arc<Stockhold>, disaster: impl AsyncFnOnce()) -> Vec<String> {
+    let closing = Arc::new(AtomicBool::new(false));
+    let mut buyers = JoinSet::new();
+    for _ in 0..BUYERS {
+        buyers.spawn(buy(Arc::clone(server), Arc::clone(&closing)));
+    }
+    sleep(Duration::from_millis(200)).await;
+    disaster().await;
+    closing.store(true, Ordering::Relaxed);
+    buyers.join_all().await.concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redis_that_always_writes_its_file_has_lost_nothing() {
+    let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let server = Arc::new(Stockhold::start(&redis));
+    seed(&server, 1_000_000_000).await;
+    let mut all = Vec::new();
+    for _ in 0..rounds() {
+        let promised = promised(&server, async || {
+            redis.kill();
+            redis.restart();
+        });
+        let promised = promised.await;
+        assert!(!promised.is_empty());
+        all.extend(promised);
+        let mut connection = redis.connection().await;
+        for id in &all {
+            assert!(is_there(&mut connection, id).await, "{id} was acknowledged and is lost");
+        }
+    }
+    assert_invariants(&mut redis.connection().await, History::Whole).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_takes_over_has_all_that_was_acknowledged() {
+    for _ in 0..rounds() {
+        let primary = RedisServer::start_with(&PRIMARY);
+        let replica = replica_of(&primary).await;
+        let server = Arc::new(Stockhold::start_with(&primary, &["--durability", "wait:1"]));
+        seed(&server, 1_000_000_000).await;
+        let mut heir = replica.connection().await;
+        let promised = promised(&server, async || {
+            // The two lose sight of each other while the primary still serves; then it is gone, and the replica is all
+            // there is.
+            replica.stop_process();
+            cmd("CLIENT").arg(&["KILL", "TYPE", "REPLICA"]).exec_async(&mut primary.connection().await).await.unwrap();
+            sleep(APART).await;
+            primary.stop_process();
+            replica.continue_process();
+            cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut heir).await.unwrap();
+        });
+        let promised = promised.await;
+        assert!(!promised.is_empty());
+        for id in &promised {
+            assert!(is_there(&mut heir, id).await, "{id} was acknowledged and is lost");
+        }
+        assert_invariants(&mut heir, History::Whole).await;
+        primary.continue_process();
+    }
+}
+
+#[tokio::test]
+async fn too_few_replicas_leave_the_outcome_unknown_until_they_are_back() {
+    let primary = RedisServer::start_with(&PRIMARY);
+    let replica = replica_of(&primary).await;
+    let server = Stockhold::start_with(&primary, &["--durability", "wait:1"]);
+    seed(&server, 5).await;
+    answered(async || hold(&server, "order-1").await).await.ok();
+
+    replica.stop_process();
+    for _ in 0..2 {
+        // Also when it is only told again: that it was done once does not mean that a replica has it.
+        let problem = hold(&server, "order-2").await.problem(503, "unavailable");
+        assert_eq!(problem["outcome"], "unknown");
+    }
+    // Reading promises nothing.
+    assert_eq!(server.counts("tea").await, [3, 2, 0]);
+    replica.continue_process();
+    let answer = answered(async || hold(&server, "order-2").await).await;
+    assert_eq!(answer.headers["idempotent-replayed"], "true");
+    let id = answer.ok()["reservationId"].as_str().unwrap().to_owned();
+    assert!(is_there(&mut replica.connection().await, &id).await);
+    answered(async || server.confirm(&id).await).await;
+}
