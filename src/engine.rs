@@ -21,8 +21,8 @@ use outcome::{Seed, odd};
 /// Times that a loop may go round without getting anywhere, before it is taken for damage and not for a race.
 const MAX_STALLS: u32 = 3;
 
-/// Holds that one call of `seed` or `sweep` settles, at most: the scripts take no more.
-const HOLDS_PER_CALL: usize = 100;
+/// Holds that one call of `seed` releases at most: the script takes no more.
+const DRAINED_PER_CALL: usize = 100;
 
 /// Why an operation has no outcome.
 #[derive(Debug, thiserror::Error)]
@@ -175,7 +175,7 @@ impl Engine {
 
     /// One call of `seed`, which releases the earliest holds first.
     async fn seed_once(&self, sku: &Sku, keys: &StockKeys, quantity: &str) -> Result<Seed, Error> {
-        let holds = self.earliest_holds(keys).await?;
+        let holds = self.earliest_holds(keys, DRAINED_PER_CALL).await?;
         let shard = &keys.shard;
         let mut names = vec![&*shard.audit, &*shard.due, &*shard.skus, &*keys.inventory, &*keys.active];
         names.extend(holds.iter().map(String::as_str));
