@@ -7,8 +7,10 @@ mod input;
 mod json;
 mod problem;
 mod router;
+mod workers;
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +21,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
+
+pub use workers::Workers;
 
 use crate::engine::Engine;
 
@@ -47,17 +51,29 @@ const MAX_READ_BUFFER: usize = 64 * 1024;
 /// Pause after the listener fails: most likely there are no file descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Serves `engine` on `listener` until `shutdown` is done, then lets what runs finish, [`SHUTDOWN_TIMEOUT`] at most.
-pub async fn serve(listener: TcpListener, engine: Arc<Engine>, shutdown: impl Future<Output = ()>) {
-    let respond = move |request| {
-        let engine = Arc::clone(&engine);
-        async move { router::respond(&engine, request).await }
-    };
-    serve_with(listener, respond, shutdown).await;
+/// Serves on `listener` until `shutdown` is done, then lets what runs finish, [`SHUTDOWN_TIMEOUT`] at most. Every thread
+/// has an engine of its own, made by `engine`.
+///
+/// # Errors
+/// When the threads cannot be started.
+pub async fn serve(
+    listener: TcpListener,
+    engine: impl Fn() -> Engine,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    let workers = Workers::start(|| {
+        let engine = Arc::new(engine());
+        move |request| {
+            let engine = Arc::clone(&engine);
+            async move { router::respond(&engine, request).await }
+        }
+    })?;
+    serve_with(listener, &workers, shutdown).await;
+    Ok(())
 }
 
 /// The same server, with anything else that answers requests behind it.
-pub async fn serve_with<R, F>(listener: TcpListener, respond: R, shutdown: impl Future<Output = ()>)
+pub async fn serve_with<R, F>(listener: TcpListener, workers: &Workers<R>, shutdown: impl Future<Output = ()>)
 where
     R: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send,
@@ -70,21 +86,10 @@ where
             () = &mut shutdown => break,
             accepted = accept(&listener, &connections) => accepted,
         };
-        let respond = respond.clone();
-        let service = service_fn(move |request| {
-            let answer = respond(request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        let connection = http1::Builder::new()
-            // Without a timer hyper has no clock, and the timeout is silently off.
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_READ_TIMEOUT)
-            .max_buf_size(MAX_READ_BUFFER)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "connection");
+        let watcher = graceful.watcher();
+        workers.spawn(|respond| async move {
+            if let Err(error) = connection(stream, respond, watcher).await {
+                debug!(error, "connection");
             }
             drop(permit);
         });
@@ -95,16 +100,41 @@ where
     }
 }
 
+/// Serves one connection to its end, on the thread that polls this.
+async fn connection<R, F>(
+    stream: std::net::TcpStream,
+    respond: R,
+    watcher: Watcher,
+) -> Result<(), Box<dyn Error + Send + Sync>>
+where
+    R: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let stream = TcpStream::from_std(stream)?;
+    let service = service_fn(move |request| {
+        let answer = respond(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        // Without a timer hyper has no clock, and the timeout is silently off.
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_buf_size(MAX_READ_BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    Ok(watcher.watch(connection).await?)
+}
+
 /// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (std::net::TcpStream, OwnedSemaphorePermit) {
     let permit = Arc::clone(connections).acquire_owned().await.expect("the semaphore is never closed");
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // Answers are small and whole: waiting to fill a packet only delays them.
-                let _ = stream.set_nodelay(true);
-                return (stream, permit);
-            }
+        match listener.accept().await.and_then(|(stream, _)| {
+            // Answers are small and whole: waiting to fill a packet only delays them.
+            let _ = stream.set_nodelay(true);
+            // It is served on another thread.
+            stream.into_std()
+        }) {
+            Ok(stream) => return (stream, permit),
             Err(error) => {
                 warn!(%error, "cannot accept");
                 sleep(ACCEPT_BACKOFF).await;

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -58,7 +57,8 @@ async fn serve(args: &ServeArgs, redis_url: &str, mut stop: Stop) -> anyhow::Res
     let retention = Retention { audit_max: args.audit_max, keep_ms: args.keep_seconds * 1000 };
     let address = redis.address();
     let options = Options { max_batch: args.max_batch as usize, replicas: args.durability.replicas };
-    let engine = Arc::new(Engine::with(redis, retention, options));
+    // One for the loops below, and one for each thread that serves, every one with a connection of its own.
+    let engine = Engine::with(redis.clone(), retention, options);
     let Some(loaded) = stop.or(load(&engine, &address)).await else { return Ok(()) };
     loaded?;
     let listener = listen(SocketAddr::from((args.host, args.port)))
@@ -67,7 +67,7 @@ async fn serve(args: &ServeArgs, redis_url: &str, mut stop: Stop) -> anyhow::Res
     println!("stockhold listens on http://{}", listener.local_addr()?);
     info!(redis = address, "serving");
     tokio::select! {
-        () = http::serve(listener, Arc::clone(&engine), stop.wait()) => {}
+        served = http::serve(listener, || Engine::with(redis.apart(), retention, options), stop.wait()) => served?,
         () = sweeper::run(&engine, Duration::from_millis(args.sweep_interval_ms)) => {}
         () = keeper::run(&engine) => {}
         () = publish_on_hangup(&engine, hangup) => {}
