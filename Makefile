@@ -2,7 +2,8 @@
 #   make run      build, and serve on :8080 with a private redis-server
 #   make test     all tests, against real redis-servers
 #   make check    format, lints, checksums of the scripts
-.PHONY: run test check
+#   make bench    the benchmark, about 5 minutes; ARGS="--quick" for a first impression, ARGS="--help" for more
+.PHONY: run test check bench
 
 # install (command, apt packages, dnf packages, brew packages): installs what brings a command that is missing or fails.
 define install
@@ -30,3 +31,7 @@ check:
 	cargo clippy --all-targets -- -D warnings
 	luacheck --quiet lua
 	cd lua && if command -v sha1sum >/dev/null; then sha1sum -c --quiet SHA1SUMS; else shasum -c SHA1SUMS; fi
+
+bench:
+	$(call install,redis-server --version,redis-server,redis,redis)
+	cargo bench --bench shop -- $(ARGS)

@@ -1,0 +1,170 @@
+//! An HTTP client that costs next to nothing, for it shares the machine with what it measures: requests are bytes that
+//! were put together beforehand, and of an answer only the status and the length are read.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::load::{Caller, Verdict};
+
+/// More header fields than either server sends.
+const MAX_HEADERS: usize = 16;
+
+/// One keep-alive connection.
+pub struct HttpClient {
+    stream: TcpStream,
+    /// The last answer, head and body.
+    buffer: Vec<u8>,
+}
+
+pub struct Answer<'a> {
+    pub status: u16,
+    pub body: &'a [u8],
+}
+
+/// Where an answer's parts are in the buffer.
+struct Frame {
+    status: u16,
+    body_at: usize,
+    end: usize,
+}
+
+impl HttpClient {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server accepts connections");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
+        Self { stream, buffer: Vec::with_capacity(4096) }
+    }
+
+    /// Sends a request and reads its answer to the end.
+    pub async fn exchange(&mut self, request: &[u8]) -> Answer<'_> {
+        self.stream.write_all(request).await.expect("the server takes requests");
+        self.buffer.clear();
+        let mut frame = None;
+        let frame = loop {
+            let read = self.stream.read_buf(&mut self.buffer).await.expect("the server answers");
+            assert!(read > 0, "the server closed the connection in the middle of an answer");
+            if frame.is_none() {
+                frame = parse_head(&self.buffer);
+            }
+            match frame {
+                Some(frame) if self.buffer.len() >= frame.end => break frame,
+                _ => {}
+            }
+        };
+        Answer { status: frame.status, body: &self.buffer[frame.body_at..frame.end] }
+    }
+}
+
+/// `None` as long as the head is not complete.
+fn parse_head(bytes: &[u8]) -> Option<Frame> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let status = response.parse(bytes).expect("the server speaks HTTP/1.1");
+    let httparse::Status::Complete(body_at) = status else { return None };
+    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
+    let length = length.expect("every answer has its length");
+    Some(Frame { status: response.code.expect("a complete head has a status"), body_at, end: body_at + length })
+}
+
+impl Answer<'_> {
+    pub fn verdict(&self) -> Verdict {
+        match self.status {
+            200 => Verdict::Accepted(1),
+            409 if contains(self.body, br#""code":"insufficient_inventory""#) => Verdict::SoldOut,
+            409 if contains(self.body, br#""code":"contention""#) => Verdict::Contention,
+            _ => Verdict::Failed,
+        }
+    }
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+/// The bytes of a GET.
+pub fn get(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
+}
+
+/// The bytes of a hold of one unit, for as long as the server's default says.
+pub fn hold(sku: &str) -> Vec<u8> {
+    let body = format!(r#"{{"cartId":"cart-12345","sku":"{sku}","quantity":1}}"#);
+    let length = body.len();
+    format!(
+        "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// Sends one of its requests after the other, in a random order.
+pub struct Requester {
+    client: HttpClient,
+    requests: Arc<[Vec<u8>]>,
+    random: u64,
+}
+
+impl Requester {
+    /// So many connections to `address`, all with the same requests.
+    pub async fn crowd(address: SocketAddr, size: usize, requests: &Arc<[Vec<u8>]>) -> Vec<Self> {
+        let mut crowd = Vec::with_capacity(size);
+        for number in 1..=size as u64 {
+            let client = HttpClient::connect(address).await;
+            crowd.push(Self { client, requests: Arc::clone(requests), random: number * 0x9e37_79b9_7f4a_7c15 });
+        }
+        crowd
+    }
+}
+
+impl Caller for Requester {
+    async fn call(&mut self) -> Verdict {
+        // xorshift64: all that is asked of it is that the callers do not walk in step.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let request = &self.requests[(self.random % self.requests.len() as u64) as usize];
+        self.client.exchange(request).await.verdict()
+    }
+}
+
+/// Holds a unit, then confirms that reservation: two requests, one operation.
+pub struct Buyer {
+    client: HttpClient,
+    hold: Arc<[u8]>,
+    confirm: Vec<u8>,
+}
+
+const ID_LENGTH: usize = 36;
+const CONFIRM_BEFORE_ID: &str = "POST /api/reservations/";
+const CONFIRM_AFTER_ID: &str = "/confirm HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
+const BEFORE_ID: &[u8] = br#"{"reservationId":""#;
+
+impl Buyer {
+    pub async fn crowd(address: SocketAddr, size: usize, sku: &str) -> Vec<Self> {
+        let hold: Arc<[u8]> = hold(sku).into();
+        let confirm = [CONFIRM_BEFORE_ID, &"0".repeat(ID_LENGTH), CONFIRM_AFTER_ID].concat().into_bytes();
+        let mut crowd = Vec::with_capacity(size);
+        for _ in 0..size {
+            let client = HttpClient::connect(address).await;
+            crowd.push(Self { client, hold: Arc::clone(&hold), confirm: confirm.clone() });
+        }
+        crowd
+    }
+}
+
+impl Caller for Buyer {
+    async fn call(&mut self) -> Verdict {
+        let held = self.client.exchange(&self.hold).await;
+        let verdict = held.verdict();
+        if verdict != Verdict::Accepted(1) {
+            return verdict;
+        }
+        let id = held.body.strip_prefix(BEFORE_ID).expect("a record begins with its id");
+        self.confirm[CONFIRM_BEFORE_ID.len()..][..ID_LENGTH].copy_from_slice(&id[..ID_LENGTH]);
+        self.client.exchange(&self.confirm).await.verdict()
+    }
+}

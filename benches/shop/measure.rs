@@ -1,0 +1,114 @@
+//! Sides take turns in short slices, so that a noisy machine hurts them alike; what is compared is the sum of the slices.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use redis::aio::MultiplexedConnection;
+use redis::cmd;
+
+use crate::load::{Limit, Tally};
+use crate::support::redis_server::RedisServer;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Slices of each side.
+    pub rounds: usize,
+    /// Length of a slice.
+    pub slice: Duration,
+    /// A first impression: scenarios with a size of their own make it smaller, too.
+    pub quick: bool,
+}
+
+/// One of those that are compared: a way to run a slice, and the Redis that works for it.
+pub struct Side<'a> {
+    name: String,
+    redis: &'a RedisServer,
+    slice: Box<dyn Fn(Limit) -> Running<'a> + 'a>,
+}
+
+type Running<'a> = Pin<Box<dyn Future<Output = Tally> + 'a>>;
+
+impl<'a> Side<'a> {
+    pub fn new<F>(name: impl Into<String>, redis: &'a RedisServer, slice: impl Fn(Limit) -> F + 'a) -> Self
+    where
+        F: Future<Output = Tally> + 'a,
+    {
+        Self { name: name.into(), redis, slice: Box::new(move |limit| Box::pin(slice(limit))) }
+    }
+}
+
+/// A slice, or several put together.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    pub tally: Tally,
+    /// Time that Redis had the processor.
+    pub redis_cpu: Duration,
+}
+
+impl Slice {
+    /// Redis's processor time per accepted operation, in microseconds.
+    pub fn cpu_us(&self) -> f64 {
+        self.redis_cpu.as_secs_f64() * 1e6 / self.tally.accepted as f64
+    }
+}
+
+/// The slices of one side.
+#[derive(Debug, Clone)]
+pub struct Series {
+    pub name: String,
+    pub slices: Vec<Slice>,
+}
+
+impl Series {
+    pub fn total(&self) -> Slice {
+        let mut total = Slice { tally: Tally::new(), redis_cpu: Duration::ZERO };
+        for slice in &self.slices {
+            total.tally.add(&slice.tally);
+            total.redis_cpu += slice.redis_cpu;
+        }
+        total
+    }
+}
+
+/// Slices of `effort` seconds: first one of half the length for each side, which is thrown away, then side by side.
+pub async fn alternate<const N: usize>(effort: Effort, sides: [Side<'_>; N], bar: &ProgressBar) -> [Series; N] {
+    take_turns(effort.rounds, Limit::For(effort.slice / 2), Limit::For(effort.slice), sides, bar).await
+}
+
+/// The same with a warm-up and slices that end by other limits than time.
+pub async fn take_turns<const N: usize>(
+    rounds: usize,
+    warm_up: Limit,
+    limit: Limit,
+    sides: [Side<'_>; N],
+    bar: &ProgressBar,
+) -> [Series; N] {
+    let scenario = bar.message();
+    for side in &sides {
+        (side.slice)(warm_up.clone()).await;
+    }
+    let mut series = sides.each_ref().map(|side| Series { name: side.name.clone(), slices: Vec::new() });
+    for round in 1..=rounds {
+        for (side, series) in sides.iter().zip(&mut series) {
+            bar.set_message(format!("{scenario}: {}, round {round} of {rounds}", side.name));
+            let mut redis = side.redis.connection().await;
+            let before = redis_cpu(&mut redis).await;
+            let tally = (side.slice)(limit.clone()).await;
+            series.slices.push(Slice { tally, redis_cpu: redis_cpu(&mut redis).await - before });
+        }
+    }
+    bar.set_message(scenario);
+    series
+}
+
+/// Processor time that Redis has used since its start, in user and system mode.
+async fn redis_cpu(redis: &mut MultiplexedConnection) -> Duration {
+    let info: String = cmd("INFO").arg("cpu").query_async(redis).await.expect("Redis answers INFO");
+    let seconds = |name: &str| {
+        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.parse().ok());
+        Duration::from_secs_f64(value.unwrap_or_else(|| panic!("INFO has {name}")))
+    };
+    seconds("used_cpu_user") + seconds("used_cpu_sys")
+}

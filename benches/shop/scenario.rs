@@ -1,0 +1,77 @@
+//! What is measured. Each scenario starts its own servers, measures, and adds rows to the report.
+
+mod alone;
+mod contention;
+mod cpu;
+mod direct;
+mod plot;
+mod reads;
+mod stampede;
+mod sweep;
+
+use clap::ValueEnum;
+use indicatif::ProgressBar;
+
+use crate::measure::Effort;
+use crate::report::Report;
+use crate::side::HOT;
+
+/// What a scenario is handed.
+pub struct Bench {
+    pub effort: Effort,
+    pub bar: ProgressBar,
+    pub report: Report,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// One SKU that everybody wants
+    Hot,
+    /// 1,000 SKUs
+    Many,
+    /// Hold, then confirm, one SKU
+    Lifecycle,
+    /// 10,000 buyers for 100 units
+    Stampede,
+    /// HTTP as against calling the script
+    Direct,
+    /// What a hold costs Redis
+    Cpu,
+    /// Reading a SKU with few and with many holds
+    Snapshot,
+    /// Reading a SKU's history in a short and in a long stream
+    Audit,
+    /// One client, with and without gathering calls
+    Alone,
+    /// 100,000 holds that lapse at once
+    Sweep,
+    /// Throughput and p99 over the number of clients
+    Plot,
+}
+
+impl Scenario {
+    pub async fn run(self, bench: &mut Bench) {
+        match self {
+            Self::Hot => contention::hot(bench).await,
+            Self::Many => contention::many(bench).await,
+            Self::Lifecycle => contention::lifecycle(bench).await,
+            Self::Stampede => stampede::run(bench).await,
+            Self::Direct => direct::run(bench).await,
+            Self::Cpu => cpu::run(bench).await,
+            Self::Snapshot => reads::snapshot(bench).await,
+            Self::Audit => reads::audit(bench).await,
+            Self::Alone => alone::run(bench).await,
+            Self::Sweep => sweep::run(bench).await,
+            Self::Plot => plot::run(bench).await,
+        }
+    }
+
+    /// As on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().expect("none is hidden").get_name().to_owned()
+    }
+}
+
+fn hot_sku() -> [String; 1] {
+    [HOT.to_owned()]
+}

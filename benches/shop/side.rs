@@ -1,0 +1,9 @@
+//! Who is compared with whom.
+
+/// The SKU that everybody wants.
+pub const HOT: &str = "sku-hot";
+
+pub mod direct;
+pub mod floor;
+pub mod ours;
+pub mod watch;
