@@ -48,6 +48,15 @@ struct ServeArgs {
     #[arg(long, env = "PORT", default_value_t = 8080)]
     port: u16,
 
+    /// File of the bearer tokens that let a client in, a line `read TOKEN` or `write TOKEN` for each; without it all may
+    /// do everything
+    #[arg(long, env = "TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// Listen on other addresses than loopback though there is no token file
+    #[arg(long, env = "INSECURE_BIND")]
+    insecure_bind: bool,
+
     /// Redis to use (redis:// or unix://), instead of a private one
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     redis_url: Option<String>,

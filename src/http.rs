@@ -2,6 +2,7 @@
 //!
 //! A request goes through `router` and `handlers` to the engine; its answer comes back through `json`, or as a `problem`.
 
+mod auth;
 mod handlers;
 mod input;
 mod json;
@@ -27,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+pub use auth::{Access, Tokens};
 pub use workers::Workers;
 
 use crate::engine::Engine;
@@ -51,21 +53,22 @@ const MAX_READ_BUFFER: usize = 64 * 1024;
 /// Pause after the listener fails: most likely there are no file descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Serves on `listener` until `shutdown` is done, then lets what runs finish, [`SHUTDOWN_TIMEOUT`] at most. Every thread
-/// has an engine of its own, made by `engine`.
+/// Serves those who have `access` on `listener` until `shutdown` is done, then lets what runs finish,
+/// [`SHUTDOWN_TIMEOUT`] at most. Every thread has an engine of its own, made by `engine`.
 ///
 /// # Errors
 /// When the threads cannot be started.
 pub async fn serve(
     listener: TcpListener,
     engine: impl Fn() -> Engine,
+    access: Arc<Access>,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let workers = Workers::start(|| {
-        let engine = Arc::new(engine());
+        let (engine, access) = (Arc::new(engine()), Arc::clone(&access));
         move |request| {
-            let engine = Arc::clone(&engine);
-            async move { router::respond(&engine, request).await }
+            let (engine, access) = (Arc::clone(&engine), Arc::clone(&access));
+            async move { router::respond(&engine, &access, request).await }
         }
     })?;
     serve_with(listener, &workers, shutdown).await;

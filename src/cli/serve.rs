@@ -2,9 +2,12 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
@@ -12,6 +15,7 @@ use tracing::{info, warn};
 
 use super::ServeArgs;
 use crate::engine::{Engine, Error, Options, Retention};
+use crate::http::{Access, Tokens};
 use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis};
 use crate::{http, keeper, sweeper};
 
@@ -26,6 +30,13 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
+    if args.token_file.is_none() && !args.host.is_loopback() && !args.insecure_bind {
+        bail!("{} (--host) is open to others: name a --token-file, or say --insecure-bind", args.host);
+    }
+    let access = Arc::new(match &args.token_file {
+        Some(file) => Access::only_with(tokens(file)?),
+        None => Access::open(),
+    });
     // A shell's default of 1,024 open files is less than that many connections need.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
         warn!(%error, "cannot raise the limit of open files");
@@ -45,14 +56,14 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     };
     let url = args.redis_url.as_deref().or(private.as_ref().map(PrivateRedis::url)).expect("one of them is there");
-    let served = serve(&args, url, stop).await;
+    let served = serve(&args, access, url, stop).await;
     if let Some(private) = private {
         private.stop().await;
     }
     served
 }
 
-async fn serve(args: &ServeArgs, redis_url: &str, mut stop: Stop) -> anyhow::Result<()> {
+async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop: Stop) -> anyhow::Result<()> {
     let redis = Redis::open(redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
     let retention = Retention { audit_max: args.audit_max, keep_ms: args.keep_seconds * 1000 };
     let address = redis.address();
@@ -66,25 +77,43 @@ async fn serve(args: &ServeArgs, redis_url: &str, mut stop: Stop) -> anyhow::Res
     let hangup = signal(SignalKind::hangup())?;
     println!("stockhold listens on http://{}", listener.local_addr()?);
     info!(redis = address, "serving");
+    let served_by = || Engine::with(redis.apart(), retention, options);
     tokio::select! {
-        served = http::serve(listener, || Engine::with(redis.apart(), retention, options), stop.wait()) => served?,
+        served = http::serve(listener, served_by, Arc::clone(&access), stop.wait()) => served?,
         () = sweeper::run(&engine, Duration::from_millis(args.sweep_interval_ms)) => {}
         () = keeper::run(&engine) => {}
-        () = publish_on_hangup(&engine, hangup) => {}
+        () = renew_on_hangup(&engine, &access, args.token_file.as_deref(), hangup) => {}
     }
     info!("stopped");
     Ok(())
 }
 
-/// Loads and publishes this version's scripts at every SIGHUP.
-async fn publish_on_hangup(engine: &Engine, mut hangup: Signal) {
+/// Reads the tokens again, and loads and publishes this version's scripts, at every SIGHUP.
+async fn renew_on_hangup(engine: &Engine, access: &Access, token_file: Option<&Path>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
+        match token_file.map(tokens) {
+            None => {}
+            Some(Ok(tokens)) => {
+                access.replace(tokens);
+                info!("tokens read");
+            }
+            Some(Err(error)) => warn!("the tokens stay as they were: {error:#}"),
+        }
         match engine.load_scripts().await {
             Ok(()) => info!("scripts loaded and published"),
             Err(error) => warn!(%error, "cannot load the scripts"),
         }
     }
     std::future::pending().await
+}
+
+fn tokens(file: &Path) -> anyhow::Result<Tokens> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown} (--token-file)"))?;
+    if std::fs::metadata(file)?.permissions().mode() & 0o077 != 0 {
+        warn!("others than its owner may read {shown} (--token-file)");
+    }
+    Tokens::parse(&text).map_err(|why| anyhow!("{shown} (--token-file): {why}"))
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {

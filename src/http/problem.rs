@@ -2,7 +2,7 @@
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -29,6 +29,7 @@ pub(super) struct Problem {
 #[derive(Debug)]
 enum Header {
     Allow(&'static str),
+    Authenticate(&'static str),
     RetryAfter,
 }
 
@@ -45,6 +46,12 @@ impl Problem {
     /// Adds a member that helps.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.extra.push((name, value.into()));
+        self
+    }
+
+    /// Says how to be let in.
+    pub(super) fn challenging(mut self, challenge: &'static str) -> Self {
+        self.header = Some(Header::Authenticate(challenge));
         self
     }
 
@@ -90,6 +97,9 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.header {
             Some(Header::Allow(methods)) => headers.insert(ALLOW, HeaderValue::from_static(methods)),
+            Some(Header::Authenticate(challenge)) => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+            }
             Some(Header::RetryAfter) => headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into()),
             None => None,
         };

@@ -9,6 +9,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
+use super::auth::Access;
 use super::handlers;
 use super::input::unescape;
 use super::problem::Problem;
@@ -18,11 +19,15 @@ use crate::engine::Engine;
 const REQUEST_ID: &str = "x-request-id";
 
 /// Answers a request. Whatever happens, there is an answer.
-pub(super) async fn respond(engine: &Engine, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) async fn respond(engine: &Engine, access: &Access, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let started = Instant::now();
     let id = request_id(&request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = match route(engine, request).await {
+    let answer = match access.check(&request) {
+        Ok(()) => route(engine, request).await,
+        Err(problem) => Err(problem),
+    };
+    let mut response = match answer {
         Ok(response) => response,
         Err(mut problem) => {
             let cause = problem.cause.take();

@@ -1,5 +1,6 @@
 //! The program over HTTP, against real redis-servers: one module for each promise.
 
+mod auth;
 mod cli;
 mod durability;
 mod expiry;

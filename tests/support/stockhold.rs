@@ -64,7 +64,17 @@ impl Answer {
 pub fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stockhold"));
     command.args(arguments);
-    for name in ["BIND_ADDRESS", "PORT", "REDIS_URL", "REDIS_PORT", "DATA_DIR", "SWEEP_INTERVAL_MS", "RUST_LOG"] {
+    for name in [
+        "BIND_ADDRESS",
+        "PORT",
+        "REDIS_URL",
+        "REDIS_PORT",
+        "DATA_DIR",
+        "TOKEN_FILE",
+        "INSECURE_BIND",
+        "SWEEP_INTERVAL_MS",
+        "RUST_LOG",
+    ] {
         command.env_remove(name);
     }
     command

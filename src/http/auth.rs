@@ -1,0 +1,144 @@
+//! Who may ask: bearer tokens (RFC 6750), of which only digests are kept.
+
+use std::sync::{PoisonError, RwLock};
+
+use hyper::header::AUTHORIZATION;
+use hyper::{Method, Request, StatusCode};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::problem::Problem;
+
+/// What may be asked without a token: whether the process lives, and whether it can serve.
+const FREE: [&str; 2] = ["/livez", "/readyz"];
+
+/// Tokens that are good at the moment, or none at all: then everybody may do everything.
+pub struct Access(Option<RwLock<Tokens>>);
+
+/// Any number of tokens; several of a scope are good at once, so that they can be changed without a gap.
+pub struct Tokens(Vec<Token>);
+
+struct Token {
+    digest: [u8; 32],
+    /// Otherwise it may only read.
+    may_write: bool,
+}
+
+impl Tokens {
+    /// Reads a file of lines `read TOKEN` and `write TOKEN`; what may write may read. Blank lines and those that begin
+    /// with `#` mean nothing.
+    ///
+    /// # Errors
+    /// With the number of the first line that is none of these, and why; never with what it says.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut tokens = Vec::new();
+        for (line, number) in text.lines().map(str::trim).zip(1..) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (scope, token) = line.split_once(' ').unwrap_or((line, ""));
+            let may_write = match scope {
+                "read" => false,
+                "write" => true,
+                _ => return Err(format!("line {number}: must begin with read or write, and a space")),
+            };
+            if !(16..=256).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(format!("line {number}: a token is 16 to 256 visible ASCII characters"));
+            }
+            tokens.push(Token { digest: Sha256::digest(token).into(), may_write });
+        }
+        if tokens.is_empty() { Err("it holds no token".to_owned()) } else { Ok(Self(tokens)) }
+    }
+
+    /// Whether the token is one of these, and whether it may write. Takes as long for any token.
+    fn look_up(&self, token: &[u8]) -> (bool, bool) {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        let (mut known, mut may_write) = (Choice::from(0), Choice::from(0));
+        for token in &self.0 {
+            let same = token.digest.ct_eq(&digest);
+            known |= same;
+            may_write |= same & Choice::from(u8::from(token.may_write));
+        }
+        (known.into(), may_write.into())
+    }
+}
+
+impl Access {
+    /// For everybody.
+    pub fn open() -> Self {
+        Self(None)
+    }
+
+    /// For those who have one of these.
+    pub fn only_with(tokens: Tokens) -> Self {
+        Self(Some(RwLock::new(tokens)))
+    }
+
+    /// Lets other tokens take the place of those that were good until now. An open access stays open.
+    pub fn replace(&self, tokens: Tokens) {
+        if let Some(current) = &self.0 {
+            *current.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+        }
+    }
+
+    /// # Errors
+    /// 401 without a good token, 403 with one that may only read where something is to be changed.
+    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+        let Some(tokens) = self.0.as_ref().filter(|_| !FREE.contains(&request.uri().path())) else { return Ok(()) };
+        let mut given = request.headers().get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (given.next(), given.next()) else {
+            return Err(unauthorized(r#"Bearer realm="stockhold""#, "this needs one Authorization: Bearer"));
+        };
+        let value = value.as_bytes();
+        let token = match value.split_at_checked("Bearer ".len()) {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"Bearer ") => token,
+            _ => return Err(unauthorized(r#"Bearer realm="stockhold""#, "this needs Authorization: Bearer")),
+        };
+        let (known, may_write) = tokens.read().unwrap_or_else(PoisonError::into_inner).look_up(token);
+        if !known {
+            let challenge = r#"Bearer realm="stockhold", error="invalid_token""#;
+            return Err(unauthorized(challenge, "this token is not known, or not any more"));
+        }
+        if !may_write && !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let challenge = r#"Bearer realm="stockhold", error="insufficient_scope", scope="write""#;
+            let detail = "this token may only read";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "insufficient_scope", "Insufficient scope", detail)
+                .challenging(challenge));
+        }
+        Ok(())
+    }
+}
+
+fn unauthorized(challenge: &'static str, detail: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail).challenging(challenge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_defect_of_the_file_is_told_without_its_text() {
+        let why = |text: &str| Tokens::parse(text).err().unwrap();
+        assert_eq!(why(""), "it holds no token");
+        assert_eq!(why("# nothing\n\n"), "it holds no token");
+        for line in ["admin secret-secret-secret", "secret-secret-secret", "writesecret-secret-secret"] {
+            assert_eq!(why(&format!("# first\n{line}")), "line 2: must begin with read or write, and a space");
+        }
+        for token in ["", "too-short-a-one", "with a space in the middle", &"x".repeat(257)] {
+            assert_eq!(why(&format!("read {token}")), "line 1: a token is 16 to 256 visible ASCII characters");
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_what_the_file_says() {
+        let tokens =
+            Tokens::parse("read reader-reader-01\n# old\nwrite writer-writer-01\nwrite writer-writer-02\n").unwrap();
+        assert_eq!(tokens.look_up(b"reader-reader-01"), (true, false));
+        assert_eq!(tokens.look_up(b"writer-writer-01"), (true, true));
+        assert_eq!(tokens.look_up(b"writer-writer-02"), (true, true));
+        for unknown in [&b""[..], b"writer-writer-03", b"writer-writer-0", b"old"] {
+            assert_eq!(tokens.look_up(unknown), (false, false));
+        }
+    }
+}
