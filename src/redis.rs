@@ -5,6 +5,7 @@
 
 mod private;
 mod reads;
+mod scans;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use private::{PrivateRedis, PrivateRedisOptions};
 pub use reads::{Health, StoredHash};
+pub use scans::{Entry, IndexLook, Look};
 
 /// How long one call may take, connecting included.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -105,7 +107,7 @@ impl Redis {
         let Role::Primary { replicas, .. } = role else { return Ok(Vec::new()) };
         let info = self.0.client.get_connection_info();
         let replica = |ReplicaInfo { ip, port, .. }| Self::at(info.clone().set_addr(ConnectionAddr::Tcp(ip, port)));
-        replicas.into_iter().map(replica).collect::<Result<_, _>>().map_err(|error| sort(&error))
+        replicas.into_iter().map(replica).collect::<Result<_, _>>().map_err(sort)
     }
 
     pub(crate) async fn call(&self, command: &Cmd) -> Result<Value, Failure> {
@@ -129,7 +131,7 @@ impl Redis {
         match timeout_at(deadline, send(link.connection.clone())).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
-                let failure = sort(&error);
+                let failure = sort(error);
                 match &failure {
                     Failure::NoReply(_) => link.give_up(),
                     // After a fail-over the address may lead to the new primary: look again.
@@ -154,7 +156,7 @@ impl Redis {
         if let Some(link) = self.0.open_link() {
             return Ok(link);
         }
-        let link = self.0.connect().await.map_err(|error| match sort(&error) {
+        let link = self.0.connect().await.map_err(|error| match sort(error) {
             // Credentials that are wrong stay wrong; anything else may pass.
             Failure::Refused { code, message } if CREDENTIALS.contains(&&*code) => Failure::Refused { code, message },
             Failure::NoReply(why) | Failure::Unreachable(why) => Failure::Unreachable(why),
@@ -195,13 +197,14 @@ impl Link {
     }
 }
 
-/// Tells an error reply from a lost one.
-fn sort(error: &RedisError) -> Failure {
-    match error.code() {
-        Some(code) => {
-            Failure::Refused { code: code.to_owned(), message: error.detail().unwrap_or_default().to_owned() }
+/// Tells an error reply from a lost one. Of a pipeline, the first error reply is the one that tells why.
+fn sort(error: RedisError) -> Failure {
+    let text = error.to_string();
+    match error.into_server_errors().as_deref() {
+        Some([(_, first), ..]) => {
+            Failure::Refused { code: first.code().to_owned(), message: first.details().unwrap_or_default().to_owned() }
         }
-        None => Failure::NoReply(error.to_string()),
+        _ => Failure::NoReply(text),
     }
 }
 

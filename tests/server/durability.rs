@@ -173,3 +173,19 @@ async fn too_few_replicas_leave_the_outcome_unknown_until_they_are_back() {
     assert!(is_there(&mut replica.connection().await, &id).await);
     answered(async || server.confirm(&id).await).await;
 }
+
+/// An error reply leaves nothing unknown, also when it comes together with the count of the replicas.
+#[tokio::test]
+async fn a_refusal_is_no_unknown_outcome() {
+    let primary = RedisServer::start_with(&PRIMARY);
+    let _replica = replica_of(&primary).await;
+    let server = Stockhold::start_with(&primary, &["--durability", "wait:1", "--log", "off"]);
+    seed(&server, 5).await;
+    let mut redis = primary.connection().await;
+
+    // Before anybody looks after the scripts: the request itself finds them gone.
+    cmd("SCRIPT").arg("FLUSH").exec_async(&mut redis).await.unwrap();
+    hold(&server, "order-1").await.ok();
+    cmd("HSET").arg(&["inventory:tea", "available", "many"]).exec_async(&mut redis).await.unwrap();
+    hold(&server, "order-2").await.problem(500, "internal");
+}
