@@ -77,14 +77,16 @@ local function split(name)
 end
 -- @end
 
-if #KEYS < 1 or #KEYS > 2 or #ARGV ~= 2 then return redis.error_reply('BADARGS keys: 1 or 2, with 2 arguments') end
-limit = whole(limit, 1, MAX_EVENTS)
-if not limit then return redis.error_reply('BADARGS limit: a whole number from 1 to 1000') end
-
+-- @shared is_event_id
 -- 19 digits: each number must fit 64 bits.
 local function is_event_id(s)
   return s:find('^%d+%-%d+$') and #s:match('^%d+') <= 19 and #s:match('%d+$') <= 19
 end
+-- @end
+
+if #KEYS < 1 or #KEYS > 2 or #ARGV ~= 2 then return redis.error_reply('BADARGS keys: 1 or 2, with 2 arguments') end
+limit = whole(limit, 1, MAX_EVENTS)
+if not limit then return redis.error_reply('BADARGS limit: a whole number from 1 to 1000') end
 
 if before ~= '' and not is_event_id(before) then
   return redis.error_reply('BADARGS before: empty, or the id of an event')

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Starts Redis with the users of users.acl, an administrator, and one that may ask whether Redis is there: for containers.
-# The passwords come in SERVER_PASSWORD, CALLER_PASSWORD, DEPLOYER_PASSWORD and ADMIN_PASSWORD; the file gets their hashes.
-# Arguments are further options of redis-server.
+# The passwords come in SERVER_PASSWORD, CALLER_PASSWORD, DEPLOYER_PASSWORD, AUDITOR_PASSWORD and ADMIN_PASSWORD; the file
+# gets their hashes. Arguments are further options of redis-server.
 set -eu
 umask 022
 here=$(dirname "$0")
@@ -12,14 +12,15 @@ hash_of() { printf %s "$1" | sha256sum | cut -c 1-64; }
 {
   sed -e "/^user stockhold-server /s/\$/ #$(hash_of "$SERVER_PASSWORD")/" \
     -e "/^user stockhold-caller /s/\$/ #$(hash_of "$CALLER_PASSWORD")/" \
-    -e "/^user stockhold-deployer /s/\$/ #$(hash_of "$DEPLOYER_PASSWORD")/" "$here/users.acl"
+    -e "/^user stockhold-deployer /s/\$/ #$(hash_of "$DEPLOYER_PASSWORD")/" \
+    -e "/^user stockhold-auditor /s/\$/ #$(hash_of "$AUDITOR_PASSWORD")/" "$here/users.acl"
   echo "user admin on ~* &* +@all #$(hash_of "$ADMIN_PASSWORD")"
   echo "user health on nopass resetkeys resetchannels -@all +ping"
   # Nobody logs in as default. Its permissions stay: Redis replays the append-only file as this user, and what it may
   # not do is lost.
   echo "user default off ~* &* +@all"
 } >"$users"
-unset SERVER_PASSWORD CALLER_PASSWORD DEPLOYER_PASSWORD ADMIN_PASSWORD
+unset SERVER_PASSWORD CALLER_PASSWORD DEPLOYER_PASSWORD AUDITOR_PASSWORD ADMIN_PASSWORD
 # What a restart must not lose is appended to a file; what is not settled must not be evicted. The image's own entry
 # point, where it has one, hands over to a user without privileges.
 # shellcheck disable=SC2046

@@ -1,5 +1,6 @@
 //! The command line: parses it, wires the layers together, prints.
 
+mod check;
 mod ready;
 mod scripts;
 mod serve;
@@ -34,6 +35,9 @@ enum Command {
     Serve(ServeArgs),
     /// List, load, verify or export the scripts
     Scripts(scripts::ScriptsArgs),
+    /// Check that all stock is as the scripts left it, on a live system; exit status 0 if so, 1 if not, 2 if it could not be
+    /// found out
+    Check(check::CheckArgs),
     /// Ask a running server whether it is ready; exit status 0 if so, 1 if not
     Ready(ReadyArgs),
 }
@@ -142,6 +146,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         None => start(cli.serve),
         Some(Command::Serve(args)) => start(args),
         Some(Command::Scripts(args)) => scripts::run(args),
+        Some(Command::Check(args)) => Ok(check::run(&args)),
         Some(Command::Ready(args)) => runtime()?.block_on(ready::ask(args.host, args.port)),
     }
 }

@@ -1,8 +1,12 @@
 //! The operations: one typed method for each, one outcome enum for each script. No HTTP, no sockets.
 
 mod amount;
+mod books;
+mod check;
 mod expiry;
 mod group_commit;
+mod judge;
+mod mend;
 mod outcome;
 
 use std::sync::Arc;
@@ -12,9 +16,11 @@ use crate::redis::{Failure, Redis};
 use crate::scripts::{Catalogue, Reply, Scripts};
 
 pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Retention, Ttl};
+pub use check::{Census, Checked, Damage, Finding, Thoroughness};
 pub use expiry::Swept;
 pub use group_commit::MAX_BATCH;
 use group_commit::{Call, GroupCommit, Item};
+pub use mend::Mended;
 pub use outcome::{Event, Hold, Reservation, ReservationState, Settle, Stock};
 use outcome::{Seed, odd};
 

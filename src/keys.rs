@@ -72,6 +72,19 @@ impl Layout {
         format!("{}reservation:{id}", self.prefix(shard))
     }
 
+    /// What a key of this layout is about; `None` for all other keys.
+    pub fn read(&self, key: &str) -> Option<Subject> {
+        let key = match key.strip_prefix('{') {
+            Some(sharded) if self.shards > 1 => sharded.split_once("}:")?.1,
+            Some(_) => return None,
+            None => key,
+        };
+        if let Some(sku) = key.strip_prefix("inventory:") {
+            return Sku::parse(sku).ok().map(Subject::Stock);
+        }
+        ReservationId::parse(key.strip_prefix("reservation:")?).ok().map(Subject::Reservation)
+    }
+
     fn shard(&self, shard: u16) -> ShardKeys {
         let prefix = self.prefix(shard);
         ShardKeys {
@@ -84,6 +97,15 @@ impl Layout {
     fn prefix(&self, shard: u16) -> String {
         if self.shards == 1 { String::new() } else { format!("{{{shard}}}:") }
     }
+}
+
+/// What a key is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// The counts of this SKU.
+    Stock(Sku),
+    /// The record of this reservation.
+    Reservation(ReservationId),
 }
 
 /// The keys that the SKUs of a shard have in common.
@@ -136,6 +158,20 @@ mod tests {
         let id = ReservationId::mint(layout.shard_of(&sku));
         assert!(layout.reservation(&id).starts_with("{3}:reservation:"));
         assert_eq!(layout.shards().count(), 16);
+    }
+
+    #[test]
+    fn a_key_tells_what_it_is_about() {
+        let id = ReservationId::parse("018f0000-0000-8abc-8000-000000000001").unwrap();
+        let sku = Sku::parse("tea").unwrap();
+        for layout in [Layout::UNSHARDED, Layout::sharded(16).unwrap()] {
+            assert_eq!(layout.read(&layout.stock(&sku).inventory), Some(Subject::Stock(sku.clone())));
+            assert_eq!(layout.read(&layout.reservation(&id)), Some(Subject::Reservation(id)));
+            for other in ["inventory:audit", "inventory:tea:active", "reservation:tea", "stockhold:due", "tea"] {
+                assert_eq!(layout.read(other), None, "{other}");
+            }
+        }
+        assert_eq!(Layout::UNSHARDED.read("{3}:inventory:tea"), None);
     }
 
     #[test]

@@ -26,7 +26,8 @@ use tempfile::TempDir;
 const SERVER: &str = "stockhold-server";
 const CALLER: &str = "stockhold-caller";
 const DEPLOYER: &str = "stockhold-deployer";
-const USERS: [&str; 3] = [SERVER, CALLER, DEPLOYER];
+const AUDITOR: &str = "stockhold-auditor";
+const USERS: [&str; 4] = [SERVER, CALLER, DEPLOYER, AUDITOR];
 
 const FILE: &str = include_str!("../redis/users.acl");
 const PASSWORD: &str = "for-this-test-only";
@@ -39,7 +40,7 @@ const D: &str = "00000000-0000-8000-8000-00000000000d";
 /// What the scripts have no part in and every user may do.
 const CONNECTING: &[&str] = &["client", "hello", "ping"];
 
-/// What none of the three may do.
+/// What none of them may do; the auditor may look at all keys, and at several in one transaction.
 const NOBODYS: &[&str] = &[
     "EVAL return(1) 0",
     "EVAL_RO return(1) 0",
@@ -217,10 +218,18 @@ async fn evalsha(redis: &mut MultiplexedConnection, call: &Call) -> Result<Vec<V
     cmd("EVALSHA").arg(sha1).arg(call.keys.len()).arg(&call.keys).arg(&call.args).query_async(redis).await
 }
 
-/// The commands that the scripts call, read from their text; in lower case.
+/// What shops have no use for: a script of the auditor's.
+const NO_SCRIPTS_OF_SHOPS: [&str; 1] = ["repair"];
+
+/// The commands that the scripts for shops call; in lower case.
 fn inner_commands() -> BTreeSet<String> {
+    commands_of(|name| !NO_SCRIPTS_OF_SHOPS.contains(&name))
+}
+
+/// The commands that some scripts call, read from their text; in lower case.
+fn commands_of(is_one: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let mut commands = BTreeSet::new();
-    for (name, contract) in Contract::all() {
+    for (name, contract) in Contract::all().filter(|(name, _)| is_one(name)) {
         for line in contract.source.lines().map(str::trim).filter(|line| !line.starts_with("--")) {
             assert!(!line.contains("pcall"), "{name}.lua: {line}");
             for call in line.split("redis.call").skip(1) {
@@ -250,10 +259,14 @@ fn the_file_grants_what_the_scripts_call_and_no_command_more() {
     assert_eq!(granted(SERVER), with(inner_commands(), &server));
     let deployer = ["hget", "hgetall", "hset", "hsetnx", "role", "script|exists", "script|load", "time"];
     assert_eq!(granted(DEPLOYER), with(BTreeSet::new(), &deployer));
+    let own = commands_of(|name| ["audit", "repair", "sweep"].contains(&name));
+    let auditor =
+        ["evalsha", "exec", "hgetall", "hsetnx", "multi", "scan", "script|exists", "script|load", "sscan", "zscan"];
+    assert_eq!(granted(AUDITOR), with(own, &auditor));
 }
 
 #[test]
-fn the_file_holds_three_users_and_no_password() {
+fn the_file_holds_four_users_and_no_password() {
     let names: Vec<_> = FILE.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
     assert_eq!(names, USERS);
     let secret = |rule: &&str| rule.starts_with(['>', '#', '<', '!']) || *rule == "nopass";
@@ -437,6 +450,27 @@ async fn the_deployer_loads_and_publishes_and_never_touches_stock() {
     assert_eq!(evalsha(&mut redis, &inventory("tea", 0)).await.unwrap_err().code(), Some("NOPERM"));
     let stock = ["HGET inventory:tea sku", "HGETALL inventory:tea", "HSET inventory:tea x y", "INFO"];
     guarded.assert_refused(DEPLOYER, &stock).await;
+}
+
+#[tokio::test]
+async fn the_auditor_checks_and_mends_and_does_nothing_else() {
+    let mut guarded = Guarded::stocked().await;
+    let url = guarded.url(AUDITOR);
+    run(&mut guarded.admin, &format!("DEL reservation:{A}")).await.unwrap();
+    run(&mut guarded.admin, "HINCRBY inventory:tea confirmed 1").await.unwrap();
+    run(&mut guarded.admin, "SREM stockhold:skus tea").await.unwrap();
+    run(&mut guarded.admin, "SCRIPT FLUSH").await.unwrap();
+    for (arguments, status) in [(&["--repair"][..], 1), (&["--repair", "--apply"], 0), (&[], 0)] {
+        let output = program(&["check", "--redis-url", &url]).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {output:?}");
+    }
+    guarded.assert_no_denials().await;
+    let refused: Vec<_> = NOBODYS.iter().copied().filter(|command| !["SCAN 0", "MULTI"].contains(command)).collect();
+    guarded.assert_refused(AUDITOR, &refused).await;
+    guarded.assert_refused(AUDITOR, &["SMEMBERS stockhold:skus", "INFO", "HSET stockhold:due x y"]).await;
+    // What callers may do by the scripts is not the auditor's.
+    let mut redis = guarded.connect(AUDITOR).await.unwrap();
+    assert_eq!(evalsha(&mut redis, &inventory("tea", 0)).await.unwrap_err().code(), Some("NOPERM"));
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ impl Started {
         let mut command = Command::new(script);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning"]);
         command.arg("--dir").arg(folder.path()).env("USERS_FILE", folder.path().join("users.acl"));
-        for user in ["server", "caller", "deployer", "admin"] {
+        for user in ["server", "caller", "deployer", "auditor", "admin"] {
             command.env(format!("{}_PASSWORD", user.to_uppercase()), format!("pw-{user}"));
         }
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();

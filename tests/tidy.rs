@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 
 /// The scripts that only read, and those that run when memory is full. The others are refused then.
-const FLAGS: [(&str, &str); 7] = [
+const FLAGS: [(&str, &str); 8] = [
     ("audit", "#!lua flags=no-writes"),
     ("confirm", "#!lua flags=allow-oom"),
     ("hold", "#!lua"),
     ("inventory", "#!lua flags=no-writes"),
     ("release", "#!lua flags=allow-oom"),
+    ("repair", "#!lua flags=allow-oom"),
     ("seed", "#!lua"),
     ("sweep", "#!lua flags=allow-oom"),
 ];

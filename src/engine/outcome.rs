@@ -228,17 +228,17 @@ impl Stock {
 pub struct Event {
     /// The id of the stream entry.
     pub id: String,
-    /// `seed`, `hold`, `confirm`, `release` or `expired`.
+    /// `seed`, `hold`, `confirm`, `release`, `expired` or `repair`.
     pub event: String,
-    /// Of which reservation; empty for a seed.
+    /// Of which reservation; empty when it is about the SKU.
     pub reservation_id: String,
-    /// Of which cart; empty for a seed.
+    /// Of which cart; empty when it is about the SKU.
     pub cart_id: String,
     /// Of which SKU.
     pub sku: String,
     /// How many units it was about.
     pub quantity: u64,
-    /// The reservation's state after it; `draining` or `seeded` for a seed.
+    /// The reservation's state after it; `draining`, `seeded` or `repaired` when it is about the SKU.
     pub state: String,
     /// Why, where there is more than one reason; otherwise empty.
     pub reason: String,

@@ -90,11 +90,11 @@ fn clock(value: Value) -> Result<u64, Failure> {
     Ok(seconds * 1000 + micros / 1000)
 }
 
-fn typed<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
+pub(super) fn typed<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
     T::from_redis_value(value).map_err(|error| odd(&error.to_string()))
 }
 
 /// A reply of a shape that no Redis gives.
-fn odd(what: &str) -> Failure {
+pub(super) fn odd(what: &str) -> Failure {
     Failure::NoReply(format!("not understood: {what}"))
 }

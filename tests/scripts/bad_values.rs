@@ -82,6 +82,15 @@ pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
         "limit" => numbers(&["0", "1001"]),
         "mode" => bytes(NOT_MODES),
         "before" => bytes(NOT_EVENTS.split_whitespace().chain([" ", " 1-1", "1-1\n"])),
+        "available" | "reserved" | "confirmed" => {
+            let good = |value: &Vec<u8>| *value == b"-1";
+            let beyond = numbers(&["-0", "--1", "+1", "1000000000001", "-1000000000001"]);
+            beyond.into_iter().filter(|value| !good(value)).collect()
+        }
+        "restart" => bytes(NOT_EVENTS.split(' ').chain(["HERE", "here ", "now"])),
+        "event" => bytes(NOT_EVENTS.split(' ').chain(["here"])),
+        // As they were seen, whatever that was.
+        "version" | "lastEvent" => Vec::new(),
         "cartId" => [bytes([""]), texts()].concat(),
         "token" => texts(),
         _ => panic!("{script} has a new argument: what is wrong for {name:?}?"),

@@ -82,6 +82,21 @@ pub fn sweep(sku: &str, ids: &[&str]) -> Call {
     Call::new("sweep", keys, vec!["0".into(), "0".into()])
 }
 
+/// As [`crate::shop::Shop`] puts it in: the `lastEvent` of the SKU; behind a `:`, the last event of that reservation.
+pub const LAST_EVENT: &str = "last-event";
+
+/// Mends a SKU: the version and `lastEvent` seen and where to restart, units to add to the counts, and reservations with
+/// the events to make them again from.
+pub fn repair(sku: &str, [version, last, restart]: [&str; 3], change: [i64; 3], items: &[(&str, &str)]) -> Call {
+    let [inventory, active] = stock_keys(sku);
+    let mut keys = vec!["inventory:audit".into(), "stockhold:due".into(), "stockhold:skus".into(), inventory, active];
+    keys.extend(items.iter().map(|(id, _)| reservation_key(id)));
+    let mut args = ["0", "0", version, last, restart].map(str::to_owned).to_vec();
+    args.extend(change.iter().map(i64::to_string));
+    args.extend(items.iter().map(|(_, event)| (*event).to_owned()));
+    Call::new("repair", keys, args)
+}
+
 pub fn inventory(sku: &str, limit: u64) -> Call {
     Call::new("inventory", stock_keys(sku).into(), vec![limit.to_string()])
 }

@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use crate::call::{audit, audit_all, confirm, hold, inventory, line, release, seed, sweep};
+use crate::call::{audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
 use crate::contract::Contract;
 use crate::shop::{ACTIVE, CUP, LAPSED, NEW, Shop};
 
@@ -20,6 +20,7 @@ async fn settling_sweeping_and_reading_go_on() {
             (confirm(mode, &[("tea", ACTIVE, "token")]), vec!["CONFIRMED"]),
             (release(mode, &[("cup", CUP, "token")]), vec!["RELEASED"]),
             (sweep("tea", &[LAPSED]), vec!["SWEPT"]),
+            (repair("tea", ["", "", ""], [0; 3], &[]), vec!["REPAIRED"]),
             (inventory("tea", 10), vec!["STOCK"]),
             (audit("cup", 10, ""), vec!["EVENT"; 3]),
             (audit_all(1, ""), vec!["EVENT"]),

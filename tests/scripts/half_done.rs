@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 
 use redis::cmd;
 
-use crate::call::{Call, confirm, hold, line, release, seed, sweep};
+use crate::call::{Call, LAST_EVENT, confirm, hold, line, release, repair, seed, sweep};
 use crate::contract::Contract;
-use crate::shop::{ACTIVE, CUP, LAPSED, NEW, Shop, id};
+use crate::shop::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, Shop, id};
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::snapshot::Snapshot;
 
@@ -20,6 +20,7 @@ const LAST_IDS: &str = "18446744073709551615-1844674407370955161";
 /// Calls on the stocked shop that come to every command of the scripts that write.
 fn calls() -> Vec<Call> {
     let other = id(1);
+    let [active, confirmed] = [ACTIVE, CONFIRMED].map(|id| format!("{LAST_EVENT}:{id}"));
     let mut calls = vec![
         seed("new", 7, &[]),
         seed("cup", 7, &[CUP]),
@@ -28,6 +29,8 @@ fn calls() -> Vec<Call> {
         sweep("tea", &[LAPSED]),
         sweep("tea", &[LAPSED, ACTIVE, NEW]),
         sweep("cup", &[]),
+        repair("tea", ["", "", ""], [0; 3], &[(ACTIVE, ""), (CONFIRMED, "")]),
+        repair("tea", ["7", LAST_EVENT, "here"], [0; 3], &[(ACTIVE, &active), (CONFIRMED, &confirmed)]),
     ];
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("tea", NEW)]));

@@ -19,6 +19,7 @@ mod half_done;
 mod hold;
 mod inventory;
 mod malformed;
+mod repair;
 mod replies;
 mod seed;
 mod settling;

@@ -3,7 +3,7 @@
 //! The slots and their names come from the headers. What a script does not refuse, nothing refuses.
 
 use crate::bad_values::{bad_arguments, bad_keys};
-use crate::call::{Call, audit, audit_all, confirm, hold, inventory, line, release, seed, sweep};
+use crate::call::{Call, LAST_EVENT, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
 use crate::contract::Contract;
 use crate::shop::{ACTIVE, CUP, LAPSED, NEW, NEWER, Shop, id, stocking};
 
@@ -72,6 +72,8 @@ async fn a_count_of_keys_or_arguments_that_does_not_fit_is_refused() {
     for call in calls() {
         let fits = |keys: usize| match call.script {
             "seed" => keys >= 5,
+            // One argument for each reservation.
+            "repair" => keys == call.keys.len(),
             "sweep" => keys >= 4,
             "audit" => keys == 1 || keys == 2,
             _ => keys == call.keys.len(),
@@ -96,7 +98,8 @@ async fn a_call_takes_no_more_than_a_hundred_items() {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let items: Vec<_> = ids.iter().map(|id| ("tea", *id, "")).collect();
     let lines: Vec<_> = ids.iter().map(|id| line("tea", id)).collect();
-    let mut calls = vec![seed("tea", 7, &ids), sweep("tea", &ids)];
+    let unchanged: Vec<_> = ids.iter().map(|id| (*id, "")).collect();
+    let mut calls = vec![seed("tea", 7, &ids), sweep("tea", &ids), repair("tea", ["", "", ""], [0; 3], &unchanged)];
     for mode in ["each", "all"] {
         calls.extend([hold(mode, &lines), confirm(mode, &items), release(mode, &items)]);
         calls.extend([hold(mode, &[]), confirm(mode, &[]), release(mode, &[])]);
@@ -111,6 +114,7 @@ fn calls() -> Vec<Call> {
     let mut calls = vec![
         seed("tea", 7, &[ACTIVE, LAPSED]),
         sweep("tea", &[LAPSED, ACTIVE]),
+        repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, ""), (LAPSED, "")]),
         inventory("tea", 10),
         audit_all(10, ""),
         audit("tea", 10, ""),
@@ -133,7 +137,7 @@ async fn assert_refused(shop: &mut Shop, call: &Call, word: &str, name: &str, it
     assert_eq!(refusal.word, word, "{call:?}: {refusal:?}");
     let place = match (call.script, item) {
         (_, None) => format!("{name}:"),
-        ("seed" | "sweep", Some(item)) => format!("{name} {item}:"),
+        ("seed" | "sweep" | "repair", Some(item)) => format!("{name} {item}:"),
         (_, Some(item)) => format!("{name} of item {item}:"),
     };
     assert!(refusal.text.starts_with(&place), "{call:?}: {:?} does not name {place:?}", refusal.text);

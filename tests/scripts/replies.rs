@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::call::{Call, audit, audit_all, confirm, hold, inventory, line, release, seed, sweep};
+use crate::call::{Call, LAST_EVENT, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
 use crate::contract::Contract;
 use crate::shop::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, Shop, id};
 
@@ -70,6 +70,11 @@ fn alone() -> Vec<Case> {
         (sweep("nil", &[]), &["UNKNOWN_SKU"]),
         (sweep("tea", &[LAPSED, ACTIVE]), &["SWEPT 1 *"]),
         (sweep("tea", &[ACTIVE]), &["SWEPT 0 *"]),
+        (repair("nil", ["", "", ""], [0; 3], &[]), &["UNKNOWN_SKU"]),
+        (repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, "")]), &["REPAIRED 0 6 3 1 7"]),
+        (repair("tea", ["7", LAST_EVENT, "here"], [0; 3], &[]), &["REPAIRED 1 6 3 1 8"]),
+        (repair("tea", ["7", LAST_EVENT, ""], [-7, 0, 0], &[]), &["OVERSOLD -1"]),
+        (repair("tea", ["7", "1-1", "here"], [0; 3], &[]), &["STALE"]),
         (inventory("nil", 10), &["UNKNOWN_SKU"]),
         (inventory("tea", 0), &["STOCK tea 6 3 1 10 * 7 2 1"]),
         (inventory("cup", 10), &["STOCK cup 4 1 0 5 * 2 1 0", "ACTIVE 00000000-0000-8000-8000-00000000000e *"]),

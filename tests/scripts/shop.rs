@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, RedisError, Value, cmd};
 
-use crate::call::{Call, LONG_MS, confirm, hold, line, release, seed};
+use crate::call::{Call, LAST_EVENT, LONG_MS, confirm, hold, line, release, seed};
 use crate::contract::Contract;
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
@@ -24,7 +24,12 @@ pub const NEWER: &str = "00000000-0000-8000-8000-000000000010";
 /// Answers that go with a write, always.
 const DONE: [&str; 5] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED", "EXPIRED"];
 /// Answers that may go with a write: they also tidy up.
-const TIDYING: [&str; 2] = ["DRAINING", "SWEPT"];
+const TIDYING: [&str; 3] = ["DRAINING", "REPAIRED", "SWEPT"];
+
+type Fields = BTreeMap<String, Vec<u8>>;
+
+/// A stream entry: its id and its fields.
+type Entry = (Vec<u8>, Fields);
 
 /// A call's answer: a line for each item, or the error.
 pub type Answer = Result<Vec<Vec<String>>, Refusal>;
@@ -138,12 +143,33 @@ impl Shop {
 
     /// The same on another connection.
     pub async fn evalsha_on(&self, redis: &mut MultiplexedConnection, call: &Call) -> Answer {
+        let args = self.with_events(call).await;
         let mut command = cmd("EVALSHA");
-        command.arg(&self.shas[call.script]).arg(call.keys.len()).arg(&call.keys).arg(&call.args);
+        command.arg(&self.shas[call.script]).arg(call.keys.len()).arg(&call.keys).arg(args);
         match command.query_async(redis).await {
             Ok(replies) => Ok(lines(replies)),
             Err(error) => Err(Refusal::from(&error)),
         }
+    }
+
+    /// The arguments, with ids of events for [`LAST_EVENT`] where there are any.
+    async fn with_events(&self, call: &Call) -> Vec<Vec<u8>> {
+        let mut args = call.args.clone();
+        let mut redis = self.redis.clone();
+        for arg in &mut args {
+            let Some(of) = arg.strip_prefix(LAST_EVENT.as_bytes()) else { continue };
+            let found: Option<Vec<u8>> = if let Some(id) = of.strip_prefix(b":") {
+                let mut read = cmd("XREVRANGE");
+                let entries: Vec<Entry> =
+                    read.arg("inventory:audit").arg("+").arg("-").query_async(&mut redis).await.unwrap();
+                let is_of = |fields: &Fields| fields.get("reservationId").is_some_and(|of| of == id);
+                entries.into_iter().find(|(_, fields)| is_of(fields)).map(|(event, _)| event)
+            } else {
+                cmd("HGET").arg(call.keys.get(3)).arg("lastEvent").query_async(&mut redis).await.ok().flatten()
+            };
+            *arg = found.unwrap_or_else(|| arg.clone());
+        }
+        args
     }
 
     /// A connection of a user who needs no password.

@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use crate::call::{Call, audit, audit_all, confirm, hold, inventory, line, release, seed, sweep};
+use crate::call::{Call, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
 use crate::shop::{ACTIVE, CUP, LAPSED, NEW, Shop, id};
 
 #[tokio::test]
@@ -30,6 +30,7 @@ fn calls() -> Vec<Call> {
         seed("tea", 7, &[ACTIVE, LAPSED]),
         sweep("tea", &[LAPSED]),
         sweep("tea", &[LAPSED, ACTIVE]),
+        repair("tea", ["", "", ""], [0; 3], &[(ACTIVE, "")]),
         inventory("tea", 10),
         audit_all(10, ""),
         audit("tea", 10, ""),

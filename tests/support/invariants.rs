@@ -146,7 +146,7 @@ impl Books {
             assert_eq!(event.counts, after, "the counts after {event:?}");
             replay = Some(Replay { event_id: event.id.clone(), version: event.version, counts: after });
             event.assert_words();
-            if event["event"] != "seed" {
+            if !["seed", "repair"].contains(&&*event["event"]) {
                 let earlier = lives.insert(&event["reservationId"], event);
                 let follows = match &*event["event"] {
                     "hold" => earlier.is_none(),
@@ -227,6 +227,8 @@ impl Replay {
             // A hold that makes way for a new count gives its units to nobody.
             ("release", _, "inventory_reseeded") => [available, reserved - units, confirmed],
             ("release" | "expired", ..) => [available + units, reserved - units, confirmed],
+            // What was mended states the counts, whatever they were.
+            ("repair", ..) => event.counts,
             _ => panic!("no such event: {event:?}"),
         }
     }
@@ -265,10 +267,13 @@ impl Event {
                 | ("confirm", "confirmed", "")
                 | ("release", "released", "manual_release" | "inventory_reseeded")
                 | ("expired", "released", "reservation_ttl_elapsed")
+                | ("repair", "repaired", "counts_restored" | "index_restored")
+                | ("repair", "active" | "confirmed" | "released", "record_restored")
         );
         assert!(fits, "{words:?}");
-        assert_eq!(self["event"] == "seed", self["reservationId"].is_empty(), "whom {self:?} concerns");
-        assert_eq!(self["event"] == "seed", self["cartId"].is_empty(), "whom {self:?} concerns");
+        let is_of_the_sku = ["seeded", "draining", "repaired"].contains(&&*self["state"]);
+        assert_eq!(is_of_the_sku, self["reservationId"].is_empty(), "whom {self:?} concerns");
+        assert_eq!(is_of_the_sku, self["cartId"].is_empty(), "whom {self:?} concerns");
     }
 }
 

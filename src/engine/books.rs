@@ -1,0 +1,236 @@
+//! The books of one SKU, read from a live system so that they can be judged as of one moment.
+//!
+//! Nothing stops while they are read. What was read in many small steps is brought to the moment of the last step by the
+//! audit: what an event since the first step is about is known from the event, all else has not changed in between.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::outcome::{Event, number};
+use super::{AuditLimit, Engine, Error};
+use crate::keys::{ReservationId, Sku, StockKeys};
+use crate::redis::{Entry, IndexLook, Look};
+
+/// Reservations looked at in one call.
+const LOOKS_PER_CALL: usize = 50;
+
+/// Events read in one call: the script takes more, but others want to be served.
+const EVENTS_PER_CALL: usize = 100;
+
+/// Events during the reading, past which it is given up: it would never catch up.
+const MAX_PASSED: usize = 20_000;
+
+/// Everything that is known of a SKU.
+pub(super) struct Books {
+    /// The fields of its hash.
+    pub stock: HashMap<String, String>,
+    /// Its events, oldest first: from its last seed, if that was reached, to the newest.
+    pub history: Vec<Event>,
+    pub reach: Reach,
+    /// Whether the newest event is the one that the hash names.
+    pub is_linked: bool,
+    /// The reservations that did not change meanwhile: those in the history, in the active set, and suspects.
+    pub looks: BTreeMap<String, Look>,
+    /// Those that did, each with its last event.
+    pub moved: BTreeMap<String, Event>,
+    /// Members of the active set that are no ids.
+    pub strangers: Vec<String>,
+    pub index: IndexLook,
+    /// Redis's clock after all this, epoch milliseconds.
+    pub now_ms: u64,
+}
+
+/// How far back a history goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// To a seed: all that is held since is in it.
+    Seed,
+    /// As far as it was read, or was kept.
+    Part,
+    /// To an event before which this one is missing, though it was not trimmed.
+    Gap(String),
+}
+
+struct Chain {
+    /// Newest first.
+    events: Vec<Event>,
+    reach: Reach,
+}
+
+impl Engine {
+    /// Reads the books of a SKU, `reach` events back at most; `suspects` are looked at too. `None` when more happens to
+    /// the SKU than reading can keep up with.
+    pub(super) async fn books(&self, sku: &Sku, suspects: &[String], reach: usize) -> Result<Option<Books>, Error> {
+        let keys = self.layout.stock(sku);
+        let before = self.redis.hash(&keys.inventory).await.map_err(Error::without_doubt)?.fields;
+        let (mut ids, strangers) = self.members(&keys).await?;
+        let link = before.get("lastEvent").map_or("", String::as_str);
+        let mut chain = self.chain(sku, &keys, link, reach, is_seed).await?;
+        let is_linked = match chain.events.first() {
+            Some(newest) => before.get("version") == Some(&newest.version.to_string()),
+            None => !link.is_empty() && chain.reach == Reach::Part,
+        };
+        if !is_linked && let Some(entry) = self.newest_event(sku, &keys).await? {
+            chain = self.chain(sku, &keys, &entry.0, reach, is_seed).await?;
+        }
+        ids.extend(suspects.iter().cloned());
+        ids.extend(chain.events.iter().map(|event| event.reservation_id.clone()).filter(|id| !id.is_empty()));
+        let mut looks = self.looks(&keys, ids).await?;
+        let index = self.redis.index_look(sku.as_str(), &keys.shard.due, &keys.active, &keys.shard.skus).await;
+        let index = index.map_err(Error::without_doubt)?;
+
+        let after = self.redis.hash(&keys.inventory).await.map_err(Error::without_doubt)?;
+        let mut moved = BTreeMap::new();
+        let mut history = chain.events;
+        let last = after.fields.get("lastEvent").map_or("", String::as_str);
+        if after.fields.get("version") != before.get("version") || last != link {
+            let until = link.to_owned();
+            let since = self.chain(sku, &keys, last, MAX_PASSED, move |event| event.previous == until).await?;
+            let joins = is_linked && since.events.last().is_some_and(|event| event.previous == link);
+            if !joins || since.events.iter().any(starts_anew) {
+                return Ok(None);
+            }
+            for event in since.events.iter().rev().filter(|event| !event.reservation_id.is_empty()) {
+                looks.remove(&event.reservation_id);
+                moved.insert(event.reservation_id.clone(), event.clone());
+            }
+            history.splice(0..0, since.events);
+        }
+        history.reverse();
+        let (stock, now_ms) = (after.fields, after.now_ms);
+        Ok(Some(Books { stock, history, reach: chain.reach, is_linked, looks, moved, strangers, index, now_ms }))
+    }
+
+    /// The ids in the active set, and what else is in it.
+    async fn members(&self, keys: &StockKeys) -> Result<(BTreeSet<String>, Vec<String>), Error> {
+        let (mut ids, mut strangers, mut cursor) = (BTreeSet::new(), Vec::new(), 0);
+        loop {
+            let (next, members) = self.redis.scan_members(&keys.active, cursor).await.map_err(Error::without_doubt)?;
+            for member in members {
+                if ReservationId::parse(&member).is_ok_and(|id| id.to_string() == member) {
+                    ids.insert(member);
+                } else {
+                    strangers.push(member);
+                }
+            }
+            if next == 0 {
+                return Ok((ids, strangers));
+            }
+            cursor = next;
+        }
+    }
+
+    async fn looks(&self, keys: &StockKeys, ids: BTreeSet<String>) -> Result<BTreeMap<String, Look>, Error> {
+        let record = |id: String| ReservationId::parse(&id).map(|parsed| (id, self.layout.reservation(&parsed))).ok();
+        let ids: Vec<(String, String)> = ids.into_iter().filter_map(record).collect();
+        let mut looks = BTreeMap::new();
+        for page in ids.chunks(LOOKS_PER_CALL) {
+            let seen = self.redis.looks(&keys.active, page).await.map_err(Error::without_doubt)?;
+            looks.extend(page.iter().map(|(id, _)| id.clone()).zip(seen));
+        }
+        Ok(looks)
+    }
+
+    /// The SKU's events from `newest` back, `limit` at most, to the first for which `is_last` holds.
+    async fn chain(
+        &self,
+        sku: &Sku,
+        keys: &StockKeys,
+        newest: &str,
+        limit: usize,
+        is_last: impl Fn(&Event) -> bool,
+    ) -> Result<Chain, Error> {
+        let audit = &keys.shard.audit;
+        let mut chain = Chain { events: Vec::new(), reach: Reach::Part };
+        let mut next = newest.to_owned();
+        let mut page = Vec::new();
+        if let Some(entry) = self.event_entry(audit, newest).await? {
+            page.extend(event_of(&entry).ok().filter(|event| event.sku == sku.as_str()));
+        }
+        loop {
+            if page.is_empty() {
+                let trimmed = next.is_empty() || self.is_trimmed(audit, &next).await?;
+                chain.reach = if trimmed { Reach::Part } else { Reach::Gap(next) };
+                return Ok(chain);
+            }
+            for event in page.drain(..) {
+                let found = is_last(&event);
+                let seeded = event.event == "seed";
+                next.clone_from(&event.previous);
+                chain.events.push(event);
+                if found || next.is_empty() {
+                    chain.reach = if seeded { Reach::Seed } else { Reach::Part };
+                    return Ok(chain);
+                }
+                if chain.events.len() >= limit {
+                    return Ok(chain);
+                }
+            }
+            let last = chain.events.last().map(|event| event.id.clone());
+            let count = EVENTS_PER_CALL.min(limit - chain.events.len()) as u64;
+            let count = AuditLimit::new(count).map_err(|invalid| Error::Broken(invalid.to_string()))?;
+            page = self.audit(Some(sku), count, last.as_deref()).await?.unwrap_or_default();
+        }
+    }
+
+    /// Whether an event is missing because the audit keeps only so many.
+    async fn is_trimmed(&self, audit: &str, id: &str) -> Result<bool, Error> {
+        let oldest = self.redis.oldest_entry(audit).await.map_err(Error::without_doubt)?;
+        Ok(oldest.is_some_and(|oldest| order(id) < order(&oldest)))
+    }
+
+    async fn event_entry(&self, audit: &str, id: &str) -> Result<Option<Entry>, Error> {
+        if order(id).is_none() {
+            return Ok(None);
+        }
+        self.redis.entry(audit, id).await.map_err(Error::without_doubt)
+    }
+
+    /// The newest event of the SKU that the stream has, found the long way.
+    async fn newest_event(&self, sku: &Sku, keys: &StockKeys) -> Result<Option<Entry>, Error> {
+        let mut newest = "+".to_owned();
+        loop {
+            let page = self.redis.entries_before(&keys.shard.audit, &newest).await.map_err(Error::without_doubt)?;
+            let Some((oldest, _)) = page.last() else { return Ok(None) };
+            newest = format!("({oldest}");
+            if let Some(found) = page.into_iter().find(|(_, fields)| fields.get("sku") == Some(&sku.to_string())) {
+                return Ok(Some(found));
+            }
+        }
+    }
+}
+
+/// Whether an event begins a new life of the SKU: nothing that was held before it is active.
+fn is_seed(event: &Event) -> bool {
+    event.state == "seeded"
+}
+
+/// Whether an event states the counts whatever was before it.
+pub(super) fn starts_anew(event: &Event) -> bool {
+    is_seed(event) || event.event == "repair" && event.reservation_id.is_empty()
+}
+
+/// A stream id by which to compare it.
+fn order(id: &str) -> Option<(u64, u64)> {
+    let (ms, sequence) = id.split_once('-')?;
+    Some((ms.parse().ok()?, sequence.parse().ok()?))
+}
+
+fn event_of((id, fields): &Entry) -> Result<Event, Error> {
+    let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
+    Ok(Event {
+        id: id.clone(),
+        event: field("event"),
+        reservation_id: field("reservationId"),
+        cart_id: field("cartId"),
+        sku: field("sku"),
+        quantity: number(&field("quantity"))?,
+        state: field("state"),
+        reason: field("reason"),
+        happened_at_ms: number(&field("happenedAt"))?,
+        available: number(&field("available"))?,
+        reserved: number(&field("reserved"))?,
+        confirmed: number(&field("confirmed"))?,
+        version: number(&field("version"))?,
+        previous: field("previous"),
+    })
+}

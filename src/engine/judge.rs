@@ -1,0 +1,261 @@
+//! The judgement of a SKU's books: the audit is replayed, and what is stored is held against it. Reads and writes nothing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::books::{Books, Reach, starts_anew};
+use super::check::{Checked, Damage, Finding, Thoroughness};
+use super::outcome::{Event, Reservation};
+use crate::keys::{ReservationId, Sku};
+use crate::redis::Look;
+
+pub(super) struct Judge<'a> {
+    books: &'a Books,
+    how: Thoroughness,
+    /// The last event of each reservation, as far as the history reaches.
+    last: BTreeMap<&'a str, &'a Event>,
+    /// Whether the counts were stated anew since, with all that was active then.
+    is_mended: bool,
+    checked: Checked,
+}
+
+impl<'a> Judge<'a> {
+    /// What is wrong with these books, and what would mend it.
+    pub(super) fn of(sku: &Sku, books: &'a Books, how: Thoroughness) -> Checked {
+        let mut judge = Self { books, how, last: BTreeMap::new(), is_mended: false, checked: Checked::new(sku) };
+        let field = |name| books.stock.get(name).cloned().unwrap_or_default();
+        judge.checked.plan.version = field("version");
+        judge.checked.plan.last_event = field("lastEvent");
+        judge.checked.events = books.history.len();
+        judge.checked.reservations = books.looks.len() + books.moved.len();
+        let replayed = judge.replay();
+        let reserved = judge.reservations();
+        judge.index();
+        judge.counts(replayed, reserved);
+        judge.checked
+    }
+
+    fn find(&mut self, damage: Damage, reservation: &str, what: impl Into<String>) {
+        self.checked.findings.push(Finding { damage, reservation: reservation.to_owned(), what: what.into() });
+    }
+
+    /// What the events come to: available, reserved, confirmed.
+    fn replay(&mut self) -> Option<[i64; 3]> {
+        if let Reach::Gap(missing) = &self.books.reach {
+            self.find(Damage::History, "", format!("event {missing} is missing, and was not trimmed"));
+        }
+        let mut before: Option<(&Event, [i64; 3])> = None;
+        for event in &self.books.history {
+            let stated = [event.available, event.reserved, event.confirmed].map(units);
+            let after = match before {
+                Some((earlier, counts)) => {
+                    if event.version != earlier.version + 1 {
+                        let (from, to) = (earlier.version, event.version);
+                        self.find(Damage::History, "", format!("version {to} follows {from} at event {}", event.id));
+                    }
+                    after(counts, event)
+                }
+                None if event.state == "seeded" => [units(event.quantity), 0, 0],
+                None => stated,
+            };
+            if after != stated {
+                self.find(
+                    Damage::History,
+                    &event.reservation_id,
+                    format!("event {} leaves {}, not {}", event.id, shown(stated), shown(after)),
+                );
+            }
+            if starts_anew(event) {
+                // What was wrong before was told and settled then.
+                self.checked.findings.clear();
+                self.is_mended |= event.event == "repair";
+            }
+            before = Some((event, after));
+            if !event.reservation_id.is_empty() && event.event != "repair" {
+                let earlier = self.last.insert(&event.reservation_id, event);
+                if let Some(earlier) = earlier.filter(|earlier| event.event == "hold" || earlier.event != "hold") {
+                    let what =
+                        format!("event {} ({}) follows {} ({})", event.id, event.event, earlier.id, earlier.event);
+                    self.find(Damage::History, &event.reservation_id, what);
+                }
+            }
+        }
+        before.map(|(_, counts)| counts)
+    }
+
+    /// Judges each reservation, and gives the units of the active ones.
+    fn reservations(&mut self) -> i64 {
+        let books = self.books;
+        let (mut reserved, mut overdue) = (0, 0);
+        for (id, look) in &books.looks {
+            let last = self.last.get(id.as_str()).copied();
+            let record =
+                ReservationId::parse(id).ok().and_then(|id| Reservation::stored(id, &look.fields).ok().flatten());
+            let record = record.filter(|record| record.expires_at_ms > 0 && record.created_at_ms > 0);
+            let active = match last {
+                Some(event) => self.audited(id, look, record.as_ref(), event),
+                None => self.unaudited(id, look, record.as_ref()),
+            };
+            reserved += active.unwrap_or(0);
+            let expires_at = record.map_or(u64::MAX, |record| record.expires_at_ms);
+            overdue += u64::from(active.is_some() && expires_at.saturating_add(self.how.overdue_ms) < books.now_ms);
+        }
+        reserved += books
+            .moved
+            .values()
+            .filter(|event| event.state == "active")
+            .map(|event| units(event.quantity))
+            .sum::<i64>();
+        if overdue > 0 {
+            self.checked.plan.sweep = true;
+            self.find(
+                Damage::Overdue,
+                "",
+                format!("{overdue} reservations are active beyond their time: does a server run?"),
+            );
+        }
+        for stranger in &books.strangers {
+            self.find(Damage::Unreadable, "", format!("the active set has a member that is no id: {stranger:?}"));
+        }
+        reserved
+    }
+
+    /// A reservation that the audit knows: its record is what its last event left. The units that it holds, if any.
+    fn audited(&mut self, id: &str, look: &Look, record: Option<&Reservation>, last: &Event) -> Option<i64> {
+        let is_active = last.state == "active";
+        let difference = if look.fields.is_empty() {
+            is_active.then(|| "it is active and its record is gone".to_owned())
+        } else {
+            difference(&look.fields, last).or_else(|| record.is_none().then(|| "its record is damaged".to_owned()))
+        };
+        if let Some(difference) = difference {
+            self.find(Damage::Record, id, difference);
+            self.checked.plan.restore.push((id.to_owned(), last.id.clone()));
+        } else {
+            self.filed(id, look, record.filter(|_| is_active));
+        }
+        is_active.then(|| units(last.quantity))
+    }
+
+    /// A reservation that the audit does not know, or no more: its record tells what it is.
+    fn unaudited(&mut self, id: &str, look: &Look, record: Option<&Reservation>) -> Option<i64> {
+        if record.is_none() && !look.fields.is_empty() {
+            self.find(Damage::Unreadable, id, "its record is damaged, and no event is left to make it again from");
+        }
+        let active = record.filter(|record| record.is_active() && record.sku == self.checked.sku);
+        if active.is_some() && self.books.reach == Reach::Seed && !self.is_mended {
+            self.find(Damage::Record, id, "it is active and was never held");
+        }
+        self.filed(id, look, active);
+        active.map(|record| units(record.quantity.get()))
+    }
+
+    /// An active reservation is in the active set at its expiry and does not vanish; any other is not in it.
+    fn filed(&mut self, id: &str, look: &Look, active: Option<&Reservation>) {
+        let what = match (active, &look.score) {
+            (None, None) => return,
+            (None, Some(_)) => "it is in the active set and not active".to_owned(),
+            (Some(_), None) => "it is active and not in the active set".to_owned(),
+            (Some(record), Some(score)) if *score != record.expires_at_ms.to_string() => {
+                format!("it lapses at {} and is in the active set at {score}", record.expires_at_ms)
+            }
+            _ if look.is_mortal => "it is active and Redis will drop it".to_owned(),
+            _ => return,
+        };
+        self.find(Damage::Index, id, what);
+        self.checked.plan.file.push(id.to_owned());
+    }
+
+    fn index(&mut self) {
+        let index = &self.books.index;
+        match (index.bound, index.lowest) {
+            (None, Some(_)) => self.find(Damage::Index, "", "the sweeper does not look for it: it is not in due"),
+            (Some(bound), Some(lowest)) if bound > lowest => {
+                self.find(Damage::Index, "", "the sweeper looks for it too late: due is after its first expiry");
+            }
+            (Some(_), None) => self.find(Damage::Index, "", "it is in due and nothing is active"),
+            _ => {}
+        }
+        if !index.listed {
+            self.find(Damage::Index, "", "it is not listed in skus");
+        }
+    }
+
+    fn counts(&mut self, replayed: Option<[i64; 3]>, reserved: i64) {
+        let stock = &self.books.stock;
+        let count = |name: &str| stock.get(name).and_then(|text| text.parse::<u64>().ok()).map(units);
+        let stored = ["available", "reserved", "confirmed"].map(|name| count(name).unwrap_or(0));
+        let complete = ["available", "reserved", "confirmed", "seeded", "version", "updatedAt"];
+        let is_sound = complete.iter().all(|name| count(name).is_some())
+            && stock.get("sku").map(String::as_str) == Some(self.checked.sku.as_str())
+            && count("seeded") == Some(stored.iter().sum());
+        let Some([available, held, confirmed]) = replayed.or(is_sound.then_some(stored)) else {
+            let what = if stock.is_empty() { "it has no stock" } else { "its counts are damaged" };
+            return self.find(Damage::Unreadable, "", format!("{what}, and no event is left to make them again from"));
+        };
+        let right = [available + held - reserved, reserved, confirmed];
+        if stored != right {
+            let what = if is_sound { "" } else { "damaged: " };
+            self.find(Damage::Counts, "", format!("{what}they are {}, not {}", shown(stored), shown(right)));
+        } else if !is_sound {
+            self.find(Damage::Counts, "", "its counts are damaged");
+        }
+        let newest = self.books.history.last().map(|event| event.id.clone());
+        let plan = &mut self.checked.plan;
+        plan.change = [0, 1, 2].map(|count| right[count] - stored[count]);
+        match newest {
+            Some(newest) if !self.books.is_linked => {
+                plan.restart.clone_from(&newest);
+                self.find(
+                    Damage::Counts,
+                    "",
+                    format!("its last event is {newest}, and it names another or another version"),
+                );
+            }
+            _ if self.checked.findings.iter().any(|finding| finding.damage == Damage::History) => {
+                plan.restart = "here".to_owned();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The counts after an event, by what it does.
+fn after([available, reserved, confirmed]: [i64; 3], event: &Event) -> [i64; 3] {
+    let count = units(event.quantity);
+    match (&*event.event, &*event.reason) {
+        ("hold", _) => [available - count, reserved + count, confirmed],
+        ("confirm", _) => [available, reserved - count, confirmed + count],
+        // A hold that makes way for a new count gives its units to nobody.
+        ("release", "inventory_reseeded") => [available, reserved - count, confirmed],
+        ("release" | "expired", _) => [available + count, reserved - count, confirmed],
+        ("seed", "inventory_reseeded") => [0, reserved, confirmed],
+        _ if starts_anew(event) => [event.available, event.reserved, event.confirmed].map(units),
+        _ => [available, reserved, confirmed],
+    }
+}
+
+/// The first field in which a record is not what its last event left.
+fn difference(record: &HashMap<String, String>, last: &Event) -> Option<String> {
+    let expected = [
+        ("state", last.state.clone()),
+        ("cartId", last.cart_id.clone()),
+        ("sku", last.sku.clone()),
+        ("quantity", last.quantity.to_string()),
+        ("reason", last.reason.clone()),
+        ("updatedAt", last.happened_at_ms.to_string()),
+    ];
+    expected.into_iter().find_map(|(name, right)| match record.get(name) {
+        Some(stored) if *stored == right => None,
+        Some(stored) => Some(format!("{name} is {stored:?}; its last event left {right:?}")),
+        None => Some(format!("{name} is missing")),
+    })
+}
+
+fn shown([available, reserved, confirmed]: [i64; 3]) -> String {
+    format!("{available} available, {reserved} reserved, {confirmed} confirmed")
+}
+
+/// Counts stay far below the limit of either type.
+fn units(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX / 4)
+}

@@ -1,0 +1,296 @@
+//! `stockhold check` on a live system: it finds each kind of damage, and `--repair --apply` mends it, under load.
+
+mod support;
+
+use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::cmd;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use support::invariants::{History, assert_invariants};
+use support::redis_server::RedisServer;
+use support::snapshot::Snapshot;
+use support::stockhold::{Stockhold, program};
+
+/// What a busy machine may need for what takes milliseconds on an idle one.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Of the kinds of damage those that change what a hold can do stop the SKU; with the others buyers go on.
+struct Plant {
+    /// What was done to Redis; `ID` stands for an active reservation of 2 units, `SOLD` for a confirmed one of 1,
+    /// `LAST` for the id of the SKU's newest event, `FIRST` for that of a hold before it.
+    commands: &'static [&'static str],
+    damage: &'static str,
+    /// In the words of the finding.
+    what: &'static str,
+}
+
+const fn plant(commands: &'static [&'static str], damage: &'static str, what: &'static str) -> Plant {
+    Plant { commands, damage, what }
+}
+
+const MENDABLE: [Plant; 26] = [
+    plant(&["HINCRBY inventory:tea available 3"], "counts", "damaged: they are"),
+    plant(&["HINCRBY inventory:tea reserved -1"], "counts", "damaged: they are"),
+    plant(&["HSET inventory:tea confirmed -1"], "counts", "damaged: they are"),
+    plant(&["HSET inventory:tea seeded 1e3"], "counts", "damaged"),
+    plant(&["HDEL inventory:tea available"], "counts", "damaged: they are"),
+    plant(&["HDEL inventory:tea sku"], "counts", "damaged"),
+    plant(&["HDEL inventory:tea updatedAt"], "counts", "damaged"),
+    plant(&["DEL inventory:tea"], "counts", "damaged: they are 0 available"),
+    plant(&["HDEL inventory:tea lastEvent"], "counts", "names another"),
+    plant(&["HSET inventory:tea lastEvent FIRST"], "counts", "names another"),
+    plant(&["HSET inventory:tea version 1"], "counts", "names another"),
+    // The counts add up, and nobody told the audit.
+    plant(&["HINCRBY inventory:tea available 3", "HINCRBY inventory:tea seeded 3"], "counts", "they are"),
+    plant(&["HINCRBY inventory:tea available 2", "HINCRBY inventory:tea reserved -2"], "counts", "they are"),
+    plant(&["XDEL inventory:audit LAST"], "counts", "names another"),
+    plant(&["XDEL inventory:audit FIRST"], "history", "is missing"),
+    plant(&["DEL reservation:ID"], "record", "its record is gone"),
+    plant(&["HSET reservation:ID quantity 9"], "record", "quantity is"),
+    plant(&["HSET reservation:ID state confirmed"], "record", "state is"),
+    plant(&["HDEL reservation:ID expiresAt"], "record", "damaged"),
+    plant(&["HSET reservation:SOLD state active reason x"], "record", "state is"),
+    plant(&["ZREM inventory:tea:active ID"], "index", "not in the active set"),
+    plant(&["ZADD inventory:tea:active 99 ID"], "index", "in the active set at 99"),
+    plant(&["ZADD inventory:tea:active 9999999999998 SOLD"], "index", "in the active set and not active"),
+    plant(&["PEXPIRE reservation:ID 3600000"], "index", "Redis will drop it"),
+    plant(&["ZREM stockhold:due tea"], "index", "not in due"),
+    plant(&["SREM stockhold:skus tea"], "index", "not listed in skus"),
+];
+
+struct Shop {
+    redis: RedisServer,
+    connection: MultiplexedConnection,
+    server: Arc<Stockhold>,
+    active: String,
+    sold: String,
+}
+
+impl Shop {
+    /// A SKU `tea` of so many units, 6 of them held and 1 sold, and another beside it.
+    async fn open(units: u64) -> Self {
+        let redis = RedisServer::start();
+        // A sweeper that seldom looks: what is planted should be found by the check, and not be swept up before.
+        let server = Arc::new(Stockhold::start_with(
+            &redis,
+            &["--sweep-interval-ms", "60000", "--keep-seconds", "0", "--log", "off"],
+        ));
+        let connection = redis.connection().await;
+        server.seed("tea", units).await;
+        server.seed("cup", 5).await;
+        server.held("cup", 1).await;
+        let sold = server.held("tea", 1).await;
+        server.confirm(&sold).await.ok();
+        let active = server.held_for("tea", 2, 3600).await;
+        let other = server.held_for("tea", 1, 3600).await;
+        server.release(&other).await.ok();
+        server.held_for("tea", 4, 3600).await;
+        Self { redis, connection, server, active, sold }
+    }
+
+    async fn plant(&mut self, commands: &[&str]) {
+        let last: String =
+            cmd("HGET").arg("inventory:tea").arg("lastEvent").query_async(&mut self.connection).await.unwrap();
+        let first = self.server.events("tea", 3).await[1]["id"].as_str().unwrap().to_owned();
+        for command in commands {
+            let words = command.split(' ').map(|word| {
+                let names = [("SOLD", &self.sold), ("ID", &self.active), ("LAST", &last), ("FIRST", &first)];
+                names.iter().fold(word.to_owned(), |word, (name, id)| word.replace(name, id))
+            });
+            let words: Vec<_> = words.collect();
+            cmd(&words[0]).arg(&words[1..]).exec_async(&mut self.connection).await.unwrap();
+        }
+    }
+
+    /// Runs the command, with `--json`: its exit status and its findings.
+    async fn check(&self, arguments: &[&str]) -> (i32, Vec<Value>) {
+        let output = self.run(&[arguments, &["--json"]].concat()).await;
+        let report: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.code().unwrap(), report["findings"].as_array().unwrap().clone())
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        let url = self.redis.url();
+        let mut arguments =
+            [&["check", "--redis-url", &url, "--audit-max", "0", "--keep-seconds", "0"], arguments].concat();
+        if !arguments.contains(&"--events") {
+            arguments.extend(["--events", "300"]);
+        }
+        let mut command = program(&arguments);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    /// Buyers who hold, confirm and release until told to close. What a damaged SKU answers them does not matter here.
+    fn buyers(&self, closing: &Arc<AtomicBool>) -> JoinSet<()> {
+        let mut buyers = JoinSet::new();
+        for buyer in 0..4_u64 {
+            let (server, closing) = (Arc::clone(&self.server), Arc::clone(closing));
+            buyers.spawn(async move {
+                for turn in 0_u64.. {
+                    if closing.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let sku = if (turn + buyer).is_multiple_of(5) { "cup" } else { "tea" };
+                    let body = json!({ "cartId": "buyer", "sku": sku, "quantity": 1 });
+                    let answer = server.post("/api/reservations/hold", body).await;
+                    if answer.status == 200 {
+                        let id = answer.body["reservationId"].as_str().unwrap().to_owned();
+                        let ends = if turn % 40 == 39 { server.confirm(&id).await } else { server.release(&id).await };
+                        drop(ends);
+                    }
+                    sleep(Duration::from_millis(2)).await;
+                }
+            });
+        }
+        buyers
+    }
+}
+
+fn kinds(findings: &[Value]) -> Vec<&str> {
+    findings.iter().map(|finding| finding["damage"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_sound_system_has_no_findings() {
+    let shop = Shop::open(100).await;
+    let before = Snapshot::take(&mut shop.redis.connection().await).await;
+    let output = shop.run(&[]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, "2 SKUs, 9 events, 5 reservations: all is well\n");
+    assert_eq!(output.status.code(), Some(0));
+    // What there is nothing to mend about is not mended.
+    assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]));
+    assert_eq!(shop.check(&["tea", "cup"]).await, (0, vec![]));
+    let after = Snapshot::take(&mut shop.redis.connection().await).await;
+    assert_eq!(before.changed(&after), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_at_has_a_status_of_its_own() {
+    let output = program(&["check", "--redis-url", "redis://127.0.0.1:1"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot check"), "{output:?}");
+}
+
+#[tokio::test]
+async fn each_damage_is_found_and_told_and_mended_when_told_to() {
+    for Plant { commands, damage, what } in MENDABLE {
+        let mut shop = Shop::open(100).await;
+        shop.plant(commands).await;
+        let planted = Snapshot::take(&mut shop.connection).await;
+
+        let (status, findings) = shop.check(&["--repair"]).await;
+        let found = findings.iter().any(|finding| {
+            finding["damage"] == damage && finding["sku"] == "tea" && finding["what"].as_str().unwrap().contains(what)
+        });
+        assert!(found && status == 1, "{commands:?} gave {status} and {findings:#?}");
+        let after = Snapshot::take(&mut shop.connection).await;
+        assert_eq!(planted.changed(&after), Vec::<String>::new(), "a dry run of {commands:?} wrote");
+
+        let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+        let all = !findings.is_empty() && findings.iter().all(|finding| finding["mended"] == true);
+        assert!(all && status == 0, "{commands:?} gave {status} and left {findings:#?}");
+        assert_eq!(shop.check(&[]).await, (0, vec![]), "{commands:?}");
+        let newest = &shop.server.events("tea", 1).await[0];
+        assert_eq!(newest["event"], "repair", "{commands:?} was mended silently: {newest}");
+        // Nothing was lost: the hold can be confirmed, and its units are where they belong.
+        assert_eq!(shop.server.counts("tea").await, [93, 6, 1], "{commands:?}");
+        shop.server.confirm(&shop.active).await.ok();
+        assert_eq!(shop.server.counts("tea").await, [93, 4, 3], "{commands:?}");
+        // An event that was taken out of the audit stays out.
+        let history = if commands[0].starts_with("XDEL") { continue } else { History::Whole };
+        assert_invariants(&mut shop.connection, history).await;
+    }
+}
+
+/// Damage of every kind, time and again, while buyers go on.
+#[tokio::test]
+async fn damage_is_found_and_mended_under_load() {
+    let mut shop = Shop::open(1_000_000).await;
+    let closing = Arc::new(AtomicBool::new(false));
+    let mut buyers = shop.buyers(&closing);
+    for _ in 0..10 {
+        assert_eq!(shop.check(&[]).await, (0, vec![]), "nothing was planted yet");
+    }
+    for Plant { commands, damage, .. } in MENDABLE {
+        shop.active = shop.server.held_for("tea", 2, 3600).await;
+        shop.sold = shop.server.held("tea", 1).await;
+        shop.server.confirm(&shop.sold).await.ok();
+        shop.plant(commands).await;
+        let deadline = Instant::now() + PATIENCE;
+        let (mut found, mut status) = (Vec::new(), 1);
+        while status != 0 {
+            let (ended, findings) = shop.check(&["--repair", "--apply"]).await;
+            found.extend(findings);
+            status = ended;
+            assert!(Instant::now() < deadline, "{commands:?} is not mended: {found:#?}");
+        }
+        // Some of it the next hold or sweep puts right before it is looked for.
+        let heals = damage == "index" || commands[0].ends_with("updatedAt");
+        assert!(heals || !found.is_empty(), "{commands:?} was not found");
+        assert_eq!(shop.check(&[]).await, (0, vec![]), "{commands:?}, {:?}", kinds(&found));
+    }
+    closing.store(true, Ordering::Relaxed);
+    while let Some(ended) = buyers.join_next().await {
+        ended.unwrap();
+    }
+    assert_eq!(shop.check(&[]).await, (0, vec![]));
+}
+
+/// Reservations that neither the active set nor the events at hand name are found by their keys.
+#[tokio::test]
+async fn a_reservation_that_nothing_leads_to_is_found() {
+    let mut shop = Shop::open(100).await;
+    shop.plant(&["ZREM inventory:tea:active ID"]).await;
+    let (status, findings) = shop.check(&["--events", "1", "--repair", "--apply"]).await;
+    assert_eq!((status, kinds(&findings)), (0, vec!["index"]), "{findings:#?}");
+    assert_eq!(findings[0]["reservationId"], shop.active);
+    assert_eq!(shop.server.counts("tea").await, [93, 6, 1]);
+}
+
+#[tokio::test]
+async fn what_nobody_sweeps_is_found_and_swept() {
+    let shop = Shop::open(100).await;
+    shop.server.held_for("tea", 5, 1).await;
+    let deadline = Instant::now() + PATIENCE;
+    // 500 ms for the sweeper of a server, as it should run, and 1 s for the sweep.
+    while shop.check(&["--sweep-interval-ms", "500"]).await.0 == 0 {
+        assert!(Instant::now() < deadline, "it is not found");
+    }
+    let (status, findings) = shop.check(&["--sweep-interval-ms", "500", "--repair", "--apply"]).await;
+    assert_eq!((status, kinds(&findings)), (0, vec!["overdue"]), "{findings:#?}");
+    assert_eq!(shop.server.events("tea", 1).await[0]["event"], "expired");
+}
+
+#[tokio::test]
+async fn what_cannot_be_mended_is_told_and_left() {
+    // More sold than there ever was; a key of another type; no event to go by; an id that is none.
+    for (commands, damage) in [
+        (&["HSET inventory:tea available 0 seeded 7", "XDEL inventory:audit FIRST"][..], "history"),
+        (&["HSET inventory:tea available 0 confirmed 94", "HSET reservation:ID quantity 1000"], "record"),
+        (&["DEL reservation:ID", "RPUSH reservation:ID x"], "unreadable"),
+        (&["DEL inventory:tea:active", "SET inventory:tea:active x"], "unreadable"),
+        (&["DEL inventory:audit", "HDEL inventory:tea available"], "unreadable"),
+        (&["ZADD inventory:tea:active 1 x"], "unreadable"),
+        (&["SADD stockhold:skus nothing"], "unreadable"),
+        (&["SADD stockhold:skus a:b"], "unreadable"),
+    ] {
+        let mut shop = Shop::open(100).await;
+        shop.plant(commands).await;
+        let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+        assert!(kinds(&findings).contains(&damage), "{commands:?} gave {findings:#?}");
+        if damage == "unreadable" {
+            assert_eq!(status, 1, "{commands:?} gave {findings:#?}");
+        }
+        // The other SKU is none the worse for it.
+        shop.server.held("cup", 1).await;
+    }
+}

@@ -1,0 +1,113 @@
+//! repair: what it mends, what it tells of it, and when it stays its hand.
+
+use redis::cmd;
+
+use crate::call::{LAST_EVENT, confirm, hold, line, release, repair, seed};
+use crate::shop::{ACTIVE, CONFIRMED, CUP, NEW, Shop, id};
+
+async fn newest(shop: &mut Shop) -> String {
+    shop.field("inventory:tea", "lastEvent").await
+}
+
+#[tokio::test]
+async fn a_vanished_record_is_made_again_from_its_event() {
+    let mut shop = Shop::stocked().await;
+    let expires = shop.field(&format!("reservation:{ACTIVE}"), "expiresAt").await;
+    shop.run::<()>(cmd("DEL").arg(format!("reservation:{ACTIVE}"))).await;
+    let event = format!("{LAST_EVENT}:{ACTIVE}");
+    let reply = shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, &event)])).await;
+    assert_eq!(reply, ["REPAIRED", "1", "6", "3", "1", "8"]);
+    assert_eq!(shop.field(&format!("reservation:{ACTIVE}"), "expiresAt").await, expires);
+    assert_eq!(shop.words(&confirm("each", &[("tea", ACTIVE, "")])).await, ["CONFIRMED"]);
+}
+
+/// Nobody knows when it would have lapsed: it lapses now, in the usual way.
+#[tokio::test]
+async fn a_hold_without_a_trace_of_its_end_is_over() {
+    let mut shop = Shop::stocked().await;
+    shop.run::<()>(cmd("DEL").arg(format!("reservation:{ACTIVE}"))).await;
+    shop.run::<()>(cmd("ZREM").arg("inventory:tea:active").arg(ACTIVE)).await;
+    let event = format!("{LAST_EVENT}:{ACTIVE}");
+    shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, &event)])).await;
+    shop.lapse(ACTIVE).await;
+    assert_eq!(shop.words(&confirm("each", &[("tea", ACTIVE, "")])).await, ["EXPIRED"]);
+    assert_eq!(shop.counts("tea").await, [8, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_settled_record_keeps_its_token_and_its_times() {
+    let mut shop = Shop::stocked().await;
+    let record = format!("reservation:{CONFIRMED}");
+    let created = shop.field(&record, "createdAt").await;
+    shop.run::<()>(cmd("HSET").arg(&record).arg(&["state", "active", "quantity", "x"])).await;
+    let event = format!("{LAST_EVENT}:{CONFIRMED}");
+    shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(CONFIRMED, &event)]).with("keepMs", "60000")).await;
+    assert_eq!(shop.field(&record, "createdAt").await, created);
+    assert_eq!(shop.words(&confirm("each", &[("tea", CONFIRMED, "token")])).await, ["REPLAYED"]);
+    let left: i64 = shop.run(cmd("PTTL").arg(&record)).await;
+    assert!((1..=60_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn counts_are_moved_so_that_what_happened_since_stays() {
+    let mut shop = Shop::stocked().await;
+    // Three units too many, and nobody told the audit.
+    shop.run::<()>(cmd("HINCRBY").arg("inventory:tea").arg("available").arg(3)).await;
+    shop.run::<()>(cmd("HINCRBY").arg("inventory:tea").arg("seeded").arg(3)).await;
+    let seen = newest(&mut shop).await;
+    for n in 0..1000 {
+        let reservation = id(n);
+        shop.evalsha(&hold("each", &[line("tea", &reservation)])).await.unwrap();
+        shop.evalsha(&release("each", &[("tea", &reservation, "")])).await.unwrap();
+        if n == 2 {
+            shop.evalsha(&hold("each", &[line("tea", NEW)])).await.unwrap();
+            let reply = shop.evalsha(&repair("tea", ["7", &seen, ""], [-3, 0, 0], &[])).await.unwrap();
+            assert_eq!(reply[0], ["REPAIRED", "1", "5", "4", "1", "15"]);
+            // It is done once: whoever found the same damage at the same time comes too late.
+            let reply = shop.evalsha(&repair("tea", ["7", &seen, ""], [-3, 0, 0], &[])).await.unwrap();
+            assert_eq!(reply[0], ["STALE"]);
+        }
+    }
+    assert_eq!(shop.counts("tea").await, [5, 4, 1]);
+}
+
+#[tokio::test]
+async fn it_looks_through_a_thousand_events_and_no_more() {
+    let mut shop = Shop::stocked().await;
+    let seen = newest(&mut shop).await;
+    for n in 0..500 {
+        let reservation = id(n);
+        shop.evalsha(&hold("each", &[line("tea", &reservation)])).await.unwrap();
+        shop.evalsha(&release("each", &[("tea", &reservation, "")])).await.unwrap();
+    }
+    let call = repair("tea", ["7", &seen, ""], [1, 0, 0], &[]);
+    shop.evalsha(&hold("each", &[line("tea", NEW)])).await.unwrap();
+    assert_eq!(shop.reply(&call).await, ["STALE"]);
+    let seen = shop.run::<Vec<(String, Vec<String>)>>(cmd("XREVRANGE").arg(&["inventory:audit", "+", "-"])).await;
+    let call = repair("tea", ["8", &seen[1000].0, ""], [1, 0, 0], &[]);
+    assert_eq!(shop.evalsha(&call).await.unwrap()[0][0], "REPAIRED");
+}
+
+#[tokio::test]
+async fn what_was_seeded_or_settled_since_is_stale() {
+    for since in [seed("cup", 5, &[CUP]), release("each", &[("cup", CUP, "")])] {
+        let mut shop = Shop::stocked().await;
+        let seen = shop.field("inventory:cup", "lastEvent").await;
+        let event: Vec<(String, Vec<String>)> = shop.run(cmd("XRANGE").arg(&["inventory:audit", &seen, &seen])).await;
+        shop.reply(&since).await;
+        let call = repair("cup", ["2", &seen, ""], [0; 3], &[(CUP, &event[0].0)]);
+        assert_eq!(shop.reply(&call).await, ["STALE"], "{since:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_another_reservation_or_sku_is_refused() {
+    let mut shop = Shop::stocked().await;
+    let event = format!("{LAST_EVENT}:{CONFIRMED}");
+    let refusal = shop.refusal(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, &event)])).await;
+    assert_eq!(refusal.word, "BADARGS", "{refusal:?}");
+    let event = format!("{LAST_EVENT}:{CUP}");
+    assert_eq!(shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(CUP, &event)])).await, ["STALE"]);
+    let twice = [(ACTIVE, ""), (ACTIVE, "")];
+    assert_eq!(shop.refusal(&repair("tea", ["", "", ""], [0; 3], &twice)).await.word, "BADKEY");
+}
