@@ -2,8 +2,9 @@
 #   make run      build, and serve on :8080 with a private redis-server
 #   make test     all tests, against real redis-servers
 #   make check    format, lints, checksums of the scripts
+#   make torture  buyers while everything goes wrong; SECONDS=60 for how long, SEED=... for which choices
 #   make bench    the benchmark, about 5 minutes; ARGS="--quick" for a first impression, ARGS="--help" for more
-.PHONY: run test check bench
+.PHONY: run test check torture bench
 
 # install (command, apt packages, dnf packages, brew packages): installs what brings a command that is missing or fails.
 define install
@@ -31,6 +32,11 @@ check:
 	cargo clippy --all-targets -- -D warnings
 	luacheck --quiet lua
 	cd lua && if command -v sha1sum >/dev/null; then sha1sum -c --quiet SHA1SUMS; else shasum -c SHA1SUMS; fi
+
+SECONDS = 60
+torture:
+	$(call install,redis-server --version,redis-server,redis,redis)
+	TORTURE_SECONDS=$(SECONDS) SEED=$(SEED) cargo test --release --test torture -- --nocapture
 
 bench:
 	$(call install,redis-server --version,redis-server,redis,redis)

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use redis::aio::MultiplexedConnection;
-use redis::pipe;
+use redis::{cmd, pipe};
 use stockhold::scripts::Catalogue;
 
 use super::snapshot::{self, typed};
@@ -15,6 +15,9 @@ type Fields = BTreeMap<String, String>;
 
 /// A stream entry: its id, and its fields in their order.
 type Entry = (String, Vec<(String, String)>);
+
+/// Keys or entries that are read at a time.
+const PAGE: usize = 5000;
 
 const STOCK_FIELDS: [&str; 8] =
     ["available", "confirmed", "lastEvent", "reserved", "seeded", "sku", "updatedAt", "version"];
@@ -68,33 +71,41 @@ impl Books {
     async fn read(redis: &mut MultiplexedConnection) -> Self {
         let keys = snapshot::keys(redis).await.into_iter().map(|key| String::from_utf8(key).unwrap());
         let keys: Vec<String> = keys.filter(|key| key != stockhold::keys::SCRIPTS).collect();
+        let mut books = Self::default();
+        for page in keys.chunks(PAGE) {
+            books.read_page(redis, page).await;
+        }
+        books
+    }
+
+    async fn read_page(&mut self, redis: &mut MultiplexedConnection, keys: &[String]) {
         let mut reads = pipe();
-        for key in &keys {
+        for key in keys {
             match shape(key) {
                 Shape::Stock | Shape::Record => reads.cmd("HGETALL").arg(key),
                 Shape::Scores => reads.cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES"),
                 Shape::Set => reads.cmd("SMEMBERS").arg(key),
-                Shape::Audit => reads.cmd("XRANGE").arg(key).arg("-").arg("+"),
+                Shape::Audit => reads.cmd("XLEN").arg(key),
             };
             reads.cmd("PTTL").arg(key);
         }
         let mut answers = snapshot::answers(redis, &reads).await.into_iter();
-
-        let mut books = Self::default();
-        for key in keys {
+        for key in keys.iter().cloned() {
             let value = answers.next().unwrap();
             if typed::<i64>(answers.next().unwrap()) >= 0 {
-                books.mortal.insert(key.clone());
+                self.mortal.insert(key.clone());
             }
             match shape(&key) {
-                Shape::Stock => drop(books.stocks.insert(key, typed(value))),
-                Shape::Record => drop(books.records.insert(key, typed(value))),
-                Shape::Scores => drop(books.scores.insert(key, typed(value))),
-                Shape::Set => drop(books.sets.insert(key, typed(value))),
-                Shape::Audit => drop(books.audits.insert(key, typed(value))),
+                Shape::Stock => drop(self.stocks.insert(key, typed(value))),
+                Shape::Record => drop(self.records.insert(key, typed(value))),
+                Shape::Scores => drop(self.scores.insert(key, typed(value))),
+                Shape::Set => drop(self.sets.insert(key, typed(value))),
+                Shape::Audit => {
+                    let entries = entries(redis, &key).await;
+                    self.audits.insert(key, entries);
+                }
             }
         }
-        books
     }
 
     /// The counts add up, and the holds behind `reserved` are the active records, the active set and what is due.
@@ -205,6 +216,19 @@ impl Books {
     fn events(&self, prefix: &str, sku: &str) -> Vec<Event> {
         let entries = self.audits.get(&format!("{prefix}inventory:audit")).into_iter().flatten();
         entries.map(Event::new).filter(|event| event["sku"] == sku).collect()
+    }
+}
+
+/// All entries of a stream.
+async fn entries(redis: &mut MultiplexedConnection, stream: &str) -> Vec<Entry> {
+    let (mut all, mut start) = (Vec::new(), "-".to_owned());
+    loop {
+        let mut read = cmd("XRANGE");
+        let page: Vec<Entry> =
+            read.arg(stream).arg(&start).arg("+").arg("COUNT").arg(PAGE).query_async(redis).await.unwrap();
+        let Some((last, _)) = page.last() else { return all };
+        start = format!("({last}");
+        all.extend(page);
     }
 }
 

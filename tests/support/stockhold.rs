@@ -133,11 +133,16 @@ impl Stockhold {
 
     /// Any request.
     pub async fn send(&self, request: hyper::http::request::Builder, body: Bytes) -> Answer {
-        let response = self.client.request(request.body(Full::new(body)).unwrap()).await.unwrap();
-        let (head, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
+        self.attempt(request, body).await.unwrap()
+    }
+
+    /// Any request, of a server that may go away meanwhile.
+    pub async fn attempt(&self, request: hyper::http::request::Builder, body: Bytes) -> Result<Answer, String> {
+        let response = self.client.request(request.body(Full::new(body)).unwrap()).await;
+        let (head, body) = response.map_err(|error| format!("{error:?}"))?.into_parts();
+        let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
         let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
-        Answer { status: head.status, headers: head.headers, body }
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -1,0 +1,188 @@
+//! What goes wrong, and how long it takes until buyers are served again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use hyper::Request;
+use hyper::body::Bytes;
+use nix::sys::signal::Signal;
+use redis::cmd;
+use tokio::time::{sleep, timeout};
+
+use super::proxy::Mood;
+use super::shop::{STUCK, Shop};
+use crate::support::redis_server::RedisServer;
+use crate::support::stockhold::Stockhold;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    RedisKilled,
+    RedisKilledAndLate,
+    RedisFrozen,
+    RedisPaused,
+    ScriptsFlushed,
+    ClientsKilled,
+    Proxy(&'static str),
+    ServerKilled,
+    ServerStopped,
+    ServerHungUp,
+}
+
+/// All kinds, the cheap ones more often than those after which Redis has to load its data.
+const KINDS: [(Fault, u32); 16] = [
+    (Fault::RedisKilled, 1),
+    (Fault::RedisKilledAndLate, 1),
+    (Fault::RedisFrozen, 4),
+    (Fault::RedisPaused, 4),
+    (Fault::ScriptsFlushed, 4),
+    (Fault::ClientsKilled, 4),
+    (Fault::Proxy("resets before it sends"), 4),
+    (Fault::Proxy("resets after it sent"), 4),
+    (Fault::Proxy("cuts replies"), 4),
+    (Fault::Proxy("delays"), 4),
+    (Fault::Proxy("is a black hole"), 4),
+    (Fault::Proxy("swallows replies"), 4),
+    (Fault::Proxy("refuses connections"), 4),
+    (Fault::ServerKilled, 2),
+    (Fault::ServerStopped, 2),
+    (Fault::ServerHungUp, 3),
+];
+
+/// What was injected, and what came of it.
+#[derive(Debug, Default)]
+pub struct Toll {
+    /// For each kind how long it took, each time, from its end to the first answer to a buyer.
+    pub recoveries: BTreeMap<Fault, Vec<Duration>>,
+}
+
+pub struct Gremlin {
+    pub shop: Arc<Shop>,
+    pub redis: RedisServer,
+    pub rng: Rng,
+    pub toll: Toll,
+}
+
+impl Gremlin {
+    /// Injects every kind once, and then whatever comes, until the time is over.
+    pub async fn run(&mut self, until: Instant) {
+        let mut first: Vec<Fault> = KINDS.iter().map(|(fault, _)| *fault).collect();
+        self.rng.shuffle(&mut first);
+        while !first.is_empty() || Instant::now() < until {
+            let fault = first.pop().unwrap_or_else(|| self.any());
+            let pause = Duration::from_millis(self.rng.u64(20..150));
+            sleep(pause).await;
+            self.inject(fault).await;
+            let recovery = self.until_served().await;
+            self.toll.recoveries.entry(fault).or_default().push(recovery);
+        }
+    }
+
+    fn any(&mut self) -> Fault {
+        let all: u32 = KINDS.iter().map(|(_, weight)| weight).sum();
+        let mut at = self.rng.u32(..all);
+        for (fault, weight) in KINDS {
+            if at < weight {
+                return fault;
+            }
+            at -= weight;
+        }
+        unreachable!("the weights add up")
+    }
+
+    /// Brings it about, and to its end.
+    async fn inject(&mut self, fault: Fault) {
+        let length = Duration::from_millis(self.rng.u64(10..200));
+        match fault {
+            Fault::RedisKilled => self.redis.restart(),
+            Fault::RedisKilledAndLate => {
+                self.redis.kill();
+                sleep(length).await;
+                self.redis.restart();
+            }
+            Fault::RedisFrozen => {
+                // Now and then for longer than any call waits.
+                let length = if self.rng.u32(..10) == 0 { Duration::from_millis(1200) } else { length };
+                self.redis.stop_process();
+                sleep(length).await;
+                self.redis.continue_process();
+            }
+            Fault::RedisPaused => self.tell_redis(&["CLIENT", "PAUSE", &length.as_millis().to_string(), "ALL"]).await,
+            Fault::ScriptsFlushed => {
+                for _ in 0..20 {
+                    self.tell_redis(&["SCRIPT", "FLUSH"]).await;
+                    sleep(Duration::from_millis(2)).await;
+                }
+            }
+            Fault::ClientsKilled => {
+                for _ in 0..10 {
+                    self.tell_redis(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+                    sleep(Duration::from_millis(5)).await;
+                }
+            }
+            Fault::Proxy(what) => {
+                let mood = match what {
+                    "resets before it sends" => Mood::ResetBeforeSend,
+                    "resets after it sent" => Mood::ResetAfterSend,
+                    "cuts replies" => Mood::CutReply,
+                    "delays" => Mood::Delay,
+                    "is a black hole" => Mood::BlackHole,
+                    "swallows replies" => Mood::SwallowReplies,
+                    _ => Mood::Refuse,
+                };
+                self.shop.proxy.set(mood, Duration::from_millis(self.rng.u64(1..50)));
+                sleep(length).await;
+                self.shop.proxy.set(Mood::Pass, Duration::ZERO);
+            }
+            Fault::ServerKilled => self.restart_server(Signal::SIGKILL).await,
+            Fault::ServerStopped => self.restart_server(Signal::SIGTERM).await,
+            Fault::ServerHungUp => self.shop.server().await.signal(Signal::SIGHUP),
+        }
+    }
+
+    async fn tell_redis(&self, words: &[&str]) {
+        cmd(words[0]).arg(&words[1..]).exec_async(&mut self.redis.connection().await).await.unwrap();
+    }
+
+    async fn restart_server(&self, signal: Signal) {
+        let mut running = self.shop.server.write().await;
+        running.signal(signal);
+        let address = running.address;
+        let url = self.shop.proxy.url();
+        *running = tokio::task::spawn_blocking(move || Arc::new(serve(&url, address.port()))).await.unwrap();
+    }
+
+    /// How long it takes until a buyer gets an answer again.
+    async fn until_served(&self) -> Duration {
+        let healed = Instant::now();
+        loop {
+            let server = self.shop.server().await;
+            let request = Request::get(server.url("/api/inventory/hot"));
+            let answer = timeout(STUCK, server.attempt(request, Bytes::new())).await.expect("a read hangs");
+            if answer.is_ok_and(|answer| answer.status == 200) {
+                return healed.elapsed();
+            }
+            assert!(healed.elapsed() < STUCK, "nobody is served");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// A server behind the proxy. On a port that the last one just left it may have to try again.
+pub fn serve(redis: &str, port: u16) -> Stockhold {
+    Stockhold::spawn(&[
+        "--redis-url",
+        redis,
+        "--port",
+        &port.to_string(),
+        "--audit-max",
+        "0",
+        "--keep-seconds",
+        "60",
+        "--sweep-interval-ms",
+        "100",
+        "--log",
+        "off",
+    ])
+}

@@ -1,0 +1,113 @@
+//! A client over HTTP.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+use hyper::Request;
+use hyper::body::Bytes;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::journal::{Order, Told};
+use super::shop::{Manner, STUCK, Shop, manner, order, verbs};
+use crate::support::stockhold::Answer;
+
+/// The server takes whole seconds.
+const SHORTEST_MS: u64 = 1000;
+
+/// Buys until told to close.
+pub async fn buy(shop: Arc<Shop>, number: u64) {
+    let mut rng = Rng::with_seed(shop.seed ^ (number << 32));
+    for turn in 0_u64.. {
+        if !shop.is_open() {
+            return;
+        }
+        let name = format!("http-{number}-{turn}");
+        let mut order = order(&mut rng, &name, SHORTEST_MS);
+        order.ttl_ms = order.ttl_ms.div_ceil(1000) * 1000;
+        make(&shop, &mut rng, &mut order, &name, "hold").await;
+        if order.hold.is_done() || order.hold.is_unknown() {
+            let both = verbs(&mut rng, &order);
+            if let [first, second] = both {
+                let (one, other) = tokio::join!(ask(&shop, &order, &name, first), ask(&shop, &order, &name, second));
+                order.attempts(first).note(one);
+                order.attempts(second).note(other);
+            } else {
+                for verb in both {
+                    make(&shop, &mut rng, &mut order, &name, verb).await;
+                }
+            }
+        }
+        shop.file([order]).await;
+    }
+}
+
+async fn make(shop: &Shop, rng: &mut Rng, order: &mut Order, name: &str, verb: &str) {
+    match manner(rng) {
+        Manner::AtOnce => {
+            let (one, other) = tokio::join!(ask(shop, order, name, verb), ask(shop, order, name, verb));
+            order.attempts(verb).note(one);
+            order.attempts(verb).note(other);
+        }
+        manner => {
+            let told = ask(shop, order, name, verb).await;
+            order.attempts(verb).note(told);
+            if manner == Manner::Again {
+                let told = ask(shop, order, name, verb).await;
+                order.attempts(verb).note(told);
+            }
+        }
+    }
+}
+
+/// Repeats what nobody knows the end of, until it is known.
+pub async fn settle(shop: &Shop, order: &mut Order, verb: &str) {
+    let name = order.cart.strip_prefix("cart-").unwrap().to_owned();
+    while order.attempts(verb).is_unknown() {
+        let told = ask(shop, order, &name, verb).await;
+        order.attempts(verb).note(told);
+        if told == Told::No {
+            return;
+        }
+    }
+}
+
+async fn ask(shop: &Shop, order: &Order, name: &str, verb: &str) -> Told {
+    let server = shop.server().await;
+    let (path, body) = match verb {
+        "hold" => {
+            let Order { cart, sku, quantity, ttl_ms, .. } = order;
+            let ttl = ttl_ms / 1000;
+            let body = json!({ "cartId": cart, "sku": sku, "quantity": quantity, "ttlSeconds": ttl });
+            ("/api/reservations/hold".to_owned(), Bytes::from(body.to_string()))
+        }
+        verb => (format!("/api/reservations/{}/{verb}", order.id), Bytes::new()),
+    };
+    let mut request = Request::post(server.url(&path)).header("idempotency-key", name);
+    if !body.is_empty() {
+        request = request.header("content-type", "application/json");
+    }
+    let answer = timeout(STUCK, server.attempt(request, body)).await;
+    match answer.unwrap_or_else(|_| panic!("{verb} of {order:?} hangs")) {
+        Ok(answer) => understand(&answer, order, verb),
+        // The server went away, before or after.
+        Err(_) => Told::Unknown,
+    }
+}
+
+fn understand(answer: &Answer, order: &Order, verb: &str) -> Told {
+    let text = |name: &str| answer.body[name].as_str().unwrap_or_default();
+    match (answer.status.as_u16(), text("code"), text("outcome")) {
+        (200, ..) => {
+            let record = [text("reservationId"), text("cartId"), text("sku")];
+            assert_eq!(record, [&*order.id, &*order.cart, order.sku], "{}", answer.body);
+            Told::Done
+        }
+        (409, "insufficient_inventory", _) => Told::No,
+        (409, "reservation_not_active", _) if verb != "hold" => Told::Never,
+        (404, "unknown_reservation", _) if verb != "hold" => Told::No,
+        (503, "unavailable", "none") => Told::No,
+        (503, "unavailable", "unknown") => Told::Unknown,
+        _ => panic!("{verb} of {order:?} answered {answer:?}"),
+    }
+}

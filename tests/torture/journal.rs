@@ -1,0 +1,156 @@
+//! What the clients asked for and what they were told, and whether the audit agrees.
+
+use std::collections::{BTreeMap, HashMap};
+
+use redis::aio::MultiplexedConnection;
+use redis::cmd;
+
+/// Entries read from the audit at a time.
+const PAGE: usize = 5000;
+
+/// What one attempt was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// It is done, now or before.
+    Done,
+    /// This attempt did nothing. Another may.
+    No,
+    /// It is not done, and never will be.
+    Never,
+    /// Nothing that could be relied on.
+    Unknown,
+}
+
+/// What all attempts at one thing were told.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Attempts {
+    pub total: u32,
+    done: bool,
+    never: bool,
+    unknown: bool,
+}
+
+impl Attempts {
+    pub fn note(&mut self, told: Told) {
+        self.total += 1;
+        match told {
+            Told::Done => self.done = true,
+            Told::Never => self.never = true,
+            Told::Unknown => self.unknown = true,
+            Told::No => {}
+        }
+    }
+
+    /// Whether nobody could tell by now if it was done.
+    pub fn is_unknown(&self) -> bool {
+        self.unknown && !self.done && !self.never
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether that many events agree with what was told.
+    fn allow(&self, events: u32) -> bool {
+        match self {
+            Self { done: true, never: true, .. } => false,
+            Self { done: true, .. } => events == 1,
+            Self { never: true, .. } => events == 0,
+            Self { unknown: true, .. } => events <= 1,
+            _ => events == 0,
+        }
+    }
+}
+
+/// One purchase: a hold, and what was tried to settle it.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub id: String,
+    pub sku: &'static str,
+    pub cart: String,
+    pub quantity: u64,
+    pub ttl_ms: u64,
+    pub hold: Attempts,
+    pub confirm: Attempts,
+    pub release: Attempts,
+}
+
+impl Order {
+    pub fn operations(&self) -> u64 {
+        u64::from(self.hold.total + self.confirm.total + self.release.total)
+    }
+
+    pub fn attempts(&mut self, verb: &str) -> &mut Attempts {
+        match verb {
+            "hold" => &mut self.hold,
+            "confirm" => &mut self.confirm,
+            _ => &mut self.release,
+        }
+    }
+}
+
+/// What the audit knows of an order.
+#[derive(Debug, Default)]
+struct Trace {
+    events: BTreeMap<String, u32>,
+    held_at: u64,
+    ended_at: u64,
+    /// SKU, cart and quantity of all its events.
+    about: Option<[String; 3]>,
+}
+
+/// Holds every order against the audit; panics at the first that does not agree with it.
+pub async fn compare(orders: &[Order], redis: &mut MultiplexedConnection) -> u64 {
+    let (mut traces, events) = traces(redis).await;
+    for order in orders {
+        let trace = traces.remove(&order.id).unwrap_or_default();
+        let count = |event: &str| trace.events.get(event).copied().unwrap_or(0);
+        assert!(order.hold.allow(count("hold")), "{order:?} and {trace:?}");
+        assert!(order.confirm.allow(count("confirm")), "{order:?} and {trace:?}");
+        assert!(order.release.allow(count("release")), "{order:?} and {trace:?}");
+        let ends = count("confirm") + count("release") + count("expired");
+        assert!(ends <= count("hold"), "{order:?} and {trace:?}");
+        if let Some(about) = &trace.about {
+            assert_eq!(about, &[order.sku.to_owned(), order.cart.clone(), order.quantity.to_string()], "{order:?}");
+        }
+        // Expiry is exact: nothing is sold after its time, and nothing is taken away before.
+        let age = trace.ended_at.saturating_sub(trace.held_at);
+        if count("confirm") == 1 {
+            assert!(age < order.ttl_ms, "{order:?} was confirmed after {age} ms");
+        }
+        if count("expired") == 1 {
+            assert!(age >= order.ttl_ms, "{order:?} expired after {age} ms");
+        }
+    }
+    assert!(traces.is_empty(), "nobody asked for {:?}", traces.iter().next());
+    events
+}
+
+async fn traces(redis: &mut MultiplexedConnection) -> (HashMap<String, Trace>, u64) {
+    let (mut traces, mut start, mut events) = (HashMap::<String, Trace>::new(), "-".to_owned(), 0);
+    loop {
+        let mut read = cmd("XRANGE");
+        read.arg("inventory:audit").arg(&start).arg("+").arg("COUNT").arg(PAGE);
+        let page: Vec<(String, HashMap<String, String>)> = read.query_async(redis).await.unwrap();
+        let Some((last, _)) = page.last() else { return (traces, events) };
+        start = format!("({last}");
+        for (_, mut event) in page {
+            events += 1;
+            let mut field = |name: &str| event.remove(name).unwrap();
+            let id = field("reservationId");
+            if id.is_empty() {
+                continue;
+            }
+            let trace = traces.entry(id).or_default();
+            let (kind, at) = (field("event"), field("happenedAt").parse().unwrap());
+            if kind == "hold" {
+                trace.held_at = at;
+            } else {
+                trace.ended_at = at;
+            }
+            *trace.events.entry(kind).or_default() += 1;
+            let about = ["sku", "cartId", "quantity"].map(field);
+            assert_eq!(trace.about.get_or_insert(about.clone()), &about);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Buyers by the dozen while everything that can go wrong does: afterwards, what they were told is what happened.
+//!
+//! `TORTURE_SECONDS` says for how long (as `make torture SECONDS=...` does), `SEED` which choices are made. What happens
+//! when is left to the machine: the same seed makes the same plan, not the same run.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod faults;
+mod http_client;
+mod journal;
+mod proxy;
+mod sha_client;
+mod shop;
+
+use std::env;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tokio::sync::{Mutex, RwLock};
+use tokio::task::JoinSet;
+
+use faults::{Gremlin, Toll};
+use journal::Order;
+use proxy::Proxy;
+use shop::{COLD, COLD_UNITS, Shop, UNITS};
+use support::invariants::{History, assert_invariants};
+use support::redis_server::RedisServer;
+
+const HTTP_CLIENTS: u64 = 24;
+const SHA_CLIENTS: u64 = 8;
+const SHORT_SECONDS: u64 = 8;
+
+fn setting(name: &str) -> Option<u64> {
+    env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse().expect("a whole number"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_everybody_was_told_is_what_happened() {
+    let seconds = setting("TORTURE_SECONDS").unwrap_or(SHORT_SECONDS);
+    let seed = setting("SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    println!("torture: {seconds} s, SEED={seed}");
+
+    let options = ["--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes"];
+    let redis = RedisServer::start_with(&options);
+    let proxy = Proxy::start(redis.port()).await;
+    let server = faults::serve(&proxy.url(), 0);
+    for (sku, units) in UNITS.into_iter().chain(COLD.map(|sku| (sku, COLD_UNITS))) {
+        server.seed(sku, units).await;
+    }
+    let shop = Arc::new(Shop {
+        server: RwLock::new(Arc::new(server)),
+        proxy,
+        closing: AtomicBool::new(false),
+        operations: AtomicU64::new(0),
+        orders: Mutex::new(Vec::new()),
+        seed,
+    });
+    let mut clients = JoinSet::new();
+    for number in 0..HTTP_CLIENTS {
+        clients.spawn(http_client::buy(Arc::clone(&shop), number));
+    }
+    for number in 0..SHA_CLIENTS {
+        clients.spawn(sha_client::buy(Arc::clone(&shop), number));
+    }
+
+    let started = Instant::now();
+    let (rng, toll) = (Rng::with_seed(seed), Toll::default());
+    let mut gremlin = Gremlin { shop: Arc::clone(&shop), redis, rng, toll };
+    gremlin.run(started + Duration::from_secs(seconds)).await;
+    shop.closing.store(true, Ordering::Relaxed);
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    let took = started.elapsed();
+
+    drop(shop);
+    let Gremlin { redis, toll, mut rng, shop } = gremlin;
+    let mut orders = std::mem::take(&mut *shop.orders.lock().await);
+    let [unknown, done] = settle_half(&shop, &mut orders, &mut rng).await;
+
+    // Nobody sweeps while the books are read.
+    drop(Arc::into_inner(shop).unwrap());
+    let mut connection = redis.connection().await;
+    let events = journal::compare(&orders, &mut connection).await;
+    assert_invariants(&mut connection, History::Whole).await;
+
+    let operations: u64 = orders.iter().map(Order::operations).sum();
+    let faults: usize = toll.recoveries.values().map(Vec::len).sum();
+    let kinds = toll.recoveries.len();
+    println!("{operations} operations in {took:.0?}, {events} events, {faults} faults of {kinds} kinds");
+    println!("{unknown} unknown outcomes were asked for again: {done} done, the others not");
+    println!("   times  served again after at most  fault");
+    for (fault, recoveries) in &toll.recoveries {
+        println!("{:>8}  {:>26.1?}  {fault:?}", recoveries.len(), recoveries.iter().max().unwrap());
+    }
+    assert!(operations > 1000 && unknown > 0, "that was no torture");
+}
+
+/// Asks again for every other unknown outcome, and leaves the others as they are: how many there were, and were done.
+async fn settle_half(shop: &Arc<Shop>, orders: &mut [Order], rng: &mut Rng) -> [u64; 2] {
+    let (mut unknown, mut done) = (0, 0);
+    for order in orders.iter_mut().filter(|order| order.cart.starts_with("cart-http")) {
+        for verb in ["hold", "confirm", "release"] {
+            if order.attempts(verb).is_unknown() && rng.bool() {
+                http_client::settle(shop, order, verb).await;
+                unknown += 1;
+                done += u64::from(order.attempts(verb).is_done());
+            }
+        }
+    }
+    [unknown, done]
+}

@@ -1,0 +1,131 @@
+//! A client that calls the scripts by SHA, many items at a time, and recovers as `lua/README.md` says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
+use tokio::time::sleep;
+
+use super::journal::{Order, Told};
+use super::shop::{Manner, Shop, manner, order, verbs};
+
+const ITEMS: usize = 20;
+const KEEP_MS: &str = "60000";
+/// How long a lost reply is waited for.
+const REPLY: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Buys until told to close.
+pub async fn buy(shop: Arc<Shop>, number: u64) {
+    let mut rng = Rng::with_seed(shop.seed ^ (number << 32) ^ 1);
+    let mut caller = Caller { url: shop.proxy.url(), open: None };
+    for turn in 0_u64.. {
+        if !shop.is_open() {
+            return;
+        }
+        let count = rng.usize(1..=ITEMS);
+        let mut orders: Vec<Order> =
+            (0..count).map(|item| order(&mut rng, &format!("sha-{number}-{turn}-{item}"), 1)).collect();
+        let mode = if rng.bool() { "each" } else { "all" };
+        make(&mut caller, &mut rng, &mut orders, mode, "hold").await;
+        for verb in ["confirm", "release"] {
+            let (mut some, others) = orders.into_iter().partition::<Vec<_>, _>(|order| {
+                (order.hold.is_done() || order.hold.is_unknown()) && verbs(&mut rng, order).contains(&verb)
+            });
+            if !some.is_empty() {
+                make(&mut caller, &mut rng, &mut some, "each", verb).await;
+            }
+            orders = others;
+            orders.extend(some);
+        }
+        shop.file(orders).await;
+    }
+}
+
+async fn make(caller: &mut Caller, rng: &mut Rng, orders: &mut [Order], mode: &str, verb: &'static str) {
+    let times = if manner(rng) == Manner::Once { 1 } else { 2 };
+    for _ in 0..times {
+        let told = caller.call(verb, mode, orders).await;
+        for (order, told) in orders.iter_mut().zip(told) {
+            order.attempts(verb).note(told);
+        }
+    }
+}
+
+struct Caller {
+    url: String,
+    /// With the SHA-1s that were published when it was opened.
+    open: Option<(MultiplexedConnection, HashMap<String, String>)>,
+}
+
+impl Caller {
+    async fn call(&mut self, verb: &str, mode: &str, orders: &[Order]) -> Vec<Told> {
+        let Some((connection, shas)) = self.connection().await else {
+            sleep(PAUSE).await;
+            return vec![Told::No; orders.len()];
+        };
+        let mut call = cmd("EVALSHA");
+        call.arg(shas.get(verb)).arg(2 + 3 * orders.len()).arg("inventory:audit").arg("stockhold:due");
+        for Order { sku, id, .. } in orders {
+            call.arg(format!("inventory:{sku}"))
+                .arg(format!("inventory:{sku}:active"))
+                .arg(format!("reservation:{id}"));
+        }
+        call.arg(mode).arg("0");
+        if verb == "hold" {
+            for Order { cart, quantity, ttl_ms, .. } in orders {
+                call.arg(cart).arg(quantity).arg(ttl_ms);
+            }
+        } else {
+            call.arg(KEEP_MS);
+            for Order { cart, .. } in orders {
+                call.arg(cart);
+            }
+        }
+        let replies: Result<Vec<Vec<String>>, RedisError> = call.query_async(connection).await;
+        match replies {
+            Ok(replies) => {
+                assert_eq!(replies.len(), orders.len(), "{replies:?}");
+                replies.iter().zip(orders).map(|(reply, order)| understand(reply, order, verb)).collect()
+            }
+            Err(error) => {
+                self.open = None;
+                sleep(PAUSE).await;
+                let told = match error.code() {
+                    // An error reply: nothing was done. The scripts come back, Redis finishes loading.
+                    Some("NOSCRIPT" | "LOADING" | "BUSY") => Told::No,
+                    Some(_) => panic!("{verb} answered {error}"),
+                    None => Told::Unknown,
+                };
+                vec![told; orders.len()]
+            }
+        }
+    }
+
+    async fn connection(&mut self) -> Option<&mut (MultiplexedConnection, HashMap<String, String>)> {
+        if self.open.is_none() {
+            let config =
+                AsyncConnectionConfig::new().set_connection_timeout(Some(REPLY)).set_response_timeout(Some(REPLY));
+            let client = Client::open(&*self.url).unwrap();
+            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.ok()?;
+            let shas: HashMap<String, String> =
+                cmd("HGETALL").arg("stockhold:scripts").query_async(&mut connection).await.ok()?;
+            self.open = Some((connection, shas));
+        }
+        self.open.as_mut()
+    }
+}
+
+fn understand(reply: &[String], order: &Order, verb: &str) -> Told {
+    match (verb, &*reply[0]) {
+        ("hold", "HELD" | "REPLAYED")
+        | ("confirm", "CONFIRMED" | "REPLAYED")
+        | ("release", "RELEASED" | "REPLAYED") => Told::Done,
+        ("hold", "INSUFFICIENT" | "WITHDRAWN") | ("confirm" | "release", "NOT_FOUND") => Told::No,
+        ("confirm" | "release", "NOT_ACTIVE" | "EXPIRED") => Told::Never,
+        _ => panic!("{verb} of {order:?} answered {reply:?}"),
+    }
+}

@@ -1,0 +1,102 @@
+//! What is bought in, and the plan of one purchase after another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use stockhold::keys::{IdempotencyKey, ReservationId};
+use tokio::sync::Mutex;
+use tokio::sync::RwLock;
+use tokio::time::timeout;
+
+use super::journal::{Attempts, Order};
+use super::proxy::Proxy;
+use crate::support::stockhold::Stockhold;
+
+/// Two that everybody wants, one of them without end and one of which there is soon nothing left; and others.
+pub const HOT: [&str; 2] = ["hot", "scarce"];
+pub const COLD: [&str; 20] =
+    ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"];
+pub const UNITS: [(&str, u64); 2] = [("hot", 1_000_000_000), ("scarce", 300)];
+pub const COLD_UNITS: u64 = 5_000;
+
+/// No request may take longer, whatever happens: a server that answers late is one that hangs.
+pub const STUCK: Duration = Duration::from_secs(20);
+
+/// Of 100: requests that are made again, and those of them that are made at the same time.
+const REPEATED: u32 = 30;
+const AT_ONCE: u32 = 50;
+
+/// What all clients share.
+pub struct Shop {
+    /// The server that runs now.
+    pub server: RwLock<Arc<Stockhold>>,
+    pub proxy: Proxy,
+    pub closing: AtomicBool,
+    /// What finished, for a sign of life.
+    pub operations: AtomicU64,
+    pub orders: Mutex<Vec<Order>>,
+    pub seed: u64,
+}
+
+impl Shop {
+    pub async fn server(&self) -> Arc<Stockhold> {
+        // A restart takes a moment; longer than that, and the server does not come up.
+        Arc::clone(&*timeout(STUCK, self.server.read()).await.expect("no server"))
+    }
+
+    pub fn is_open(&self) -> bool {
+        !self.closing.load(Ordering::Relaxed)
+    }
+
+    pub async fn file(&self, orders: impl IntoIterator<Item = Order>) {
+        let orders: Vec<_> = orders.into_iter().collect();
+        let operations: u64 = orders.iter().map(Order::operations).sum();
+        self.operations.fetch_add(operations, Ordering::Relaxed);
+        self.orders.lock().await.extend(orders);
+    }
+}
+
+/// A new order; its id is that of its name as an `Idempotency-Key`, so that it is known whatever becomes of the request.
+pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
+    let key = IdempotencyKey::parse(name).unwrap();
+    let sku = if rng.u32(..100) < 60 { HOT[rng.usize(..HOT.len())] } else { COLD[rng.usize(..COLD.len())] };
+    Order {
+        id: ReservationId::from_idempotency_key(&key, 0).to_string(),
+        sku,
+        cart: format!("cart-{name}"),
+        quantity: rng.u64(1..4),
+        ttl_ms: if rng.u32(..100) < 30 { shortest_ms.max(rng.u64(1..200)) } else { 5000 },
+        hold: Attempts::default(),
+        confirm: Attempts::default(),
+        release: Attempts::default(),
+    }
+}
+
+/// How an attempt is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    Once,
+    Again,
+    AtOnce,
+}
+
+pub fn manner(rng: &mut Rng) -> Manner {
+    match (rng.u32(..100) < REPEATED, rng.u32(..100) < AT_ONCE) {
+        (false, _) => Manner::Once,
+        (true, false) => Manner::Again,
+        (true, true) => Manner::AtOnce,
+    }
+}
+
+/// How an order is settled: confirmed, released, both at once, or left to expire. What is scarce is seldom sold for good.
+pub fn verbs(rng: &mut Rng, order: &Order) -> &'static [&'static str] {
+    let sells = if order.sku == "hot" { 30 } else { 1 };
+    match rng.u32(..100) {
+        at if at < sells => &["confirm"],
+        at if at < 70 => &["release"],
+        at if at < 73 => &["confirm", "release"],
+        _ => &[],
+    }
+}
