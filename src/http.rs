@@ -8,6 +8,7 @@ mod input;
 mod json;
 mod problem;
 mod router;
+mod seats;
 mod workers;
 
 use std::convert::Infallible;
@@ -17,28 +18,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
 pub use auth::{Access, Tokens};
 pub use workers::Workers;
 
 use crate::engine::Engine;
+use seats::{Occupant, Seat, Seats};
 
-/// Connections served at a time; more wait in the listener's backlog.
+/// Connections served at a time. For one more, an idle one makes room; while none is idle, more wait in the listener's
+/// backlog.
 pub const MAX_CONNECTIONS: usize = 1024;
 /// How long a client may take to send a request's headers; also how long an idle connection is kept.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may take to send a request's body.
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may take nothing of an answer.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
 /// The longest request target, in bytes.
@@ -81,20 +86,24 @@ where
     R: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let seats = Seats::new(MAX_CONNECTIONS);
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
     loop {
-        let (stream, permit) = tokio::select! {
+        let (stream, seat) = tokio::select! {
             () = &mut shutdown => break,
-            accepted = accept(&listener, &connections) => accepted,
+            accepted = accept(&listener, &seats) => accepted,
         };
         let watcher = graceful.watcher();
         workers.spawn(|respond| async move {
-            if let Err(error) = connection(stream, respond, watcher).await {
-                debug!(error, "connection");
+            tokio::select! {
+                served = connection(stream, respond, watcher, Arc::clone(&seat.occupant)) => {
+                    if let Err(error) = served {
+                        debug!(error, "connection");
+                    }
+                }
+                () = seat.occupant.asked_to_leave() => debug!("an idle connection makes room for another"),
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -108,28 +117,40 @@ async fn connection<R, F>(
     stream: std::net::TcpStream,
     respond: R,
     watcher: Watcher,
+    occupant: Arc<Occupant>,
 ) -> Result<(), Box<dyn Error + Send + Sync>>
 where
     R: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
-    let stream = TcpStream::from_std(stream)?;
-    let service = service_fn(move |request| {
+    let mut stream = TimeoutStream::new(TcpStream::from_std(stream)?);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let occupant = Arc::clone(&occupant);
+        if request.body().is_end_stream() {
+            occupant.busy()
+        } else {
+            occupant.idle()
+        }
+        request.extensions_mut().insert(Arc::clone(&occupant));
         let answer = respond(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let answer = answer.await;
+            occupant.served();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         // Without a timer hyper has no clock, and the timeout is silently off.
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_buf_size(MAX_READ_BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     Ok(watcher.watch(connection).await?)
 }
 
-/// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (std::net::TcpStream, OwnedSemaphorePermit) {
-    let permit = Arc::clone(connections).acquire_owned().await.expect("the semaphore is never closed");
+/// The next connection, and a place for it.
+async fn accept(listener: &TcpListener, seats: &Arc<Seats>) -> (std::net::TcpStream, Seat) {
     loop {
         match listener.accept().await.and_then(|(stream, _)| {
             // Answers are small and whole: waiting to fill a packet only delays them.
@@ -137,7 +158,7 @@ async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (std::n
             // It is served on another thread.
             stream.into_std()
         }) {
-            Ok(stream) => return (stream, permit),
+            Ok(stream) => return (stream, seats.take().await),
             Err(error) => {
                 warn!(%error, "cannot accept");
                 sleep(ACCEPT_BACKOFF).await;

@@ -1,6 +1,7 @@
 //! What clients send, taken strictly: nothing is guessed, and everything that is wrong is named at once.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -12,6 +13,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::problem::Problem;
+use super::seats::Occupant;
 use super::{BODY_READ_TIMEOUT, MAX_BODY_BYTES};
 use crate::keys::{IdempotencyKey, Invalid};
 
@@ -117,16 +119,24 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
 /// # Errors
 /// 408, 413, 415, or 400 when it is not one JSON object.
 pub(super) async fn body(request: Request<Incoming>) -> Result<Fields, Problem> {
-    let (head, body) = request.into_parts();
-    let bytes = collect(body).await?;
-    object(&head.headers, &bytes)
+    let (headers, bytes) = whole_request(request).await?;
+    object(&headers, &bytes)
 }
 
 /// Like [`body`], where no body at all is as good as an empty object.
 pub(super) async fn optional_body(request: Request<Incoming>) -> Result<Fields, Problem> {
+    let (headers, bytes) = whole_request(request).await?;
+    if bytes.is_empty() { Ok(Fields::default()) } else { object(&headers, &bytes) }
+}
+
+/// Reads a request to its end; from then on it is worth an answer.
+async fn whole_request(request: Request<Incoming>) -> Result<(HeaderMap, Bytes), Problem> {
     let (head, body) = request.into_parts();
     let bytes = collect(body).await?;
-    if bytes.is_empty() { Ok(Fields::default()) } else { object(&head.headers, &bytes) }
+    if let Some(occupant) = head.extensions.get::<Arc<Occupant>>() {
+        occupant.busy();
+    }
+    Ok((head.headers, bytes))
 }
 
 async fn collect(body: Incoming) -> Result<Bytes, Problem> {

@@ -1,0 +1,101 @@
+//! Two thousand who connect and ask for nothing, and come again when they are turned out.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hyper::Request;
+use serde_json::json;
+
+use crate::support::redis_server::RedisServer;
+use crate::support::stockhold::Stockhold;
+use crate::wire::{connect, most_memory};
+
+const THREADS: usize = 20;
+const EACH: usize = 100;
+const GOOD: usize = 50;
+/// All good clients together. If each had to wait until some of the crowd run out of time, it would be minutes.
+const BOUND: Duration = Duration::from_secs(40);
+const MEMORY: u64 = 64 << 20;
+
+/// Bytes that are sent one by one.
+const SLOW: [&str; 3] = [
+    "",
+    "GET /livez HTTP/1.1\r\nhost: shop\r\nx-slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "\"sku\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+];
+const HEAD: &str = "POST /api/inventory/seed HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n{";
+
+async fn hold(shop: &Stockhold, key: &str) -> Result<(), String> {
+    let body = json!({ "cartId": "cart-1", "sku": "tea", "quantity": 1 }).to_string();
+    let request = Request::post(shop.url("/api/reservations/hold")).header("content-type", "application/json");
+    shop.attempt(request.header("idempotency-key", key), body.into()).await.map(|answer| drop(answer.ok()))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn two_thousand_slow_clients_keep_nobody_out() {
+    rlimit::increase_nofile_limit(8192).unwrap();
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("tea", 1000).await;
+    let before = most_memory(shop.id());
+    let address = shop.address;
+    let stop = Arc::new(AtomicBool::new(false));
+    let crowd: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                let enter = || {
+                    let mut stream = connect(address);
+                    if thread % 3 == 2 {
+                        let _ = stream.write_all(HEAD.as_bytes());
+                    }
+                    stream.set_nonblocking(true).unwrap();
+                    stream
+                };
+                let mut streams: Vec<_> = (0..EACH).map(|_| enter()).collect();
+                let (mut turned_out, mut round) = (0, 0);
+                while !stop.load(Ordering::Relaxed) {
+                    for stream in &mut streams {
+                        let byte = SLOW[thread % 3].as_bytes().get(round).copied();
+                        let said = byte.is_none_or(|byte| stream.write_all(&[byte]).is_ok());
+                        if !said || matches!(stream.read(&mut [0; 512]), Ok(0)) {
+                            *stream = enter();
+                            turned_out += 1;
+                        }
+                    }
+                    round += 1;
+                    thread::sleep(Duration::from_millis(100));
+                }
+                turned_out
+            })
+        })
+        .collect();
+    thread::sleep(Duration::from_secs(1));
+
+    let started = Instant::now();
+    for good in 0..GOOD {
+        // One that was there before the crowd, and one that comes now.
+        let key = format!("hold-{good}");
+        while let Err(error) = hold(&shop, &key).await {
+            // A connection that is idle for too long is closed, also while a request is on its way.
+            assert!(started.elapsed() < BOUND, "{error}");
+        }
+        let mut stream = connect(address);
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+        assert!(started.elapsed() < BOUND, "they are kept out");
+    }
+    println!("{GOOD} clients, old and new, were served in {:?}", started.elapsed());
+    stop.store(true, Ordering::Relaxed);
+    let turned_out: usize = crowd.into_iter().map(|thread| thread.join().unwrap()).sum();
+    assert!(turned_out > 0, "there was room for all");
+    let grown = most_memory(shop.id()) - before;
+    assert!(grown < MEMORY, "{grown} bytes for a crowd");
+    assert_eq!(shop.counts("tea").await, [1000 - GOOD as u64, GOOD as u64, 0]);
+}

@@ -1,0 +1,92 @@
+//! Bytes that are no requests, or are more than one to those who read them otherwise.
+
+use crate::support::redis_server::RedisServer;
+use crate::support::snapshot::Snapshot;
+use crate::support::stockhold::Stockhold;
+use crate::wire::{exchange, split};
+
+const BODY: &str = r#"{"cartId":"c","sku":"tea","quantity":1}"#;
+
+/// What is sent, and how many answers there may be at most. What is answered must be a refusal.
+fn shapes() -> Vec<(Vec<u8>, usize)> {
+    let post = "POST /api/reservations/hold HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
+    let length = BODY.len();
+    let hidden = format!(
+        "POST /api/reservations/hold HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{BODY}"
+    );
+    let texts = vec![
+        (String::new(), 0),
+        ("\r\n\r\n\r\n".to_owned(), 0),
+        ("GET\r\n\r\n".to_owned(), 1),
+        ("GET /livez\r\n\r\n".to_owned(), 1),
+        ("GET /livez HTTP/3.0\r\nhost: shop\r\n\r\n".to_owned(), 1),
+        ("GET  /livez  HTTP/1.1\r\nhost: shop\r\n\r\n".to_owned(), 1),
+        ("GET /livez\0 HTTP/1.1\r\nhost: shop\r\n\r\n".to_owned(), 1),
+        ("GET /livez HTTP/1.1\r\nho st: shop\r\n\r\n".to_owned(), 1),
+        ("GET /livez HTTP/1.1\r\nhost: sh\0op\r\n\r\n".to_owned(), 1),
+        ("GET /livez HTTP/1.1\r\n: shop\r\n\r\n".to_owned(), 1),
+        (format!("GET /livez HTTP/1.1\r\nhost: shop\r\n{}\r\n", "x: y\r\n".repeat(1000)), 1),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0".to_owned(), 1),
+        // Lengths that do not fit together: nobody may take the rest for another request.
+        (format!("{post}content-length: {length}\r\ncontent-length: 0\r\n\r\n{BODY}"), 1),
+        (format!("{post}content-length: {length}, 0\r\n\r\n{BODY}"), 1),
+        (format!("{post}content-length: +{length}\r\n\r\n{BODY}"), 1),
+        (format!("{post}content-length: -1\r\n\r\n{hidden}"), 1),
+        (format!("{post}content-length: 99999999999999999999999\r\n\r\n{hidden}"), 1),
+        (format!("{post}content-length: 0x27\r\n\r\n{BODY}"), 1),
+        (format!("{post}transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n{hidden}"), 2),
+        (format!("{post}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"), 2),
+        (format!("{post}transfer-encoding: identity\r\n\r\n{hidden}"), 1),
+        (format!("{post}transfer-encoding: xchunked\r\n\r\n{hidden}"), 1),
+        (format!("{post}transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n{hidden}"), 1),
+        (format!("{post}transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{hidden}"), 1),
+        (format!("{post}transfer-encoding: chunked\r\n\r\n-1\r\n{hidden}"), 1),
+        (format!("{post}transfer-encoding: chunked\r\n\r\nx\r\n{hidden}"), 1),
+        (format!("{post}transfer-encoding: chunked\r\n\r\n5\r\nhello{hidden}"), 1),
+        (format!("{post}transfer-encoding : chunked\r\n\r\n{hidden}"), 1),
+        (format!("{post} transfer-encoding: chunked\r\n\r\n{hidden}"), 1),
+        (format!("POST /api/reservations/hold HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"), 1),
+    ];
+    let mut shapes: Vec<_> = texts.into_iter().map(|(text, answers)| (text.into_bytes(), answers)).collect();
+    // The greeting of TLS, and bytes of no meaning.
+    shapes.push((b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), 1));
+    shapes.push(((0..=255).cycle().take(100_000).collect(), 1));
+    shapes.push((vec![0; 100_000], 1));
+    shapes.push((vec![b'A'; 1_000_000], 1));
+    shapes
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused_and_changes_nothing() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("tea", 5).await;
+    let mut connection = redis.connection().await;
+    let before = Snapshot::take(&mut connection).await;
+    for (bytes, most) in shapes() {
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
+        let address = shop.address;
+        let sent = bytes.clone();
+        let answer = tokio::task::spawn_blocking(move || exchange(address, &sent)).await.unwrap();
+        let answers = split(&answer).0;
+        assert!(answers.len() <= most, "{shown:?} was answered {answers:?}");
+        assert!(answers.iter().all(|answer| (400..500).contains(&answer.status)), "{shown:?} was answered {answers:?}");
+        assert_eq!(before.changed(&Snapshot::take(&mut connection).await), Vec::<String>::new(), "{shown:?}");
+        shop.get("/livez").await.ok();
+    }
+}
+
+/// Requests before garbage are served, and the garbage is not.
+#[tokio::test]
+async fn garbage_after_a_request_spoils_only_itself() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    let mut bytes = "GET /livez HTTP/1.1\r\nhost: shop\r\n\r\n".repeat(50).into_bytes();
+    bytes.extend((0..=255).cycle().take(10_000));
+    let address = shop.address;
+    let answer = tokio::task::spawn_blocking(move || exchange(address, &bytes)).await.unwrap();
+    let statuses: Vec<_> = split(&answer).0.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses[..50], [200; 50]);
+    assert!(statuses[50..].iter().all(|status| *status == 400) && statuses.len() <= 51, "{statuses:?}");
+    shop.get("/livez").await.ok();
+}
