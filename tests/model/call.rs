@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::spoil::Spoil;
+use crate::state::Model;
 
 /// Few of each, so that calls get into each other's way.
 pub const SKUS: [&str; 3] = ["tea", "cup", "Grüner-Tee"];
@@ -48,6 +49,15 @@ pub enum Act {
         ids: Vec<u8>,
         keep: Keep,
     },
+    /// The damage was found so many events of the SKU ago.
+    Repair {
+        sku: &'static str,
+        ids: Vec<(u8, Record)>,
+        found: usize,
+        restart: Restart,
+        change: [i64; 3],
+        keep: Keep,
+    },
     Inventory {
         sku: &'static str,
         limit: u64,
@@ -58,6 +68,22 @@ pub enum Act {
         limit: u64,
         before: Option<usize>,
     },
+}
+
+/// What a repair is to do with a reservation's record.
+#[derive(Clone, Copy, Debug)]
+pub enum Record {
+    LeaveAsItIs,
+    MakeFromItsLastEvent,
+    MakeFromTheLastEventOfAll,
+}
+
+/// Where a repair lets the audit of its SKU begin again.
+#[derive(Clone, Copy, Debug)]
+pub enum Restart {
+    Nowhere,
+    Here,
+    AfterTheLastEvent,
 }
 
 /// How much is kept of what is over.
@@ -93,8 +119,8 @@ pub struct Call {
 
 impl Step {
     /// The call, unless it is time that is to pass; `events` are the ids of all events so far.
-    pub fn call(&self, events: &[String]) -> Option<Call> {
-        let mut call = self.act.call(events)?;
+    pub fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
+        let mut call = self.act.call(model, events)?;
         if let Some(spoil) = &self.spoil {
             spoil.apply(&mut call);
         }
@@ -110,7 +136,7 @@ impl fmt::Debug for Step {
 }
 
 impl Act {
-    fn call(&self, events: &[String]) -> Option<Call> {
+    fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
         let call = match self {
             Self::WaitMs(_) => return None,
             Self::Seed { sku, quantity, ids, keep } => {
@@ -133,6 +159,32 @@ impl Act {
                 let keys = ["inventory:audit", "stockhold:due"].map(String::from);
                 let args = [keep.audit_max, keep.ms].map(|number| number.to_string());
                 Call::new("sweep", keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key)), args)
+            }
+            Self::Repair { sku, ids, found, restart, change, keep } => {
+                let keys = ["inventory:audit", "stockhold:due", "stockhold:skus"].map(String::from);
+                let reservations = ids.iter().map(|(id, _)| reservation_key(id));
+                let seen = model.events.iter().rev().filter(|event| event.sku() == *sku).nth(*found);
+                let [version, last_event] =
+                    seen.map_or_else(Default::default, |event| [event.version().to_string(), event.id.clone()]);
+                let restart = match restart {
+                    Restart::Nowhere => String::new(),
+                    Restart::Here => "here".to_owned(),
+                    Restart::AfterTheLastEvent => {
+                        model.stocks.get(*sku).map_or("1-1".to_owned(), |stock| stock.last_event.clone())
+                    }
+                };
+                let numbers = [keep.audit_max, keep.ms].map(|number| number.to_string());
+                let change = change.map(|units| units.to_string());
+                let from = ids.iter().map(|(id, record)| match record {
+                    Record::LeaveAsItIs => String::new(),
+                    Record::MakeFromItsLastEvent => model.last_event_of(&reservation_id(id)),
+                    Record::MakeFromTheLastEventOfAll => events.last().cloned().unwrap_or_default(),
+                });
+                Call::new(
+                    "repair",
+                    keys.into_iter().chain(stock_keys(sku)).chain(reservations),
+                    numbers.into_iter().chain([version, last_event, restart]).chain(change).chain(from),
+                )
             }
             Self::Inventory { sku, limit } => Call::new("inventory", stock_keys(sku), [limit.to_string()]),
             Self::Audit { sku, limit, before } => {
@@ -172,5 +224,9 @@ fn stock_keys(sku: &str) -> [String; 2] {
 }
 
 fn reservation_key(id: &u8) -> String {
-    format!("reservation:00000000-0000-8000-8000-0000000000{id:02x}")
+    format!("reservation:{}", reservation_id(id))
+}
+
+fn reservation_id(id: &u8) -> String {
+    format!("00000000-0000-8000-8000-0000000000{id:02x}")
 }

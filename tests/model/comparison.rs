@@ -70,7 +70,7 @@ impl Comparison {
         self.tally.sequences += 1;
         for (n, step) in steps.iter().enumerate() {
             sleep(pause);
-            match (&step.act, step.call(&self.ids)) {
+            match (&step.act, step.call(&self.model, &self.ids)) {
                 (_, Some(call)) => {
                     self.compare(&call).map_err(|why| Difference { length: n + 1, why })?;
                 }

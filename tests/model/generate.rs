@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::call::{Act, CARTS, IDS, Item, Keep, Line, SKUS, Step, TOKENS};
+use crate::call::{Act, CARTS, IDS, Item, Keep, Line, Record, Restart, SKUS, Step, TOKENS};
 use crate::spoil::{self, Spoil};
 
 const LONGEST: usize = 200;
@@ -27,7 +27,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         30 => (act(), prop::option::weighted(0.07, spoil())),
         // These are few, and what is wrong with them is to be seen too.
-        2 => (prop_oneof![2 => read(), 1 => seed(), 1 => sweep()], spoil().prop_map(Some)),
+        2 => (prop_oneof![2 => read(), 1 => seed(), 1 => sweep(), 1 => repair()], spoil().prop_map(Some)),
     ]
     .prop_map(|(act, spoil)| Step { act, spoil })
 }
@@ -41,6 +41,7 @@ fn act() -> impl Strategy<Value = Act> {
         18 => (mode(), some(item()), keep()).prop_map(|(mode, items, keep)| Act::Confirm { mode, items, keep }),
         15 => (mode(), some(item()), keep()).prop_map(|(mode, items, keep)| Act::Release { mode, items, keep }),
         12 => sweep(),
+        4 => repair(),
         9 => read(),
     ]
 }
@@ -62,6 +63,42 @@ fn seed() -> impl Strategy<Value = Act> {
 
 fn sweep() -> impl Strategy<Value = Act> {
     (sku_and_ids(), keep()).prop_map(|((sku, ids), keep)| Act::Sweep { sku, ids, keep })
+}
+
+/// Of what is in order: what a repair does with damage is another test's. So nothing here takes reserved units away from
+/// the reservations that hold them.
+fn repair() -> impl Strategy<Value = Act> {
+    let ids = sku_and_ids().prop_flat_map(|(sku, ids)| {
+        let ids: std::collections::BTreeSet<_> = ids.into_iter().collect();
+        let record = || {
+            prop_oneof![
+                4 => Just(Record::LeaveAsItIs),
+                4 => Just(Record::MakeFromItsLastEvent),
+                1 => Just(Record::MakeFromTheLastEventOfAll)
+            ]
+        };
+        let ids: Vec<_> = ids.into_iter().map(|id| record().prop_map(move |record| (id, record))).collect();
+        ids.prop_map(move |ids| (sku, ids))
+    });
+    let found = prop_oneof![5 => Just(0), 3 => 1..=6usize];
+    let restart = prop_oneof![
+        8 => Just(Restart::Nowhere),
+        1 => Just(Restart::Here),
+        1 => Just(Restart::AfterTheLastEvent)
+    ];
+    const TOO_MANY: i64 = -1_000_000_000_000;
+    let available = prop_oneof![6 => Just(0), 1 => Just(TOO_MANY), 3 => -2..=3i64];
+    let confirmed = prop_oneof![6 => Just(0), 1 => -1..=2i64];
+    (ids, found, restart, available, confirmed, keep()).prop_map(
+        |((sku, ids), found, restart, available, confirmed, keep)| Act::Repair {
+            sku,
+            ids,
+            found,
+            restart,
+            change: [available, 0, confirmed],
+            keep,
+        },
+    )
 }
 
 fn spoil() -> impl Strategy<Value = Spoil> {

@@ -9,6 +9,7 @@ mod support;
 mod call;
 mod comparison;
 mod generate;
+mod mend;
 mod names;
 mod request;
 mod rules;

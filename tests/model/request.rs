@@ -3,6 +3,8 @@
 //! Only one thing is ever done to spoil a call. So the order of the checks does not show, and a key of a shard stands
 //! among keys of none, where it does not fit.
 
+use std::collections::BTreeSet;
+
 use crate::call::Call;
 use crate::names::{event_id, is_audit_of_shard, number, reservation_id, sku, text};
 
@@ -33,6 +35,7 @@ pub enum What {
     Confirm { all: bool, items: Vec<Item> },
     Release { all: bool, items: Vec<Item> },
     Sweep { sku: String, ids: Vec<String> },
+    Repair(Repair),
     Inventory { sku: String, limit: usize },
     Audit { of: Events, limit: usize, before: Option<(u64, u64)> },
 }
@@ -49,6 +52,28 @@ pub struct Item {
     pub sku: String,
     pub id: String,
     pub token: String,
+}
+
+pub struct Repair {
+    pub sku: String,
+    pub items: Vec<Mend>,
+    /// The version and the last event when the damage was found.
+    pub seen: [String; 2],
+    pub restart: Option<Restart>,
+    /// Units more that are available, reserved, confirmed.
+    pub change: [i64; 3],
+}
+
+/// A reservation to look at.
+pub struct Mend {
+    pub id: String,
+    /// The event from which its record is to be made again.
+    pub event: Option<(u64, u64)>,
+}
+
+pub enum Restart {
+    Here,
+    After((u64, u64)),
 }
 
 /// Whose events are read.
@@ -101,6 +126,25 @@ impl Request {
                     if call.script == "confirm" { What::Confirm { all, items } } else { What::Release { all, items } };
                 Ok(Self { audit_max, keep_ms, what })
             }
+            "repair" => {
+                let ([audit, due, skus, inventory, active], reservations) = tail(call, 8 + call.keys.len().max(5) - 5)?;
+                let (audit_max, keep_ms) = (args.number(0, 0, MOST)?, args.number(1, 0, MOST)?);
+                let seen = [2, 3].map(|place| String::from_utf8_lossy(&call.args[place]).into_owned());
+                let restart = match &call.args[4][..] {
+                    b"" => None,
+                    b"here" => Some(Restart::Here),
+                    _ => Some(Restart::After(args.event(4)?)),
+                };
+                let change = [args.signed(5)?, args.signed(6)?, args.signed(7)?];
+                let sku = stock(inventory, active)?;
+                fits(audit == b"inventory:audit" && due == b"stockhold:due" && skus == b"stockhold:skus")?;
+                let ids = ids(reservations)?;
+                fits(ids.iter().collect::<BTreeSet<_>>().len() == ids.len())?;
+                let event = |i: usize| if call.args[8 + i].is_empty() { Ok(None) } else { args.event(8 + i).map(Some) };
+                let items = ids.into_iter().enumerate().map(|(i, id)| Ok(Mend { id, event: event(i)? }));
+                let items = items.collect::<Result<_, _>>()?;
+                Ok(Self { audit_max, keep_ms, what: What::Repair(Repair { sku, items, seen, restart, change }) })
+            }
             "inventory" => {
                 let [inventory, active] = &call.keys[..] else { return Err(Fault::BadArgs) };
                 count(call.args.len() == 1)?;
@@ -140,6 +184,16 @@ impl Args<'_> {
 
     fn text(&self, place: usize) -> Result<String, Fault> {
         text(&self.0[place]).ok_or(Fault::BadArgs)
+    }
+
+    fn signed(&self, place: usize) -> Result<i64, Fault> {
+        let (digits, sign) = self.0[place].strip_prefix(b"-").map_or((&self.0[place][..], 1), |digits| (digits, -1));
+        let units = number(digits, u64::from(sign < 0), MOST).ok_or(Fault::BadArgs)?;
+        Ok(sign * units as i64)
+    }
+
+    fn event(&self, place: usize) -> Result<(u64, u64), Fault> {
+        event_id(&self.0[place]).ok_or(Fault::BadArgs)
     }
 
     /// Whether it is all or nothing.

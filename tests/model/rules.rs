@@ -24,6 +24,7 @@ impl Model {
             What::Confirm { all, items } => self.settle_items(&CONFIRM, *all, items, keep_ms, turn),
             What::Release { all, items } => self.settle_items(&RELEASE, *all, items, keep_ms, turn),
             What::Sweep { sku, ids } => vec![self.sweep(sku, ids, keep_ms, turn)],
+            What::Repair(repair) => vec![self.repair(repair, keep_ms, turn)?],
             What::Inventory { sku, limit } => self.inventory(sku, *limit, turn),
             What::Audit { of, limit, before } => return self.audit(of, *limit, *before),
         };

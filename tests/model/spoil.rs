@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::call::Call;
 
+/// The place among the arguments of a repair.
+const RESERVED: usize = 6;
+
 /// One thing that is done to a call; a place counts around when there are fewer.
 #[derive(Clone)]
 pub enum Spoil {
@@ -123,7 +126,10 @@ impl Spoil {
             }
             Self::Arg(place, arg) => {
                 let place = place % args.len();
-                args[place] = arg.to_vec();
+                // Units that are held cannot be taken away: that would be damage.
+                if (call.script, place) != ("repair", RESERVED) {
+                    args[place] = arg.to_vec();
+                }
             }
             Self::SwapKeys(one, other) => {
                 let count = keys.len();
@@ -141,6 +147,7 @@ impl Spoil {
                     "confirm" | "release" => (3, 1, 2),
                     "sweep" => (1, 0, 4),
                     "seed" => (1, 0, 5),
+                    "repair" => (1, 1, 5),
                     _ => return,
                 };
                 while (keys.len() - keys_first) / keys_each < count {

@@ -172,6 +172,12 @@ impl Model {
         self.events.push(Rc::new(Event { id, fields: fields.chain([previous]).collect() }));
     }
 
+    /// The id of the last event that says what became of a reservation; empty if none is known.
+    pub fn last_event_of(&self, id: &str) -> String {
+        let tells = |event: &&Rc<Event>| event.reservation() == id && event.kind() != "repair";
+        self.events.iter().rev().find(tells).map_or(String::new(), |event| event.id.clone())
+    }
+
     /// Redis keeps at least as many as it was told, and at most a node more.
     pub fn trim(&mut self, most: usize, kept: usize) {
         let kept = kept.clamp(most, most + ENTRIES_PER_NODE);
@@ -198,8 +204,44 @@ impl Record {
 }
 
 impl Event {
+    pub fn kind(&self) -> &str {
+        &self.fields[0]
+    }
+
+    pub fn reservation(&self) -> &str {
+        &self.fields[1]
+    }
+
+    pub fn cart(&self) -> &str {
+        &self.fields[2]
+    }
+
     pub fn sku(&self) -> &str {
         &self.fields[3]
+    }
+
+    pub fn quantity(&self) -> u64 {
+        self.number(4)
+    }
+
+    pub fn state(&self) -> &str {
+        &self.fields[5]
+    }
+
+    pub fn reason(&self) -> &str {
+        &self.fields[6]
+    }
+
+    pub fn happened_at(&self) -> u64 {
+        self.number(7)
+    }
+
+    pub fn version(&self) -> u64 {
+        self.number(11)
+    }
+
+    fn number(&self, place: usize) -> u64 {
+        self.fields[place].parse().expect("a number")
     }
 }
 

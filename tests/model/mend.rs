@@ -1,0 +1,104 @@
+//! What a repair does where nothing is damaged: it moves the counts as it is told, makes records again from their events,
+//! and refuses when more has happened than its caller knew.
+
+use std::rc::Rc;
+
+use crate::names::event_id;
+use crate::request::{Fault, Mend, Repair, Restart};
+use crate::state::{CONFIRM, DRAIN, EXPIRE, Event, Model, RELEASE, Record, Turn, reply};
+
+const MOST: i64 = 1_000_000_000_000;
+
+impl Model {
+    pub fn repair(&mut self, repair: &Repair, keep_ms: u64, turn: &Turn) -> Result<Vec<String>, Fault> {
+        let Repair { sku, items, seen, restart, change } = repair;
+        let stale = Ok(reply("STALE", []));
+        let after = match restart {
+            Some(Restart::After(id)) => match self.event_of(sku, *id) {
+                Some(event) => Some(event),
+                None => return stale,
+            },
+            _ => None,
+        };
+        let Some(stock) = self.stocks.get(sku) else { return Ok(reply("UNKNOWN_SKU", [])) };
+        let counts = [stock.available, stock.reserved, stock.confirmed];
+
+        let is_bound = restart.is_some() || *change != [0; 3] || items.iter().any(|item| item.event.is_some());
+        if is_bound && *seen != [stock.version.to_string(), stock.last_event.clone()] {
+            let since = self.events.iter().rev().filter(|event| event.sku() == sku.as_str());
+            let since: Vec<_> = since.take_while(|event| event.id != seen[1]).collect();
+            let is_known = stock.last_event == seen[1] || self.events.iter().any(|event| event.id == seen[1]);
+            let matters = |event: &&Rc<Event>| {
+                ["seed", "repair"].contains(&event.kind()) || items.iter().any(|item| item.id == event.reservation())
+            };
+            if after.is_some() || !is_known || since.iter().any(matters) {
+                return stale;
+            }
+        }
+
+        let mut records = Vec::new();
+        for Mend { id, event } in items {
+            let Some(event) = event else { continue };
+            let Some(event) = self.event_of(sku, *event) else { return stale };
+            if event.reservation() != id || event.kind() == "repair" {
+                return Err(Fault::BadArgs);
+            }
+            records.push((id, self.record_from(&event, turn.now)));
+        }
+
+        let counts = [0, 1, 2].map(|pool| counts[pool] as i64 + change[pool]);
+        if counts.iter().any(|units| *units < 0) {
+            return Ok(reply("OVERSOLD", [counts[0].to_string()]));
+        }
+        if counts.iter().sum::<i64>() > MOST {
+            return Err(Fault::BadArgs);
+        }
+
+        let already = self.count;
+        let stock = self.stock(sku);
+        [stock.available, stock.reserved, stock.confirmed] = counts.map(|units| units as u64);
+        if let Some(event) = after {
+            (stock.version, stock.last_event) = (event.version(), event.id.clone());
+        }
+        if restart.is_some() || *change != [0; 3] {
+            self.log(sku, ["repair", "", "", sku, "0", "repaired", "counts_restored"], turn);
+        }
+        for (id, mut record) in records {
+            let is_kept_for = record.state != "active" && keep_ms > 0;
+            record.dropped_at = is_kept_for.then_some((turn.began + keep_ms, turn.ended + keep_ms));
+            let Record { cart, quantity, state, .. } = record.clone();
+            self.records.insert(id.clone(), record);
+            self.log(sku, ["repair", id, &cart, sku, &quantity.to_string(), state, "record_restored"], turn);
+        }
+        let numbers = [(self.count - already) as u64].into_iter().chain(counts.map(|units| units as u64));
+        let version = self.stock(sku).version;
+        Ok(reply("REPAIRED", numbers.chain([version]).map(|number| number.to_string())))
+    }
+
+    fn event_of(&self, sku: &str, id: (u64, u64)) -> Option<Rc<Event>> {
+        self.events.iter().find(|event| event.sku() == sku && event_id(event.id.as_bytes()) == Some(id)).cloned()
+    }
+
+    /// What an event tells of a reservation; the times, as far as there still is a record.
+    fn record_from(&self, event: &Event, now: u64) -> Record {
+        let kept = self.records.get(event.reservation());
+        let at = event.happened_at();
+        let created = kept.filter(|_| event.kind() != "hold").map(|record| record.created_at);
+        let created_at = created.filter(|created| *created <= at).unwrap_or(at);
+        let expires = kept.map(|record| record.expires_at).filter(|expires| *expires > created_at);
+        let state = ["active", CONFIRM.state, RELEASE.state].into_iter().find(|state| *state == event.state());
+        let reasons = ["", RELEASE.reason, EXPIRE.reason, DRAIN.reason];
+        Record {
+            cart: event.cart().to_owned(),
+            sku: event.sku().to_owned(),
+            quantity: event.quantity(),
+            state: state.expect("one of three"),
+            reason: reasons.into_iter().find(|reason| *reason == event.reason()).expect("one of ours"),
+            expires_at: expires.unwrap_or(now.max(created_at + 1)),
+            created_at,
+            updated_at: at,
+            token: kept.filter(|_| event.state() != "active").map_or(String::new(), |record| record.token.clone()),
+            dropped_at: None,
+        }
+    }
+}
