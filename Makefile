@@ -3,8 +3,9 @@
 #   make test     all tests, against real redis-servers
 #   make check    format, lints, checksums of the scripts
 #   make torture  buyers while everything goes wrong; SECONDS=60 for how long, SEED=... for which choices
+#   make sabotage plants bugs in a copy, one after another, and tells how soon a test notices; BUGS="..." for some of them
 #   make bench    the benchmark, about 5 minutes; ARGS="--quick" for a first impression, ARGS="--help" for more
-.PHONY: run test check torture bench
+.PHONY: run test check torture sabotage bench
 
 # install (command, apt packages, dnf packages, brew packages): installs what brings a command that is missing or fails.
 define install
@@ -37,6 +38,10 @@ SECONDS = 60
 torture:
 	$(call install,redis-server --version,redis-server,redis,redis)
 	TORTURE_SECONDS=$(SECONDS) SEED=$(SEED) cargo test --release --test torture -- --nocapture
+
+sabotage:
+	$(call install,redis-server --version,redis-server,redis,redis)
+	cargo test --test sabotage -- $(BUGS)
 
 bench:
 	$(call install,redis-server --version,redis-server,redis,redis)

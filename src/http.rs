@@ -145,6 +145,8 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_buf_size(MAX_READ_BUFFER)
+        // Who says that no more requests come still wants the answers to those that came.
+        .half_close(true)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     Ok(watcher.watch(connection).await?)
 }

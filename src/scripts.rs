@@ -54,7 +54,8 @@ pub struct Scripts {
     redis: Redis,
     /// How many replicas must have a write before its reply counts, and the connection that waits for them.
     replicas: Option<(u32, Redis)>,
-    /// Counts the loads, so that of many callers that miss a script one loads and the others see that it was done.
+    /// Counts the loads as they begin: of many calls that miss a script one loads, and the others see that a load began
+    /// after they were sent.
     loads: AtomicU64,
     loading: tokio::sync::Mutex<()>,
 }
@@ -114,14 +115,19 @@ impl Scripts {
 
     /// Loads all, and publishes each with `publish`, a command that sets a field of a hash.
     async fn load_with(&self, publish: &str) -> Result<(), Failure> {
+        let _turn = self.loading.lock().await;
+        self.load_in_turn(publish).await
+    }
+
+    /// With `loading` held.
+    async fn load_in_turn(&self, publish: &str) -> Result<(), Failure> {
+        self.loads.fetch_add(1, Ordering::AcqRel);
         self.cache().await?;
         let mut publishes = pipe();
         for script in self.catalogue.current() {
             publishes.cmd(publish).arg(keys::SCRIPTS).arg(script.name).arg(&script.sha1);
         }
-        self.redis.pipeline(&publishes).await?;
-        self.loads.fetch_add(1, Ordering::AcqRel);
-        Ok(())
+        self.redis.pipeline(&publishes).await.map(drop)
     }
 
     /// What Redis knows of each script.
@@ -191,7 +197,7 @@ impl Scripts {
             return Ok(());
         }
         tracing::info!("Redis has lost the scripts; loading them");
-        self.load_with("HSETNX").await.map_err(|failure| match failure {
+        self.load_in_turn("HSETNX").await.map_err(|failure| match failure {
             // The operation itself was not sent again: nothing of it is unknown.
             Failure::NoReply(why) => Failure::Unreachable(why),
             other => other,

@@ -303,6 +303,24 @@ mod sources {
     }
 }
 
+mod sabotage {
+    use super::*;
+    use bugs::BUGS;
+
+    #[path = "../sabotage/bugs.rs"]
+    mod bugs;
+
+    #[test]
+    fn every_planted_bug_has_its_place_in_the_code() {
+        for bug in &BUGS {
+            let code = fs::read_to_string(root().join(bug.file)).unwrap();
+            let (what, places) = (bug.what, code.matches(bug.good).count());
+            assert_eq!(places, 1, "in {} there is no one place for: {what} ({:?})", bug.file, bug.caught_by);
+            assert_ne!(bug.good, bug.bad, "{what}");
+        }
+    }
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,19 +1,22 @@
 //! Bytes that are no requests, or are more than one to those who read them otherwise.
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
+
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 use crate::support::stockhold::Stockhold;
-use crate::wire::{exchange, split};
+use crate::wire::{connect, exchange, split};
 
+const LIVE: &str = "GET /livez HTTP/1.1\r\nhost: shop\r\n\r\n";
+/// To be followed by a length.
+const HOLD: &str = "POST /api/reservations/hold HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
 const BODY: &str = r#"{"cartId":"c","sku":"tea","quantity":1}"#;
 
 /// What is sent, and how many answers there may be at most. What is answered must be a refusal.
 fn shapes() -> Vec<(Vec<u8>, usize)> {
-    let post = "POST /api/reservations/hold HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
-    let length = BODY.len();
-    let hidden = format!(
-        "POST /api/reservations/hold HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{BODY}"
-    );
+    let (post, length) = (HOLD, BODY.len());
+    let hidden = format!("{HOLD}content-length: {length}\r\n\r\n{BODY}");
     let texts = vec![
         (String::new(), 0),
         ("\r\n\r\n\r\n".to_owned(), 0),
@@ -76,17 +79,38 @@ async fn what_is_no_request_is_refused_and_changes_nothing() {
     }
 }
 
-/// Requests before garbage are served, and the garbage is not.
+/// Requests before garbage are served, and the garbage is not. A few, which go out before the connection is reset for what
+/// was not read of it.
 #[tokio::test]
 async fn garbage_after_a_request_spoils_only_itself() {
+    const REQUESTS: usize = 5;
     let redis = RedisServer::start();
     let shop = Stockhold::start(&redis);
-    let mut bytes = "GET /livez HTTP/1.1\r\nhost: shop\r\n\r\n".repeat(50).into_bytes();
+    let mut bytes = LIVE.repeat(REQUESTS).into_bytes();
     bytes.extend((0..=255).cycle().take(10_000));
     let address = shop.address;
     let answer = tokio::task::spawn_blocking(move || exchange(address, &bytes)).await.unwrap();
     let statuses: Vec<_> = split(&answer).0.iter().map(|answer| answer.status).collect();
-    assert_eq!(statuses[..50], [200; 50]);
-    assert!(statuses[50..].iter().all(|status| *status == 400) && statuses.len() <= 51, "{statuses:?}");
+    assert_eq!(statuses[..REQUESTS], [200; REQUESTS]);
+    assert!(statuses[REQUESTS..].iter().all(|status| *status == 400) && statuses.len() <= REQUESTS + 1, "{statuses:?}");
     shop.get("/livez").await.ok();
+}
+
+#[tokio::test]
+async fn who_has_nothing_more_to_ask_still_gets_the_answers() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("tea", 5).await;
+    let hold = format!("{HOLD}content-length: {}\r\n\r\n{BODY}", BODY.len());
+    let mut stream = connect(shop.address);
+    stream.write_all((hold + LIVE).as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
+    });
+    let statuses: Vec<_> = split(&answer.await.unwrap()).0.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [200, 200]);
+    assert_eq!(shop.counts("tea").await, [4, 1, 0]);
 }

@@ -34,12 +34,13 @@ const DEFAULT_CASES: u32 = 60;
 fn whatever_is_called_the_scripts_do_what_the_model_says() {
     let cases = std::env::var("MODEL_CASES").map_or(DEFAULT_CASES, |cases| cases.parse().expect("MODEL_CASES"));
     let search = RefCell::new(Search::start());
+    let defaults = Config::default();
     let mut runner = TestRunner::new(Config {
         cases,
         failure_persistence: None,
-        max_shrink_iters: 20_000,
+        max_shrink_iters: defaults.max_shrink_iters.min(20_000),
         max_shrink_time: 120_000,
-        ..Config::default()
+        ..defaults
     });
     let outcome = runner.run(&sequence(), |steps| search.borrow_mut().attempt(&steps).map_err(TestCaseError::fail));
     if let Err(why) = outcome {

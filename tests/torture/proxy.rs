@@ -23,7 +23,7 @@ pub enum Mood {
     CutReply,
     /// Everything takes longer.
     Delay,
-    /// Nothing goes on in either direction, and nobody is told.
+    /// Nothing goes on in either direction, and nobody is told, not even when it is over: as a firewall forgets.
     BlackHole,
     /// Requests go on and no reply comes back.
     SwallowReplies,
@@ -100,16 +100,16 @@ impl Proxy {
         let (mut requests, mut replies) = ([0; 16 * 1024], [0; 16 * 1024]);
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_redis, mut to_redis) = redis.into_split();
-        // Whether bytes were kept from one side.
-        let mut is_broken = false;
+        // Whether bytes were kept from one side, and whether nothing will ever go through again.
+        let (mut is_broken, mut is_forgotten) = (false, false);
         let is_clean = loop {
             tokio::select! {
                 read = from_client.read(&mut requests) => {
                     let Ok(length @ 1..) = read else { break true };
                     match self.mood() {
                         Mood::ResetBeforeSend | Mood::Refuse => break false,
-                        Mood::BlackHole => is_broken = true,
-                        _ if is_broken => {}
+                        Mood::BlackHole => is_forgotten = true,
+                        _ if is_broken || is_forgotten => {}
                         mood => {
                             if mood == Mood::Delay {
                                 self.wait().await;
@@ -128,8 +128,9 @@ impl Proxy {
                             let _ = to_client.write_all(&replies[..length / 2]).await;
                             break false;
                         }
-                        Mood::BlackHole | Mood::SwallowReplies => is_broken = true,
-                        _ if is_broken => {}
+                        Mood::BlackHole => is_forgotten = true,
+                        Mood::SwallowReplies => is_broken = true,
+                        _ if is_broken || is_forgotten => {}
                         mood => {
                             if mood == Mood::Delay {
                                 self.wait().await;

@@ -1,0 +1,216 @@
+//! Bugs, each of which somebody could write.
+
+/// A bug, and the test that is to catch it.
+pub struct Bug {
+    pub what: &'static str,
+    pub caught_by: Catcher,
+    pub file: &'static str,
+    /// What stands in the file, once.
+    pub good: &'static str,
+    pub bad: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Catcher {
+    Model,
+    Torture,
+}
+
+const fn rule(file: &'static str, what: &'static str, good: &'static str, bad: &'static str) -> Bug {
+    Bug { what, caught_by: Catcher::Model, file, good, bad }
+}
+
+const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'static str) -> Bug {
+    Bug { what, caught_by: Catcher::Torture, file, good, bad }
+}
+
+pub const BUGS: [Bug; 34] = [
+    rule(
+        "lua/hold.lua",
+        "`hold` writes a reservation before it looks at the stock",
+        "    local lapsed = redis.call('ZCOUNT'",
+        "    redis.call('HSET', item.reservation, 'cartId', item.cart)\n    local lapsed = redis.call('ZCOUNT'",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` does not look whether the id is taken",
+        "if not records[reservation] and redis.call('EXISTS', reservation) == 1 then",
+        "if false then",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` gives a unit that is not there",
+        "stock.available < item.units",
+        "stock.available + 1 < item.units",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` looks at the stock before the id: a repeat is refused when all is sold",
+        "  if record then\n",
+        "  if record and not (stock.available and stock.available < item.units) then\n",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` of a cart, all or nothing, writes what there is",
+        "if items[i].after or items[i].again then replies[i] = { 'WITHDRAWN' } end\n  end\n  return replies\n",
+        "if items[i].after or items[i].again then replies[i] = { 'WITHDRAWN' } end\n  end\n",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` of a cart that names a SKU twice takes its units once",
+        "    stock.available = stock.available - item.units\n",
+        "    if not stock.taken then stock.available = stock.available - item.units end\n    stock.taken = true\n",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` of one id twice in a call takes its units twice",
+        "    holds[item.reservation] = item\n",
+        "",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` takes a repeat with another quantity for the same",
+        "or record[3] ~= item.quantity and 'quantity'",
+        "",
+    ),
+    rule("lua/hold.lua", "`hold` does not bring the SKU's due time forward", "or expires < stock.due", ""),
+    rule(
+        "lua/hold.lua",
+        "`hold` takes 1e3 for a number",
+        "if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then",
+        "if not s or #s > 13 or not tonumber(s) then",
+    ),
+    rule(
+        "lua/confirm.lua",
+        "`confirm` does not look at the time: what has lapsed is sold",
+        "    if record.expires <= now then",
+        "    if false then",
+    ),
+    rule(
+        "lua/confirm.lua",
+        "`confirm` of what has lapsed does not give its units back",
+        "'reservation_ttl_elapsed', 'available')",
+        "'reservation_ttl_elapsed', 'withdrawn')",
+    ),
+    rule(
+        "lua/confirm.lua",
+        "`confirm` of a cart, all or nothing, confirms some",
+        "local withdrawn = refused and mode == 'all'",
+        "local withdrawn = false",
+    ),
+    rule(
+        "lua/confirm.lua",
+        "`confirm` takes anybody's token for a repeat",
+        "item.token ~= '' and item.token == record.token",
+        "item.token ~= ''",
+    ),
+    rule(
+        "lua/confirm.lua",
+        "`confirm` does not remember its token: a repeat is refused",
+        "  if record.token and record.token ~= '' then redis.call('HSET', record.key, 'token', record.token) end\n",
+        "",
+    ),
+    rule(
+        "lua/confirm.lua",
+        "`confirm` accepts the reservation of another SKU",
+        "elseif record.sku ~= stock.sku then",
+        "elseif false then",
+    ),
+    rule(
+        "lua/confirm.lua",
+        "`confirm` leaves what it confirmed among the active",
+        "  redis.call('ZREM', stock.active, record.id)\n",
+        "",
+    ),
+    rule(
+        "lua/release.lua",
+        "`release` undoes a sale",
+        "elseif record.state ~= 'active' then",
+        "elseif record.state == 'released' then",
+    ),
+    rule(
+        "lua/release.lua",
+        "`release` gives the units to the sold ones",
+        "'available', 'RELEASED'",
+        "'confirmed', 'RELEASED'",
+    ),
+    rule("lua/release.lua", "`release` does not count its event", "  stock.version = stock.version + 1\n", ""),
+    rule("lua/sweep.lua", "`sweep` expires what is not due", "elseif record.expires <= now then", "else"),
+    rule(
+        "lua/sweep.lua",
+        "`sweep` does not give the units back",
+        "'reservation_ttl_elapsed', 'available')",
+        "'reservation_ttl_elapsed', 'withdrawn')",
+    ),
+    rule(
+        "lua/sweep.lua",
+        "`sweep` writes no event",
+        "redis.call('XADD', audit, 'MAXLEN', '~', audit_max, '*', 'event', event,",
+        "select(1, stock.last_event, 'event', event,",
+    ),
+    rule(
+        "lua/sweep.lua",
+        "`sweep` does not link its event to the one before",
+        "'previous', stock.last_event)",
+        "'previous', '')",
+    ),
+    rule("lua/seed.lua", "`seed` does not wait until all holds are gone", "if live == 0 then", "if true then"),
+    rule(
+        "lua/seed.lua",
+        "`seed` gives the units of drained holds back",
+        "'inventory_reseeded', 'withdrawn')",
+        "'inventory_reseeded', 'available')",
+    ),
+    rule(
+        "lua/repair.lua",
+        "`repair` passes over what happened to a reservation since",
+        " or by_id[event.reservationId] then",
+        " then",
+    ),
+    way(
+        "src/engine.rs",
+        "the engine asks again with a new id when a reply is lost",
+        "            let (outcome, lapsed) = self.hold_once(&keys, id, &request).await?;\n",
+        "            let (outcome, lapsed) = match self.hold_once(&keys, id, &request).await {\n                \
+         Err(Error::Unknown(_)) => self.hold_once(&keys, ReservationId::mint(shard), &request).await?,\n                \
+         other => other?,\n            };\n",
+    ),
+    way(
+        "src/engine.rs",
+        "the engine says that nothing was done when a reply is lost",
+        "Failure::NoReply(_) => Self::Unknown(text)",
+        "Failure::NoReply(_) => Self::Unavailable(text)",
+    ),
+    way(
+        "src/engine.rs",
+        "the engine makes up an id for a request with a key",
+        "Some(key) => ReservationId::from_idempotency_key(key, shard)",
+        "Some(_) => ReservationId::mint(shard)",
+    ),
+    way(
+        "src/engine.rs",
+        "the engine asks again without a token when a reply is lost, and tells the second answer",
+        "        let reply = script.submit(self.item(&keys, id, vec![token])).await?;\n",
+        "        let _ = token;\n        let item = || self.item(&keys, id, vec![String::new()]);\n        \
+         let reply = match script.submit(item()).await {\n            \
+         Err(Failure::NoReply(_)) => script.submit(item()).await?,\n            other => other?,\n        };\n",
+    ),
+    way(
+        "src/engine/group_commit.rs",
+        "group commit gives the answers to the wrong requests",
+        "answers.into_iter().zip(replies)",
+        "answers.into_iter().rev().zip(replies)",
+    ),
+    way(
+        "src/scripts.rs",
+        "the loader does not load what Redis has lost",
+        "if code == \"NOSCRIPT\" =>",
+        "if code == \"NO SCRIPT\" =>",
+    ),
+    way(
+        "src/redis.rs",
+        "a connection that gives no reply is kept",
+        "    fn give_up(&self) {\n        self.lost.store(true, Ordering::Release);\n",
+        "    fn give_up(&self) {\n        self.lost.load(Ordering::Acquire);\n",
+    ),
+];
