@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use redis::Client;
+use stockhold::scripts::Catalogue;
 
 use crate::support::stockhold::{Stockhold, program};
 
@@ -48,7 +49,7 @@ async fn keeps_its_data_and_ends_with_the_server() {
     let url = redis_url(&shop);
     let mut connection = Client::open(&*url).unwrap().get_multiplexed_async_connection().await.unwrap();
     let published: usize = redis::cmd("HLEN").arg("stockhold:scripts").query_async(&mut connection).await.unwrap();
-    assert_eq!(published, 7);
+    assert_eq!(published, Catalogue::embedded().current().count());
     for (name, value) in [("appendonly", "yes"), ("maxmemory-policy", "noeviction"), ("bind", "127.0.0.1")] {
         let set: Vec<String> = redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut connection).await.unwrap();
         assert_eq!(set, [name, value]);
