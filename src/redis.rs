@@ -17,7 +17,8 @@ use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo, Pipeline,
     ProtocolVersion, PushInfo, PushKind, RedisError, ReplicaInfo, Role, Value,
 };
-use tokio::time::{Instant, timeout_at};
+use futures_util::future::{self, BoxFuture, FutureExt};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use private::{PrivateRedis, PrivateRedisOptions};
 pub use reads::{Health, StoredHash};
@@ -25,6 +26,9 @@ pub use scans::{Entry, IndexLook, Look};
 
 /// How long one call may take, connecting included.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long one attempt to connect may take: half of a call, so that one that came to nothing is soon followed by another.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// First words of the errors that a connection with the wrong name or password gets.
 const CREDENTIALS: [&str; 3] = ["NOAUTH", "WRONGPASS", "NOPERM"];
@@ -54,10 +58,11 @@ pub struct Redis(Arc<Shared>);
 
 struct Shared {
     client: Client,
-    link: RwLock<Option<Link>>,
-    /// Held by the one caller that connects; the others wait for its connection.
-    connecting: tokio::sync::Mutex<()>,
+    /// The latest attempt to connect: under way, or what came of it.
+    attempt: RwLock<Option<Attempt>>,
 }
+
+type Attempt = future::Shared<BoxFuture<'static, Result<Link, Failure>>>;
 
 /// One open connection, and whether it is known to be dead.
 #[derive(Clone)]
@@ -77,19 +82,18 @@ impl Redis {
 
     /// The same Redis by a connection of its own: what is slow here does not hold up what is sent there.
     pub fn apart(&self) -> Self {
-        let client = self.0.client.clone();
-        Self(Arc::new(Shared { client, link: RwLock::new(None), connecting: tokio::sync::Mutex::new(()) }))
+        Self::with(self.0.client.clone())
     }
 
     fn at(info: ConnectionInfo) -> Result<Self, RedisError> {
         // RESP3 is what makes a lost connection known at once, instead of by the next request failing on it.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Self(Arc::new(Shared {
-            client: Client::open(info)?,
-            link: RwLock::new(None),
-            connecting: tokio::sync::Mutex::new(()),
-        })))
+        Ok(Self::with(Client::open(info)?))
+    }
+
+    fn with(client: Client) -> Self {
+        Self(Arc::new(Shared { client, attempt: RwLock::new(None) }))
     }
 
     /// Where it connects to: host and port or socket path, without any credentials.
@@ -149,49 +153,68 @@ impl Redis {
     }
 
     async fn link(&self) -> Result<Link, Failure> {
-        if let Some(link) = self.0.open_link() {
-            return Ok(link);
+        loop {
+            let link = self.attempt().await?;
+            if !link.is_lost() {
+                return Ok(link);
+            }
         }
-        let _turn = self.0.connecting.lock().await;
-        if let Some(link) = self.0.open_link() {
-            return Ok(link);
+    }
+
+    /// The attempt that gave the connection there is, or that is under way; otherwise a new one.
+    fn attempt(&self) -> Attempt {
+        let is_good = |attempt: &&Attempt| match attempt.peek() {
+            None => true,
+            Some(Ok(link)) => !link.is_lost(),
+            Some(Err(_)) => false,
+        };
+        let latest = self.0.attempt.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(attempt) = latest.as_ref().filter(is_good) {
+            return attempt.clone();
         }
-        let link = self.0.connect().await.map_err(|error| match sort(error) {
+        drop(latest);
+        let mut latest = self.0.attempt.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(attempt) = latest.as_ref().filter(is_good) {
+            return attempt.clone();
+        }
+        let client = self.0.client.clone();
+        let attempt = async move { connect(&client).await }.boxed().shared();
+        // In a task of its own: of the callers that wait for it, each has less time left than an attempt may take.
+        tokio::spawn(attempt.clone());
+        latest.insert(attempt).clone()
+    }
+}
+
+async fn connect(client: &Client) -> Result<Link, Failure> {
+    let lost = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&lost);
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        // `exchange` bounds each call as a whole; a second clock would only race with it.
+        .set_response_timeout(None)
+        .set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                flag.store(true, Ordering::Release);
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+    match timeout(CONNECT_TIMEOUT, client.get_multiplexed_async_connection_with_config(&config)).await {
+        Ok(Ok(connection)) => Ok(Link { connection, lost }),
+        Ok(Err(error)) => Err(match sort(error) {
             // Credentials that are wrong stay wrong; anything else may pass.
             Failure::Refused { code, message } if CREDENTIALS.contains(&&*code) => Failure::Refused { code, message },
             Failure::NoReply(why) | Failure::Unreachable(why) => Failure::Unreachable(why),
             refused => Failure::Unreachable(refused.to_string()),
-        })?;
-        *self.0.link.write().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
-        Ok(link)
-    }
-}
-
-impl Shared {
-    fn open_link(&self) -> Option<Link> {
-        let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
-        link.as_ref().filter(|link| !link.lost.load(Ordering::Acquire)).cloned()
-    }
-
-    async fn connect(&self) -> Result<Link, RedisError> {
-        let lost = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&lost);
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CALL_TIMEOUT))
-            // `exchange` bounds each call as a whole; a second clock would only race with it.
-            .set_response_timeout(None)
-            .set_push_sender(move |push: PushInfo| {
-                if push.kind == PushKind::Disconnection {
-                    flag.store(true, Ordering::Release);
-                }
-                Ok::<(), std::convert::Infallible>(())
-            });
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(Link { connection, lost })
+        }),
+        Err(_) => Err(Failure::Unreachable(format!("no connection within {CONNECT_TIMEOUT:?}"))),
     }
 }
 
 impl Link {
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
     fn give_up(&self) {
         self.lost.store(true, Ordering::Release);
     }
