@@ -3,6 +3,7 @@
 mod amount;
 mod books;
 mod check;
+mod error;
 mod expiry;
 mod group_commit;
 mod judge;
@@ -17,74 +18,20 @@ use crate::scripts::{Catalogue, Reply, Scripts};
 
 pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Retention, Ttl};
 pub use check::{Census, Checked, Damage, Finding, Thoroughness};
+pub use error::Error;
 pub use expiry::Swept;
+use expiry::{SWEPT_PER_CALL, Turns};
 pub use group_commit::MAX_BATCH;
 use group_commit::{Call, GroupCommit, Item};
 pub use mend::Mended;
 pub use outcome::{Event, Hold, Reservation, ReservationState, Settle, Stock};
 use outcome::{Seed, odd};
 
-/// Times that a loop may go round without getting anywhere, before it is taken for damage and not for a race.
+/// Times that a drain may get nowhere before that is taken for damage and not for a race.
 const MAX_STALLS: u32 = 3;
 
 /// Holds that one call of `seed` releases at most: the script takes no more.
 const DRAINED_PER_CALL: usize = 100;
-
-/// Why an operation has no outcome.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Redis cannot be used just now. Nothing was done: the same request may be made again.
-    #[error("Redis is not available: {0}")]
-    Unavailable(String),
-    /// The request was sent and no reply came: it may have been carried out or not.
-    #[error("the outcome is unknown: {0}")]
-    Unknown(String),
-    /// Redis refused what this crate sent, or holds what no script wrote. Asking again will not help.
-    #[error("{0}")]
-    Broken(String),
-}
-
-/// First words of errors that pass, and with which nothing was applied.
-const PASSING: [&str; 12] = [
-    "NOSCRIPT",
-    "LOADING",
-    "BUSY",
-    "READONLY",
-    "MOVED",
-    "ASK",
-    "TRYAGAIN",
-    "CLUSTERDOWN",
-    "OOM",
-    "MISCONF",
-    "NOREPLICAS",
-    "MASTERDOWN",
-];
-
-fn is_passing(code: &str) -> bool {
-    PASSING.contains(&code)
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        let text = failure.to_string();
-        match failure {
-            Failure::Unreachable(_) => Self::Unavailable(text),
-            Failure::NoReply(_) => Self::Unknown(text),
-            Failure::Refused { code, .. } if is_passing(&code) => Self::Unavailable(text),
-            Failure::Refused { .. } => Self::Broken(text),
-        }
-    }
-}
-
-impl Error {
-    /// For a call that changed nothing, or whose change does not matter to the operation: a lost reply leaves no doubt.
-    fn without_doubt(failure: Failure) -> Self {
-        match Self::from(failure) {
-            Self::Unknown(why) => Self::Unavailable(why),
-            other => other,
-        }
-    }
-}
 
 /// A request to hold units.
 #[derive(Debug, Clone)]
@@ -111,6 +58,7 @@ pub struct Engine {
     holds: GroupCommit,
     confirms: GroupCommit,
     releases: GroupCommit,
+    sweeps: Turns,
 }
 
 impl Engine {
@@ -140,6 +88,7 @@ impl Engine {
             layout,
             audit_max,
             keep_ms,
+            sweeps: Turns::default(),
         }
     }
 
@@ -205,14 +154,18 @@ impl Engine {
             Some(key) => ReservationId::from_idempotency_key(key, shard),
             None => ReservationId::mint(shard),
         };
-        let mut stalled = 0;
+        let (mut waited, mut left) = (false, None);
         loop {
             let (outcome, lapsed) = self.hold_once(&keys, id, &request).await?;
-            if lapsed == 0 || stalled > MAX_STALLS {
+            // What lapses from now on does not count: there may be no end to it.
+            let left = left.get_or_insert(lapsed);
+            if lapsed == 0 || *left == 0 {
                 return Ok(outcome);
             }
             // Only as many as one call takes: they may be enough.
-            stalled = if self.sweep_earliest(&keys).await? > 0 { 0 } else { stalled + 1 };
+            if self.in_turn(&keys, &mut waited, self.sweep_earliest(&keys)).await? {
+                *left = left.saturating_sub(SWEPT_PER_CALL as u64);
+            }
         }
     }
 
@@ -322,15 +275,15 @@ impl Engine {
     pub async fn stock(&self, sku: &Sku, limit: ActiveLimit) -> Result<Option<Stock>, Error> {
         let keys = self.layout.stock(sku);
         let limit = limit.to_string();
-        let mut stalled = 0;
+        let (mut waited, mut swept) = (false, false);
         loop {
             let names = [&*keys.inventory, &*keys.active];
             let replies = self.scripts.call("inventory", &names, &[&limit]).await.map_err(Error::without_doubt)?;
             let Some((stock, lapsed)) = Stock::read(&replies)? else { return Ok(None) };
-            if lapsed == 0 || stalled > MAX_STALLS {
+            if lapsed == 0 || swept {
                 return Ok(Some(stock));
             }
-            stalled = if self.sweep_all(&keys).await? > 0 { 0 } else { stalled + 1 };
+            swept = self.in_turn(&keys, &mut waited, self.sweep_lapsed(&keys, lapsed)).await?;
         }
     }
 

@@ -1,5 +1,9 @@
 //! Expiring what is due: for the sweeper, and for whoever meets it first. Script `sweep`, always in bounded calls.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use tokio::sync::Mutex;
+
 use super::outcome::{number, odd};
 use super::{Engine, Error, Reservation, only};
 use crate::keys::{ReservationId, Sku, StockKeys};
@@ -9,7 +13,26 @@ const DUE_PAGE: usize = 100;
 
 /// Holds that one call expires at most. The script takes four times as many, but that is over a millisecond in which
 /// nobody else is served: buyers would notice.
-const SWEPT_PER_CALL: usize = 25;
+pub(super) const SWEPT_PER_CALL: usize = 25;
+
+/// Turns at sweeping a SKU, for those who want it swept before they go on: of a crowd that meets the same lapsed holds
+/// one sweeps, and the others wait for it. Together they would do the same work many times over, and Redis little else.
+pub(super) struct Turns([Mutex<()>; 64]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl Turns {
+    /// That of a SKU, which it may share with others.
+    fn of(&self, keys: &StockKeys) -> &Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        keys.inventory.hash(&mut hasher);
+        &self.0[hasher.finish() as usize % self.0.len()]
+    }
+}
 
 /// What a round of sweeping did.
 #[derive(Debug, Default)]
@@ -61,13 +84,36 @@ impl Engine {
         self.sweep(&keys, &holds).await
     }
 
+    /// Lets `sweep` run when nobody else sweeps the SKU, and tells whether it has. Who comes while somebody does waits for
+    /// the end of that, the first time, and is not let in: there may be nothing left to do.
+    pub(super) async fn in_turn(
+        &self,
+        keys: &StockKeys,
+        waited: &mut bool,
+        sweep: impl Future<Output = Result<u64, Error>>,
+    ) -> Result<bool, Error> {
+        let turn = self.sweeps.of(keys);
+        let _turn = match turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => {
+                let turn = turn.lock().await;
+                if !std::mem::replace(waited, true) {
+                    return Ok(false);
+                }
+                turn
+            }
+        };
+        sweep.await?;
+        Ok(true)
+    }
+
     /// Expires what is due among the earliest holds of a SKU.
     pub(super) async fn sweep_earliest(&self, keys: &StockKeys) -> Result<u64, Error> {
         let holds = self.earliest_holds(keys, SWEPT_PER_CALL).await?;
         Ok(self.sweep(keys, &holds).await?.0)
     }
 
-    /// Expires everything that is due on a SKU.
+    /// Expires everything that is due on a SKU, unless somebody else does so at the same time.
     pub(super) async fn sweep_all(&self, keys: &StockKeys) -> Result<u64, Error> {
         let mut total = 0;
         loop {
@@ -77,6 +123,16 @@ impl Engine {
                 return Ok(total);
             }
         }
+    }
+
+    /// Expires the `lapsed` earliest holds of a SKU, in as many calls as that takes; those that somebody else expires
+    /// meanwhile count.
+    pub(super) async fn sweep_lapsed(&self, keys: &StockKeys, lapsed: u64) -> Result<u64, Error> {
+        let mut total = 0;
+        for _ in 0..lapsed.div_ceil(SWEPT_PER_CALL as u64) {
+            total += self.sweep_earliest(keys).await?;
+        }
+        Ok(total)
     }
 
     /// Expires one reservation if it is due.

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::is_passing;
+use super::error::is_passing;
 use crate::redis::{CALL_TIMEOUT, Failure};
 use crate::scripts::{Reply, Scripts};
 

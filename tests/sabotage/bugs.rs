@@ -176,7 +176,7 @@ pub const BUGS: [Bug; 34] = [
          other => other?,\n            };\n",
     ),
     way(
-        "src/engine.rs",
+        "src/engine/error.rs",
         "the engine says that nothing was done when a reply is lost",
         "Failure::NoReply(_) => Self::Unknown(text)",
         "Failure::NoReply(_) => Self::Unavailable(text)",

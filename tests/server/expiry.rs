@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands, InfoDict, cmd};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -94,4 +95,38 @@ async fn a_hold_finds_the_units_that_lapsed_holds_sit_on() {
 
     let body = json!({ "cartId": "late", "sku": "sku", "quantity": 1 });
     shop.post("/api/reservations/hold", body).await.problem(409, "insufficient_inventory");
+}
+
+/// They come for the SKU that sold out, and its holds all lapse at once.
+#[tokio::test]
+async fn a_crowd_that_meets_lapsed_holds_does_not_sweep_them_a_hundred_times() {
+    const HOLDS: u64 = 1000;
+    const CROWD: usize = 100;
+    // Of 25 holds each.
+    const SWEEPS: u64 = HOLDS / 25;
+    let redis = RedisServer::start();
+    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
+    shop.seed("sku", HOLDS).await;
+    for _ in 0..HOLDS {
+        shop.held_for("sku", 1, 1).await;
+    }
+    sleep(PAST_EXPIRY).await;
+    let mut connection = redis.connection().await;
+    let before = script_calls(&mut connection).await;
+    let readers = (0..CROWD).map(|_| shop.counts("sku"));
+    for counts in futures_util::future::join_all(readers).await {
+        assert_eq!(counts, [HOLDS, 0, 0]);
+    }
+    let calls = script_calls(&mut connection).await - before;
+    // Each reads and, once it is swept, reads again; each thread of the server sweeps for its own.
+    let threads = std::thread::available_parallelism().unwrap().get() as u64;
+    let enough = threads * (SWEEPS + 5) + 3 * CROWD as u64;
+    assert!((SWEEPS..=enough).contains(&calls), "{calls} calls, where {enough} are enough");
+}
+
+async fn script_calls(connection: &mut MultiplexedConnection) -> u64 {
+    let info: InfoDict = cmd("INFO").arg("commandstats").query_async(connection).await.unwrap();
+    let stats: String = info.get("cmdstat_evalsha").unwrap();
+    let calls = stats.strip_prefix("calls=").and_then(|stats| stats.split(',').next());
+    calls.unwrap().parse().unwrap()
 }

@@ -1,0 +1,59 @@
+//! Why an operation has no outcome, and what of it may pass.
+
+use crate::redis::Failure;
+
+/// Why an operation has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Redis cannot be used just now. Nothing was done: the same request may be made again.
+    #[error("Redis is not available: {0}")]
+    Unavailable(String),
+    /// The request was sent and no reply came: it may have been carried out or not.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+    /// Redis refused what this crate sent, or holds what no script wrote. Asking again will not help.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// First words of errors that pass, and with which nothing was applied.
+const PASSING: [&str; 12] = [
+    "NOSCRIPT",
+    "LOADING",
+    "BUSY",
+    "READONLY",
+    "MOVED",
+    "ASK",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "OOM",
+    "MISCONF",
+    "NOREPLICAS",
+    "MASTERDOWN",
+];
+
+pub(super) fn is_passing(code: &str) -> bool {
+    PASSING.contains(&code)
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let text = failure.to_string();
+        match failure {
+            Failure::Unreachable(_) => Self::Unavailable(text),
+            Failure::NoReply(_) => Self::Unknown(text),
+            Failure::Refused { code, .. } if is_passing(&code) => Self::Unavailable(text),
+            Failure::Refused { .. } => Self::Broken(text),
+        }
+    }
+}
+
+impl Error {
+    /// For a call that changed nothing, or whose change does not matter to the operation: a lost reply leaves no doubt.
+    pub(super) fn without_doubt(failure: Failure) -> Self {
+        match Self::from(failure) {
+            Self::Unknown(why) => Self::Unavailable(why),
+            other => other,
+        }
+    }
+}
