@@ -159,19 +159,23 @@ impl Gremlin {
     async fn until_served(&self) -> Duration {
         let healed = Instant::now();
         let mut buyers = JoinSet::new();
+        let mut refusal = None;
         loop {
             let server = self.shop.server().await;
             buyers.spawn(async move {
-                let request = Request::get(server.url("/api/inventory/hot"));
+                let request = Request::get(server.url("/api/inventory/hot?active=0"));
                 server.attempt(request, Bytes::new()).await
             });
-            match timeout(Duration::from_millis(10), buyers.join_next()).await {
+            match timeout(Duration::from_millis(20), buyers.join_next()).await {
                 Ok(Some(Ok(Ok(answer)))) if answer.status == 200 => return healed.elapsed(),
                 // Nobody flushes them any more: a call that finds none loads them.
-                Ok(Some(Ok(Ok(answer)))) => assert!(!answer.body.to_string().contains("NOSCRIPT"), "{}", answer.body),
+                Ok(Some(Ok(Ok(answer)))) => {
+                    assert!(!answer.body.to_string().contains("NOSCRIPT"), "{}", answer.body);
+                    refusal = Some(answer.body);
+                }
                 _ => {}
             }
-            assert!(healed.elapsed() < STUCK, "nobody is served");
+            assert!(healed.elapsed() < STUCK, "nobody is served: {refusal:?}");
         }
     }
 }

@@ -81,9 +81,10 @@ async fn what_everybody_was_told_is_what_happened() {
     let mut orders = std::mem::take(&mut *shop.orders.lock().await);
     let [unknown, done] = settle_half(&shop, &mut orders, &mut rng).await;
 
-    // Nobody sweeps while the books are read.
+    // Nobody sweeps while the books are read, and nothing arrives that was still on its way.
     drop(Arc::into_inner(shop).unwrap());
     let mut connection = redis.connection().await;
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec_async(&mut connection).await.unwrap();
     let events = journal::compare(&orders, &mut connection).await;
     assert_invariants(&mut connection, History::Whole).await;
 
