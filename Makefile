@@ -3,9 +3,10 @@
 #   make test     all tests, against real redis-servers
 #   make check    format, lints, checksums of the scripts
 #   make torture  buyers while everything goes wrong; SECONDS=60 for how long, SEED=... for which choices
+#   make failover masters and replicas whose cable is cut, on Linux; ROUNDS=20 for how often
 #   make sabotage plants bugs in a copy, one after another, and tells how soon a test notices; BUGS="..." for some of them
 #   make bench    the benchmark, about 5 minutes; ARGS="--quick" for a first impression, ARGS="--help" for more
-.PHONY: run test check torture sabotage bench
+.PHONY: run test check torture failover sabotage bench
 
 # install (command, apt packages, dnf packages, brew packages): installs what brings a command that is missing or fails.
 define install
@@ -38,6 +39,12 @@ SECONDS = 60
 torture:
 	$(call install,redis-server --version,redis-server,redis,redis)
 	TORTURE_SECONDS=$(SECONDS) SEED=$(SEED) cargo test --release --test torture -- --nocapture
+
+ROUNDS = 20
+failover:
+	$(call install,redis-server --version,redis-server,redis,redis)
+	$(call install,ip -V,iproute2,iproute,iproute2mac)
+	ROUNDS=$(ROUNDS) cargo test --release --test failover
 
 sabotage:
 	$(call install,redis-server --version,redis-server,redis,redis)

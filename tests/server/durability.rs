@@ -37,18 +37,8 @@ async fn hold(server: &Stockhold, key: &str) -> Answer {
 async fn replica_of(primary: &RedisServer) -> RedisServer {
     let options = ["--replicaof", "127.0.0.1", &primary.port().to_string()];
     let replica = RedisServer::start_with(&options);
-    let mut connection = primary.connection().await;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        // There must be something to follow.
-        cmd("SET").arg("probe").arg(1).exec_async(&mut connection).await.unwrap();
-        cmd("DEL").arg("probe").exec_async(&mut connection).await.unwrap();
-        let following: u32 = cmd("WAIT").arg(1).arg(100).query_async(&mut connection).await.unwrap();
-        if following == 1 {
-            return replica;
-        }
-        assert!(Instant::now() < deadline, "the replica does not follow");
-    }
+    primary.until_followed().await;
+    replica
 }
 
 /// Asks again as long as the outcome is unknown, as a client does: a busy machine may hold up a replica.

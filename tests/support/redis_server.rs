@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client};
+use redis::{AsyncConnectionConfig, Client, cmd};
 use tempfile::TempDir;
 
 /// What a busy machine may need for what takes milliseconds on an idle one.
@@ -65,7 +65,25 @@ impl RedisServer {
     pub async fn connection(&self) -> MultiplexedConnection {
         let patient =
             AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-        Client::open(self.url()).unwrap().get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+        // By the socket, which reaches it also where its network is not ours.
+        let url = format!("redis+unix://{}", socket(self.folder.path()).display());
+        Client::open(url).unwrap().get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+    }
+
+    /// Waits until a replica follows it, and has said so.
+    pub async fn until_followed(&self) {
+        let mut connection = self.connection().await;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // There must be something to follow.
+            cmd("SET").arg("probe").arg(1).exec_async(&mut connection).await.unwrap();
+            cmd("DEL").arg("probe").exec_async(&mut connection).await.unwrap();
+            let following: u32 = cmd("WAIT").arg(1).arg(100).query_async(&mut connection).await.unwrap();
+            if following == 1 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no replica follows");
+        }
     }
 
     /// Ends the server as a power cut does: no warning, and since nothing is persisted, its data is gone.
@@ -104,6 +122,10 @@ impl Drop for RedisServer {
     }
 }
 
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("redis.sock")
+}
+
 fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
@@ -111,7 +133,7 @@ fn free_port() -> u16 {
 /// Starts the process and waits until it answers; `None` when another process holds the port.
 fn launch(port: u16, folder: &Path, extra_args: &[String]) -> Option<Child> {
     let command = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
-    let socket = folder.join("redis.sock");
+    let socket = socket(folder);
     let log_path = folder.join("redis.log");
     let log = File::create(&log_path).unwrap();
     let mut process = Command::new(&command)
