@@ -24,11 +24,12 @@ pub use private::{PrivateRedis, PrivateRedisOptions};
 pub use reads::{Health, StoredHash};
 pub use scans::{Entry, IndexLook, Look};
 
-/// How long one call may take, connecting included.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one call may take, connecting included: a connection that died without a word is noticed, and another made,
+/// within a second.
+pub const CALL_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// How long one attempt to connect may take: half of a call, so that one that came to nothing is soon followed by another.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// First words of the errors that a connection with the wrong name or password gets.
 const CREDENTIALS: [&str; 3] = ["NOAUTH", "WRONGPASS", "NOPERM"];
