@@ -25,7 +25,12 @@ pub async fn buy(shop: Arc<Shop>, number: u64) {
         let name = format!("http-{number}-{turn}");
         let mut order = order(&mut rng, &name, SHORTEST_MS);
         order.ttl_ms = order.ttl_ms.div_ceil(1000) * 1000;
+        // Some want to know, and ask again until they do; the others never come back.
+        let is_persistent = rng.bool();
         make(&shop, &mut rng, &mut order, &name, "hold").await;
+        if is_persistent {
+            settle(&shop, &mut order, &name, "hold").await;
+        }
         if order.hold.is_done() || order.hold.is_unknown() {
             let both = verbs(&mut rng, &order);
             if let [first, second] = both {
@@ -36,6 +41,9 @@ pub async fn buy(shop: Arc<Shop>, number: u64) {
                 for verb in both {
                     make(&shop, &mut rng, &mut order, &name, verb).await;
                 }
+            }
+            for verb in both.iter().filter(|_| is_persistent) {
+                settle(&shop, &mut order, &name, verb).await;
             }
         }
         shop.file([order]).await;
@@ -60,16 +68,20 @@ async fn make(shop: &Shop, rng: &mut Rng, order: &mut Order, name: &str, verb: &
     }
 }
 
-/// Repeats what nobody knows the end of, until it is known.
-pub async fn settle(shop: &Shop, order: &mut Order, verb: &str) {
-    let name = order.cart.strip_prefix("cart-").unwrap().to_owned();
+/// Asks again for what nobody knows the end of, until it is known or refused.
+async fn settle(shop: &Shop, order: &mut Order, name: &str, verb: &str) {
+    if !order.attempts(verb).is_unknown() {
+        return;
+    }
+    order.settled += 1;
     while order.attempts(verb).is_unknown() {
-        let told = ask(shop, order, &name, verb).await;
+        let told = ask(shop, order, name, verb).await;
         order.attempts(verb).note(told);
         if told == Told::No {
             return;
         }
     }
+    order.settled_as_done += u32::from(order.attempts(verb).is_done());
 }
 
 async fn ask(shop: &Shop, order: &Order, name: &str, verb: &str) -> Told {

@@ -73,6 +73,9 @@ pub struct Order {
     pub hold: Attempts,
     pub confirm: Attempts,
     pub release: Attempts,
+    /// Unknown outcomes that were asked for again, and those of them that were done.
+    pub settled: u32,
+    pub settled_as_done: u32,
 }
 
 impl Order {

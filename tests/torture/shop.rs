@@ -71,6 +71,8 @@ pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
         hold: Attempts::default(),
         confirm: Attempts::default(),
         release: Attempts::default(),
+        settled: 0,
+        settled_as_done: 0,
     }
 }
 
