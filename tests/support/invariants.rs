@@ -97,7 +97,13 @@ impl Books {
             }
             match shape(&key) {
                 Shape::Stock => drop(self.stocks.insert(key, typed(value))),
-                Shape::Record => drop(self.records.insert(key, typed(value))),
+                Shape::Record => {
+                    let record: Fields = typed(value);
+                    // A settled one may vanish after it was listed.
+                    if !record.is_empty() {
+                        self.records.insert(key, record);
+                    }
+                }
                 Shape::Scores => drop(self.scores.insert(key, typed(value))),
                 Shape::Set => drop(self.sets.insert(key, typed(value))),
                 Shape::Audit => {
