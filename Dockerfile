@@ -8,6 +8,7 @@ RUN mkdir src lua && touch src/lib.rs && echo 'fn main() {}' > src/main.rs \
  && cargo build --release --locked && rm -r src lua
 COPY src src
 COPY lua lua
+COPY redis redis
 # Newer than what was built of the empty sources.
 RUN touch src/lib.rs src/main.rs && cargo build --release --locked
 

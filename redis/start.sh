@@ -1,11 +1,12 @@
 #!/bin/sh
 # Starts Redis with the users of users.acl, an administrator, and one that may ask whether Redis is there: for containers.
 # The passwords come in SERVER_PASSWORD, CALLER_PASSWORD, DEPLOYER_PASSWORD, AUDITOR_PASSWORD and ADMIN_PASSWORD; the file
-# gets their hashes. Arguments are further options of redis-server.
+# gets their hashes. The data is in DATA_DIR, or here. Arguments are further options of redis-server.
 set -eu
 umask 022
 here=$(dirname "$0")
 users=${USERS_FILE:-/tmp/users.acl}
+data=${DATA_DIR:-$PWD}
 
 hash_of() { printf %s "$1" | sha256sum | cut -c 1-64; }
 
@@ -21,7 +22,9 @@ hash_of() { printf %s "$1" | sha256sum | cut -c 1-64; }
   echo "user default off ~* &* +@all"
 } >"$users"
 unset SERVER_PASSWORD CALLER_PASSWORD DEPLOYER_PASSWORD AUDITOR_PASSWORD ADMIN_PASSWORD
+sh "$here/trim-aof.sh" "$data"
 # What a restart must not lose is appended to a file; what is not settled must not be evicted. The image's own entry
 # point, where it has one, hands over to a user without privileges.
 # shellcheck disable=SC2046
-exec $(command -v docker-entrypoint.sh) redis-server --aclfile "$users" --appendonly yes --maxmemory-policy noeviction "$@"
+exec $(command -v docker-entrypoint.sh) redis-server --dir "$data" --aclfile "$users" --appendonly yes \
+  --maxmemory-policy noeviction "$@"

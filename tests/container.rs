@@ -12,6 +12,8 @@ use tokio::time::sleep;
 
 mod support;
 
+use support::invariants::{History, assert_invariants};
+use support::redis_server::cut_short;
 use support::stockhold::Stockhold;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,7 +30,7 @@ impl Started {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("redis/start.sh");
         let mut command = Command::new(script);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning"]);
-        command.arg("--dir").arg(folder.path()).env("USERS_FILE", folder.path().join("users.acl"));
+        command.env("DATA_DIR", folder.path()).env("USERS_FILE", folder.path().join("users.acl"));
         for user in ["server", "caller", "deployer", "auditor", "admin"] {
             command.env(format!("{}_PASSWORD", user.to_uppercase()), format!("pw-{user}"));
         }
@@ -71,9 +73,20 @@ async fn a_restart_loses_nothing_and_nobody_comes_in_without_a_password() {
         assert_eq!(refusal.unwrap_err().code(), Some("NOAUTH"));
     }
     // Killed, not stopped: what was answered is in the file by then.
-    let redis = Started::start(&folder).await;
-    let server = Stockhold::spawn(&["--port", "0", "--redis-url", &redis.url("stockhold-server")]);
+    let mut redis = Started::start(&folder).await;
+    let mut server = Stockhold::spawn(&["--port", "0", "--redis-url", &redis.url("stockhold-server")]);
     assert_eq!(server.counts("sku-1").await, [3, 2, 0]);
+
+    // And when it was killed in the middle of writing, no half of that comes back.
+    for (cut, counts) in [(100, [3, 2, 0]), (0, [2, 3, 0])] {
+        server.held("sku-1", 1).await;
+        drop((server, redis));
+        cut_short(folder.path(), cut);
+        redis = Started::start(&folder).await;
+        server = Stockhold::spawn(&["--port", "0", "--redis-url", &redis.url("stockhold-server")]);
+        assert_eq!(server.counts("sku-1").await, counts);
+    }
+    assert_invariants(&mut redis.connect("admin").await.unwrap(), History::Whole).await;
     for user in ["stockhold-caller", "stockhold-deployer", "admin"] {
         redis.connect(user).await.unwrap();
     }

@@ -29,6 +29,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const RESTART_DELAY: Duration = Duration::from_millis(200);
 const POLL: Duration = Duration::from_millis(20);
 
+/// Cuts off what a crash left half written: Redis would carry it out, half, at the start after the next one.
+const TRIM: &str = include_str!("../../redis/trim-aof.sh");
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct PrivateRedisOptions {
@@ -64,7 +67,7 @@ impl PrivateRedis {
             options.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         }
         let url = format!("redis://127.0.0.1:{}", options.port);
-        let mut child = spawn(&options)?;
+        let mut child = launch(&options).await?;
         await_answer(&mut child, &options, &url).await?;
         let (stop, stopped) = oneshot::channel();
         let supervisor = tokio::spawn(supervise(child, options, stopped, lock));
@@ -122,7 +125,14 @@ async fn take_over(options: &PrivateRedisOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn spawn(options: &PrivateRedisOptions) -> anyhow::Result<Child> {
+async fn launch(options: &PrivateRedisOptions) -> anyhow::Result<Child> {
+    // It is installed together with the server, and called alike.
+    let name = options.program.file_name().unwrap_or_default().to_string_lossy().replace("server", "check-aof");
+    let check = options.program.with_file_name(name);
+    let trimmed = Command::new("sh").args(["-c", TRIM, "sh"]).arg(&options.data_dir).arg(check).output().await?;
+    for line in String::from_utf8_lossy(&trimmed.stderr).lines() {
+        warn!("{line}");
+    }
     let mut command = Command::new(&options.program);
     command.args(["--bind", "127.0.0.1", "--port", &options.port.to_string(), "--protected-mode", "yes"]);
     command.arg("--dir").arg(&options.data_dir);
@@ -174,7 +184,7 @@ async fn supervise(mut child: Child, options: PrivateRedisOptions, mut stopped: 
                 _ = &mut stopped => return,
                 () = sleep(RESTART_DELAY) => {}
             }
-            match spawn(&options) {
+            match launch(&options).await {
                 Ok(child) => break child,
                 Err(error) => error!("cannot start redis-server again: {error:#}"),
             }

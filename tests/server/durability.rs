@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::support::invariants::{History, assert_invariants};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis_server::{RedisServer, cut_short};
 use crate::support::stockhold::{Answer, Stockhold};
 
 const BUYERS: usize = 8;
@@ -115,6 +115,30 @@ async fn a_killed_redis_that_always_writes_its_file_has_lost_nothing() {
     }
     assert_invariants(&mut connection, History::Whole).await;
     println!("{} kills, {} holds acknowledged, none lost", rounds(), all.len());
+}
+
+/// Redis by itself would keep the half, and carry it out together with what comes next.
+#[tokio::test]
+async fn half_a_transaction_in_the_file_is_never_carried_out() {
+    // From a byte of the last hold to nearly all of it.
+    for cut in [1, 2, 6, 13, 14, 15, 100, 200, 300, 500, 600] {
+        let mut redis = RedisServer::start_with(&["--appendonly", "yes"]);
+        let server = Stockhold::start(&redis);
+        server.seed("tea", 5).await;
+        server.held("tea", 1).await;
+        server.held("tea", 2).await;
+        redis.kill();
+        cut_short(redis.folder(), cut);
+        redis.restart();
+        server.wait_until_ready().await;
+        assert_eq!(server.counts("tea").await, [4, 1, 0]);
+        // Appended to what is left.
+        server.held("tea", 1).await;
+        redis.restart();
+        server.wait_until_ready().await;
+        assert_eq!(server.counts("tea").await, [3, 2, 0]);
+        assert_invariants(&mut redis.connection().await, History::Whole).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

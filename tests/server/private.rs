@@ -10,6 +10,8 @@ use nix::unistd::Pid;
 use redis::Client;
 use stockhold::scripts::Catalogue;
 
+use crate::support::invariants::{History, assert_invariants};
+use crate::support::redis_server::cut_short;
 use crate::support::stockhold::{Stockhold, program};
 
 /// Serves with a private Redis in `folder`, on free ports.
@@ -61,6 +63,26 @@ async fn keeps_its_data_and_ends_with_the_server() {
 
     let shop = start(&data);
     assert_eq!(shop.counts("sku").await, [3, 2, 0]);
+}
+
+#[tokio::test]
+async fn half_a_transaction_in_its_file_is_never_carried_out() {
+    let folder = folder();
+    let reopen = |mut shop: Stockhold, cut| {
+        shop.signal(Signal::SIGTERM);
+        assert!(shop.wait().success());
+        cut_short(folder.path(), cut);
+        start(folder.path())
+    };
+    let shop = start(folder.path());
+    shop.seed("sku", 5).await;
+    shop.held("sku", 2).await;
+    let shop = reopen(shop, 100);
+    shop.held("sku", 1).await;
+    let shop = reopen(shop, 0);
+    assert_eq!(shop.counts("sku").await, [4, 1, 0]);
+    let client = Client::open(redis_url(&shop)).unwrap();
+    assert_invariants(&mut client.get_multiplexed_async_connection().await.unwrap(), History::Whole).await;
 }
 
 #[tokio::test]

@@ -21,6 +21,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Each port was free a moment before it is used, so even one lost race is rare.
 const PORT_TRIES: usize = 10;
 
+/// Cuts the end off the append-only file in the folder of a Redis that is down, as a crash does in the middle of writing.
+pub fn cut_short(folder: &Path, bytes: u64) {
+    let files = fs::read_dir(folder.join("appendonlydir")).unwrap().map(|entry| entry.unwrap().path());
+    let last = files.filter(|path| path.to_str().unwrap().ends_with(".incr.aof")).max().unwrap();
+    let file = File::options().write(true).open(last).unwrap();
+    file.set_len(file.metadata().unwrap().len() - bytes).unwrap();
+}
+
 /// A running redis-server that keeps nothing on disk and is killed on drop.
 ///
 /// `REDIS_SERVER` names the command (default `redis-server`), so that the same tests run against other servers.
@@ -59,6 +67,11 @@ impl RedisServer {
     /// The loopback port that the server listens on.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it keeps its data, if it was told to.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// A new connection. It waits longer for an answer than the client's default of 500 ms, which a busy machine exceeds.
@@ -133,6 +146,10 @@ fn free_port() -> u16 {
 /// Starts the process and waits until it answers; `None` when another process holds the port.
 fn launch(port: u16, folder: &Path, extra_args: &[String]) -> Option<Child> {
     let command = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+    let trim = Path::new(env!("CARGO_MANIFEST_DIR")).join("redis/trim-aof.sh");
+    let trimmed =
+        Command::new(trim).arg(folder).arg(command.replace("server", "check-aof")).stderr(Stdio::null()).status();
+    assert!(trimmed.unwrap().success());
     let socket = socket(folder);
     let log_path = folder.join("redis.log");
     let log = File::create(&log_path).unwrap();
