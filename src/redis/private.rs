@@ -126,13 +126,7 @@ async fn take_over(options: &PrivateRedisOptions) -> anyhow::Result<()> {
 }
 
 async fn launch(options: &PrivateRedisOptions) -> anyhow::Result<Child> {
-    // It is installed together with the server, and called alike.
-    let name = options.program.file_name().unwrap_or_default().to_string_lossy().replace("server", "check-aof");
-    let check = options.program.with_file_name(name);
-    let trimmed = Command::new("sh").args(["-c", TRIM, "sh"]).arg(&options.data_dir).arg(check).output().await?;
-    for line in String::from_utf8_lossy(&trimmed.stderr).lines() {
-        warn!("{line}");
-    }
+    trim(options).await?;
     let mut command = Command::new(&options.program);
     command.args(["--bind", "127.0.0.1", "--port", &options.port.to_string(), "--protected-mode", "yes"]);
     command.arg("--dir").arg(&options.data_dir);
@@ -145,6 +139,19 @@ async fn launch(options: &PrivateRedisOptions) -> anyhow::Result<Child> {
         ErrorKind::NotFound => anyhow::anyhow!(NOT_FOUND.replace("{}", &options.program.display().to_string())),
         _ => anyhow::Error::new(error).context(format!("cannot start {}", options.program.display())),
     })
+}
+
+/// Makes the append-only file fit to be appended to.
+async fn trim(options: &PrivateRedisOptions) -> anyhow::Result<()> {
+    // It is installed together with the server, and called alike.
+    let name = options.program.file_name().unwrap_or_default().to_string_lossy().replace("server", "check-aof");
+    let check = options.program.with_file_name(name);
+    let trimmed = Command::new("/bin/sh").args(["-c", TRIM, "sh"]).arg(&options.data_dir).arg(check).output().await;
+    let trimmed = trimmed.context("cannot run /bin/sh, which looks at the append-only file")?;
+    for line in String::from_utf8_lossy(&trimmed.stderr).lines() {
+        warn!("{line}");
+    }
+    Ok(())
 }
 
 const NOT_FOUND: &str = "\
