@@ -147,8 +147,9 @@ fn free_port() -> u16 {
 fn launch(port: u16, folder: &Path, extra_args: &[String]) -> Option<Child> {
     let command = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
     let trim = Path::new(env!("CARGO_MANIFEST_DIR")).join("redis/trim-aof.sh");
-    let trimmed =
-        Command::new(trim).arg(folder).arg(command.replace("server", "check-aof")).stderr(Stdio::null()).status();
+    let program = Path::new(&command);
+    let check = program.file_name().unwrap().to_str().unwrap().replace("server", "check-aof");
+    let trimmed = Command::new(trim).arg(folder).arg(program.with_file_name(check)).stderr(Stdio::null()).status();
     assert!(trimmed.unwrap().success());
     let socket = socket(folder);
     let log_path = folder.join("redis.log");
