@@ -170,7 +170,12 @@ end
 
 -- @shared may
 -- Whether the user who calls may run a write. Redis itself asks only when it is run, and takes back none before it.
-local function may(command, key) return redis.acl_check_cmd(command, key, '0', '0') end
+-- It is asked with as many arguments as the command has to have: Redis 8 refuses to judge any other number.
+local SHAPES = {
+  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, PEXPIRE = { '1' }, ZADD = { '1', 'member' },
+  ZREM = { 'member' }, SADD = { 'member' }, DEL = {}, PERSIST = {},
+}
+local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
 -- @end
 
 -- @shared audit_has_room
@@ -227,6 +232,18 @@ for i = 1, n do
 end
 if audit ~= common_prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
 if due ~= common_prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
+
+-- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
+
+local may_all = may('XADD', audit) and may('ZREM', due)
+for inventory, stock in pairs(stocks) do
+  may_all = may_all and may('HSET', inventory) and may('ZREM', stock.active)
+end
+for i = 1, n do
+  local reservation = items[i].reservation
+  may_all = may_all and may('HSET', reservation) and may('PEXPIRE', reservation)
+end
+if not may_all then return redis.error_reply('NOPERM this user may not write what settling writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
 
@@ -299,17 +316,6 @@ end
 local withdrawn = refused and mode == 'all'
 if withdrawn then
   for i in pairs(tentative) do replies[i] = { 'WITHDRAWN' } end
-end
-
--- Rights: those of every write, before the first.
-
-for i = 1, n do
-  local item = items[i]
-  local inventory, active, reservation = item.inventory, stocks[item.inventory].active, item.reservation
-  if (item.expiring or item.settling and not withdrawn) and not (may('XADD', audit) and may('HSET', reservation)
-    and may('PEXPIRE', reservation) and may('ZREM', active) and may('HSET', inventory) and may('ZREM', due)) then
-    return redis.error_reply('NOPERM this user may not write what settling writes')
-  end
 end
 
 -- Writes: none of them can fail.

@@ -128,7 +128,12 @@ local now_text = decimal(now)
 
 -- @shared may
 -- Whether the user who calls may run a write. Redis itself asks only when it is run, and takes back none before it.
-local function may(command, key) return redis.acl_check_cmd(command, key, '0', '0') end
+-- It is asked with as many arguments as the command has to have: Redis 8 refuses to judge any other number.
+local SHAPES = {
+  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, PEXPIRE = { '1' }, ZADD = { '1', 'member' },
+  ZREM = { 'member' }, SADD = { 'member' }, DEL = {}, PERSIST = {},
+}
+local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
 -- @end
 
 -- @shared audit_has_room
@@ -186,6 +191,15 @@ for i = 1, n do
 end
 if audit ~= common_prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
 if due ~= common_prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
+
+-- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
+
+local may_all = may('XADD', audit) and may('ZADD', due)
+for inventory, stock in pairs(stocks) do
+  may_all = may_all and may('HSET', inventory) and may('ZADD', stock.active)
+end
+for i = 1, n do may_all = may_all and may('HSET', items[i].reservation) end
+if not may_all then return redis.error_reply('NOPERM this user may not write what a hold writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here. But for
 -- the audit of a single item: the first write goes there, and stops it as well.
@@ -259,32 +273,16 @@ if refused and mode == 'all' then
   return replies
 end
 
--- Rights: all but that of the first write.
+-- Writes: once the first is done, none of them can fail.
 
 local last = {}
 for i = 1, n do
   local item = items[i]
   if item.after then
-    local inventory = item.inventory
+    local inventory, after = item.inventory, item.after
     local stock, expires = stocks[inventory], now + item.ttl
-    local lower = not stock.due or expires < stock.due
-    if lower then stock.due, stock.lowered = expires, item.after.expires end
-    if not may('HSET', item.reservation) or lower and not may('ZADD', due)
-      or not last[inventory] and not (may('HSET', inventory) and may('ZADD', stock.active)) then
-      return redis.error_reply('NOPERM this user may not write what a hold writes')
-    end
-    last[inventory] = item.after
-  end
-end
-
--- Writes: once the first is done, none of them can fail.
-
-for i = 1, n do
-  local item = items[i]
-  local after = item.after
-  if after then
-    local inventory = item.inventory
-    local stock = stocks[inventory]
+    if not stock.due or expires < stock.due then stock.due, stock.lowered = expires, after.expires end
+    last[inventory] = after
     stock.last_event = redis.call('XADD', audit, 'MAXLEN', '~', audit_max, '*', 'event', 'hold',
       'reservationId', item.id, 'cartId', item.cart, 'sku', stock.sku, 'quantity', item.quantity,
       'state', 'active', 'reason', '', 'happenedAt', now_text,

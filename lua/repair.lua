@@ -135,7 +135,12 @@ end
 
 -- @shared may
 -- Whether the user who calls may run a write. Redis itself asks only when it is run, and takes back none before it.
-local function may(command, key) return redis.acl_check_cmd(command, key, '0', '0') end
+-- It is asked with as many arguments as the command has to have: Redis 8 refuses to judge any other number.
+local SHAPES = {
+  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, PEXPIRE = { '1' }, ZADD = { '1', 'member' },
+  ZREM = { 'member' }, SADD = { 'member' }, DEL = {}, PERSIST = {},
+}
+local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
 -- @end
 
 -- @shared audit_has_room
@@ -282,8 +287,7 @@ end
 local may_all = may('XADD', audit) and may('HSET', inventory)
   and may('ZADD', active) and may('ZREM', active) and may('ZADD', due) and may('ZREM', due) and may('SADD', skus)
 for _, item in ipairs(items) do
-  -- Every argument of DEL is a key.
-  may_all = may_all and redis.acl_check_cmd('DEL', item.key) and redis.acl_check_cmd('PERSIST', item.key)
+  may_all = may_all and may('DEL', item.key) and may('PERSIST', item.key)
     and may('HSET', item.key) and may('PEXPIRE', item.key)
 end
 if not may_all then return redis.error_reply('NOPERM this user may not write what a repair writes') end

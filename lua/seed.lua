@@ -12,9 +12,10 @@
 -- ARGV
 --   1     auditMax     entries that the audit keeps, about; 0 keeps for ever
 --   2     keepMs       milliseconds that a settled reservation is kept; 0 keeps for ever
---   3     quantity     units, 1 to 1000000000
+--   3     quantity     units, 1 to 1000000000; or probe: check names, rights and what is stored, and write nothing
 --
 -- REPLIES: one array
+--   PROBED                          quantity is probe: a seed would be carried out
 --   DRAINING left                   the listed holds are released and nothing is available, so that no new hold comes
 --                                   in; so many holds are still live: list the next ones and call again
 --   SEEDED quantity updatedAt version
@@ -156,7 +157,12 @@ end
 
 -- @shared may
 -- Whether the user who calls may run a write. Redis itself asks only when it is run, and takes back none before it.
-local function may(command, key) return redis.acl_check_cmd(command, key, '0', '0') end
+-- It is asked with as many arguments as the command has to have: Redis 8 refuses to judge any other number.
+local SHAPES = {
+  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, PEXPIRE = { '1' }, ZADD = { '1', 'member' },
+  ZREM = { 'member' }, SADD = { 'member' }, DEL = {}, PERSIST = {},
+}
+local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
 -- @end
 
 -- @shared audit_has_room
@@ -178,8 +184,8 @@ end
 if not whole(keep_ms, 0, MAX_COUNT) then
   return redis.error_reply('BADARGS keepMs: a whole number from 0 to 1000000000000')
 end
-if not whole(quantity, 1, MAX_QUANTITY) then
-  return redis.error_reply('BADARGS quantity: a whole number from 1 to 1000000000')
+if quantity ~= 'probe' and not whole(quantity, 1, MAX_QUANTITY) then
+  return redis.error_reply('BADARGS quantity: a whole number from 1 to 1000000000, or probe')
 end
 -- No stream grows this long: one XADD serves both cases.
 if audit_max == '0' then audit_max = '1000000000000000' end
@@ -204,6 +210,16 @@ for i = 1, n do
     ids[#ids + 1] = id
   end
 end
+
+-- Rights: those of every write, also when nothing will be written: a probe proves them.
+
+local may_all = may('XADD', audit) and may('HSET', inventory)
+  and may('ZREM', active) and may('ZREM', due) and may('SADD', skus)
+for _, id in ipairs(ids) do
+  local key = reservation_prefix .. id
+  may_all = may_all and may('HSET', key) and may('PEXPIRE', key)
+end
+if not may_all then return redis.error_reply('NOPERM this user may not write what a seed writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
 
@@ -235,12 +251,7 @@ if owed > stock.reserved then
   return redis.error_reply('BADKEY inventory: fewer units reserved than the reservations hold in ' .. inventory)
 end
 
--- Rights: those of every write, before the first.
-
-local may_all = may('XADD', audit) and may('HSET', inventory)
-  and may('ZREM', active) and may('ZREM', due) and may('SADD', skus)
-for _, record in ipairs(held) do may_all = may_all and may('HSET', record.key) and may('PEXPIRE', record.key) end
-if not may_all then return redis.error_reply('NOPERM this user may not write what a seed writes') end
+if quantity == 'probe' then return { { 'PROBED' } } end
 
 -- Writes: none of them can fail.
 

@@ -152,7 +152,12 @@ end
 
 -- @shared may
 -- Whether the user who calls may run a write. Redis itself asks only when it is run, and takes back none before it.
-local function may(command, key) return redis.acl_check_cmd(command, key, '0', '0') end
+-- It is asked with as many arguments as the command has to have: Redis 8 refuses to judge any other number.
+local SHAPES = {
+  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, PEXPIRE = { '1' }, ZADD = { '1', 'member' },
+  ZREM = { 'member' }, SADD = { 'member' }, DEL = {}, PERSIST = {},
+}
+local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
 -- @end
 
 -- @shared audit_has_room
@@ -197,6 +202,16 @@ for i = 1, n do
   end
 end
 
+-- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
+
+local may_all = may('XADD', audit) and may('HSET', inventory)
+  and may('ZREM', active) and may('ZREM', due) and may('ZADD', due)
+for _, id in ipairs(ids) do
+  local key = reservation_prefix .. id
+  may_all = may_all and may('HSET', key) and may('PEXPIRE', key)
+end
+if not may_all then return redis.error_reply('NOPERM this user may not write what a sweep writes') end
+
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
 
 if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
@@ -223,13 +238,6 @@ end
 if owed > stock.reserved then
   return redis.error_reply('BADKEY inventory: fewer units reserved than the reservations hold in ' .. inventory)
 end
-
--- Rights: those of every write, before the first.
-
-local may_all = may('XADD', audit) and may('HSET', inventory)
-  and may('ZREM', active) and may('ZREM', due) and may('ZADD', due)
-for _, record in ipairs(lapsed) do may_all = may_all and may('HSET', record.key) and may('PEXPIRE', record.key) end
-if not may_all then return redis.error_reply('NOPERM this user may not write what a sweep writes') end
 
 -- Writes: none of them can fail.
 

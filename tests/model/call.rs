@@ -23,9 +23,10 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub enum Act {
     WaitMs(u64),
+    /// Without a quantity, a probe.
     Seed {
         sku: &'static str,
-        quantity: u64,
+        quantity: Option<u64>,
         ids: Vec<u8>,
         keep: Keep,
     },
@@ -141,7 +142,8 @@ impl Act {
             Self::WaitMs(_) => return None,
             Self::Seed { sku, quantity, ids, keep } => {
                 let keys = ["inventory:audit", "stockhold:due", "stockhold:skus"].map(String::from);
-                let args = [keep.audit_max, keep.ms, *quantity].map(|number| number.to_string());
+                let quantity = quantity.map_or("probe".to_owned(), |quantity| quantity.to_string());
+                let args = [keep.audit_max.to_string(), keep.ms.to_string(), quantity];
                 Call::new("seed", keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key)), args)
             }
             Self::Hold { mode, lines, audit_max } => {

@@ -57,8 +57,13 @@ fn read() -> impl Strategy<Value = Act> {
 fn seed() -> impl Strategy<Value = Act> {
     let all_of_sku =
         (0..SKUS.len() as u8).prop_map(|n| (SKUS[usize::from(n)], (0..IDS_OF_SKU).map(|i| id_of_sku(n, i)).collect()));
-    (prop_oneof![sku_and_ids(), all_of_sku], prop_oneof![1 => 1..=9u64, 2 => 10..=60u64], keep())
-        .prop_map(|((sku, ids), quantity, keep)| Act::Seed { sku, quantity, ids, keep })
+    let quantity = prop_oneof![1 => Just(None), 3 => (1..=9u64).prop_map(Some), 6 => (10..=60u64).prop_map(Some)];
+    (prop_oneof![sku_and_ids(), all_of_sku], quantity, keep()).prop_map(|((sku, ids), quantity, keep)| Act::Seed {
+        sku,
+        quantity,
+        ids,
+        keep,
+    })
 }
 
 fn sweep() -> impl Strategy<Value = Act> {

@@ -30,14 +30,38 @@ pub struct Request {
 }
 
 pub enum What {
-    Seed { sku: String, ids: Vec<String>, quantity: u64 },
-    Hold { all: bool, lines: Vec<Line> },
-    Confirm { all: bool, items: Vec<Item> },
-    Release { all: bool, items: Vec<Item> },
-    Sweep { sku: String, ids: Vec<String> },
+    /// Without a quantity, a probe.
+    Seed {
+        sku: String,
+        ids: Vec<String>,
+        quantity: Option<u64>,
+    },
+    Hold {
+        all: bool,
+        lines: Vec<Line>,
+    },
+    Confirm {
+        all: bool,
+        items: Vec<Item>,
+    },
+    Release {
+        all: bool,
+        items: Vec<Item>,
+    },
+    Sweep {
+        sku: String,
+        ids: Vec<String>,
+    },
     Repair(Repair),
-    Inventory { sku: String, limit: usize },
-    Audit { of: Events, limit: usize, before: Option<(u64, u64)> },
+    Inventory {
+        sku: String,
+        limit: usize,
+    },
+    Audit {
+        of: Events,
+        limit: usize,
+        before: Option<(u64, u64)>,
+    },
 }
 
 pub struct Line {
@@ -90,8 +114,8 @@ impl Request {
         match call.script {
             "seed" => {
                 let ([audit, due, skus, inventory, active], reservations) = tail(call, 3)?;
-                let (audit_max, keep_ms, quantity) =
-                    (args.number(0, 0, MOST)?, args.number(1, 0, MOST)?, args.number(2, 1, MOST_UNITS)?);
+                let (audit_max, keep_ms) = (args.number(0, 0, MOST)?, args.number(1, 0, MOST)?);
+                let quantity = if call.args[2] == b"probe" { None } else { Some(args.number(2, 1, MOST_UNITS)?) };
                 let sku = stock(inventory, active)?;
                 fits(audit == b"inventory:audit" && due == b"stockhold:due" && skus == b"stockhold:skus")?;
                 Ok(Self { audit_max, keep_ms, what: What::Seed { sku, ids: ids(reservations)?, quantity } })

@@ -19,7 +19,8 @@ impl Model {
         let keep_ms = request.keep_ms;
         let before = self.count;
         let lines = match &request.what {
-            What::Seed { sku, ids, quantity } => vec![self.seed(sku, ids, *quantity, keep_ms, turn)],
+            What::Seed { quantity: None, .. } => vec![reply("PROBED", [])],
+            What::Seed { sku, ids, quantity: Some(quantity) } => vec![self.seed(sku, ids, *quantity, keep_ms, turn)],
             What::Hold { all, lines } => self.hold_lines(*all, lines, turn),
             What::Confirm { all, items } => self.settle_items(&CONFIRM, *all, items, keep_ms, turn),
             What::Release { all, items } => self.settle_items(&RELEASE, *all, items, keep_ms, turn),

@@ -67,6 +67,8 @@ fn alone() -> Vec<Case> {
         (seed("tea", 7, &[ACTIVE, LAPSED]), &["SEEDED 7 * *"]),
         (seed("tea", 7, &[ACTIVE]), &["DRAINING 1"]),
         (seed("tea", 7, &[]), &["DRAINING 2"]),
+        (seed("tea", 7, &[ACTIVE]).with("quantity", "probe"), &["PROBED"]),
+        (seed("new", 7, &[]).with("quantity", "probe"), &["PROBED"]),
         (sweep("nil", &[]), &["UNKNOWN_SKU"]),
         (sweep("tea", &[LAPSED, ACTIVE]), &["SWEPT 1 *"]),
         (sweep("tea", &[ACTIVE]), &["SWEPT 0 *"]),
