@@ -1,6 +1,7 @@
 # Each target does its own set-up on a fresh machine: Rust and a package manager are all it takes.
 #   make run      build, and serve on :8080 with a private redis-server
-#   make test     all tests, against real redis-servers
+#   make test     all tests, against real redis-servers: all on the one that is installed, and what talks to a Redis on Redis 7,
+#                 Redis 8 and Valkey 8
 #   make check    format, lints, checksums of the scripts
 #   make torture  buyers while everything goes wrong; SECONDS=60 for how long, SEED=... for which choices
 #   make failover masters and replicas whose cable is cut, on Linux; ROUNDS=20 for how often
@@ -26,7 +27,13 @@ test:
 	$(call install,redis-server --version,redis-server,redis,redis)
 	$(call install,python3 -m ensurepip --version,python3 python3-venv,python3,python)
 	$(call install,npm --version,nodejs npm,nodejs npm,node)
+	tests/servers.sh target/servers
 	cargo test
+	for server in redis-7 redis-8 valkey-8; do \
+	  echo "On $$server:"; \
+	  REDIS_SERVER=$(CURDIR)/target/servers/$$server/redis-server cargo test --quiet \
+	    --test scripts --test model --test server --test acl --test deploy || exit 1; \
+	done
 
 check:
 	$(call install,luacheck --version,lua-check,luarocks && $$sudo luarocks install luacheck,luacheck)
