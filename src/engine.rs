@@ -9,6 +9,7 @@ mod group_commit;
 mod judge;
 mod mend;
 mod outcome;
+mod readiness;
 
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ use group_commit::{Call, GroupCommit, Item};
 pub use mend::Mended;
 pub use outcome::{Event, Hold, Reservation, ReservationState, Settle, Stock};
 use outcome::{Seed, odd};
+pub use readiness::Impairment;
+use readiness::Looks;
 
 /// Times that a drain may get nowhere before that is taken for damage and not for a race.
 const MAX_STALLS: u32 = 3;
@@ -59,6 +62,7 @@ pub struct Engine {
     confirms: GroupCommit,
     releases: GroupCommit,
     sweeps: Turns,
+    looks: Looks,
 }
 
 impl Engine {
@@ -89,23 +93,8 @@ impl Engine {
             audit_max,
             keep_ms,
             sweeps: Turns::default(),
+            looks: Looks::default(),
         }
-    }
-
-    /// Loads the scripts: call it before the first operation, so that no operation has to.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn load_scripts(&self) -> Result<(), Error> {
-        self.scripts.load().await.map_err(Error::without_doubt)
-    }
-
-    /// Loads the scripts again if Redis has lost any, and tells whether it had.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn restore_scripts(&self) -> Result<bool, Error> {
-        self.scripts.restore().await.map_err(Error::without_doubt)
     }
 
     /// Sets a SKU's stock to `quantity`, all available, and releases every live hold. Script `seed`.
@@ -315,30 +304,6 @@ impl Engine {
                 replies.iter().map(|reply| Event::read(&reply.parts())).collect::<Result<_, _>>().map(Some)
             }
         }
-    }
-
-    /// Whether requests can be served: a real script call, the role, the scripts, the eviction policy.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] or [`Error::Broken`] with the reason why not.
-    pub async fn ready(&self) -> Result<(), Error> {
-        let probe = Sku::parse("stockhold-readiness-probe").expect("a good SKU");
-        self.stock(&probe, ActiveLimit::NONE).await?;
-        let health = self.redis.health().await.map_err(Error::without_doubt)?;
-        if health.role != "master" {
-            return Err(Error::Unavailable(format!("Redis has the role {}, not master", health.role)));
-        }
-        if health.maxmemory_policy != "noeviction" {
-            let policy = health.maxmemory_policy;
-            return Err(Error::Unavailable(format!(
-                "maxmemory-policy is {policy}, not noeviction: stock could be lost"
-            )));
-        }
-        let states = self.scripts.state().await.map_err(Error::without_doubt)?;
-        if let Some(state) = states.iter().find(|state| !state.is_usable()) {
-            return Err(Error::Unavailable(format!("script {} is not loaded and published", state.name)));
-        }
-        Ok(())
     }
 }
 

@@ -78,7 +78,16 @@ impl Scripts {
     /// # Errors
     /// See [`Failure`]; a SHA-1 that differs is a refusal.
     pub async fn load(&self) -> Result<(), Failure> {
-        self.load_with("HSET").await
+        self.cache().await?;
+        self.publish().await
+    }
+
+    /// Publishes name -> SHA-1 of each script in [`keys::SCRIPTS`]; writes nothing where that is so already.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn publish(&self) -> Result<(), Failure> {
+        self.publish_with("HSET").await
     }
 
     /// Loads the scripts again if Redis has lost any, and tells whether it had. What another version has published
@@ -89,7 +98,8 @@ impl Scripts {
     pub async fn restore(&self) -> Result<bool, Failure> {
         let lost = !self.state().await?.iter().all(State::is_usable);
         if lost {
-            self.load_with("HSETNX").await?;
+            let _turn = self.loading.lock().await;
+            self.restore_in_turn().await?;
         }
         Ok(lost)
     }
@@ -113,21 +123,22 @@ impl Scripts {
         Ok(())
     }
 
-    /// Loads all, and publishes each with `publish`, a command that sets a field of a hash.
-    async fn load_with(&self, publish: &str) -> Result<(), Failure> {
-        let _turn = self.loading.lock().await;
-        self.load_in_turn(publish).await
-    }
-
-    /// With `loading` held.
-    async fn load_in_turn(&self, publish: &str) -> Result<(), Failure> {
+    /// With `loading` held. What another version has published stays.
+    async fn restore_in_turn(&self) -> Result<(), Failure> {
         self.loads.fetch_add(1, Ordering::AcqRel);
         self.cache().await?;
+        self.publish_with("HSETNX").await
+    }
+
+    /// Publishes what is not published so, by a command that sets a field of a hash. When Redis takes no writes (memory,
+    /// disk) a release that was published before does without.
+    async fn publish_with(&self, publish: &str) -> Result<(), Failure> {
+        let published = self.redis.hash(keys::SCRIPTS).await?.fields;
         let mut publishes = pipe();
-        for script in self.catalogue.current() {
+        for script in self.catalogue.current().filter(|script| published.get(script.name) != Some(&script.sha1)) {
             publishes.cmd(publish).arg(keys::SCRIPTS).arg(script.name).arg(&script.sha1);
         }
-        self.redis.pipeline(&publishes).await.map(drop)
+        if publishes.is_empty() { Ok(()) } else { self.redis.pipeline(&publishes).await.map(drop) }
     }
 
     /// What Redis knows of each script.
@@ -197,11 +208,15 @@ impl Scripts {
             return Ok(());
         }
         tracing::info!("Redis has lost the scripts; loading them");
-        self.load_in_turn("HSETNX").await.map_err(|failure| match failure {
+        self.loads.fetch_add(1, Ordering::AcqRel);
+        self.cache().await.map_err(|failure| match failure {
             // The operation itself was not sent again: nothing of it is unknown.
             Failure::NoReply(why) => Failure::Unreachable(why),
             other => other,
-        })
+        })?;
+        // It can be called now. Whether others find it is for the loop that looks after the scripts.
+        drop(self.publish_with("HSETNX").await);
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::ServeArgs;
-use crate::engine::{Engine, Error, Options, Retention};
+use crate::engine::{Engine, Error, Impairment, Options, Retention};
 use crate::http::{Access, Tokens};
 use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis};
 use crate::{http, keeper, sweeper};
@@ -72,6 +72,8 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
     let engine = Engine::with(redis.clone(), retention, options);
     let Some(loaded) = stop.or(load(&engine, &address)).await else { return Ok(()) };
     loaded?;
+    let Some(proved) = stop.or(prove(&engine, &address)).await else { return Ok(()) };
+    proved?;
     let listener = listen(SocketAddr::from((args.host, args.port)))
         .with_context(|| format!("cannot listen on {} port {} (--host, --port)", args.host, args.port))?;
     let hangup = signal(SignalKind::hangup())?;
@@ -100,7 +102,8 @@ async fn renew_on_hangup(engine: &Engine, access: &Access, token_file: Option<&P
             Some(Err(error)) => warn!("the tokens stay as they were: {error:#}"),
         }
         match engine.load_scripts().await {
-            Ok(()) => info!("scripts loaded and published"),
+            Ok(None) => info!("scripts loaded and published"),
+            Ok(Some(error)) => warn!(%error, "scripts loaded, but not published"),
             Err(error) => warn!(%error, "cannot load the scripts"),
         }
     }
@@ -129,7 +132,11 @@ async fn load(engine: &Engine, address: &str) -> anyhow::Result<()> {
     let mut waiting = false;
     loop {
         match engine.load_scripts().await {
-            Ok(()) => return Ok(()),
+            Ok(None) => return Ok(()),
+            Ok(Some(error)) => {
+                warn!(%error, "the scripts are loaded, but other services may not find them: they cannot be published");
+                return Ok(());
+            }
             Err(Error::Unavailable(why) | Error::Unknown(why)) => {
                 if !std::mem::replace(&mut waiting, true) {
                     warn!(address, why, "waiting for Redis");
@@ -139,6 +146,20 @@ async fn load(engine: &Engine, address: &str) -> anyhow::Result<()> {
             Err(Error::Broken(why)) => bail!("the Redis at {address} cannot be used: {why}"),
         }
     }
+}
+
+/// Makes sure that every operation can be carried out: a server that never could must not look as if it did.
+async fn prove(engine: &Engine, address: &str) -> anyhow::Result<()> {
+    let found = engine.impairments().await;
+    let (passing, lasting): (Vec<_>, Vec<_>) = found.iter().partition(|found| found.is_passing);
+    if !lasting.is_empty() {
+        let told = lasting.iter().map(|found| format!("\n  {}: {} ({})", found.what, found.why, found.cause));
+        bail!("the Redis at {address} cannot be used:{}", told.collect::<String>());
+    }
+    for Impairment { what, why, cause, .. } in passing {
+        warn!(what, why, cause, "impaired");
+    }
+    Ok(())
 }
 
 /// SIGTERM and SIGINT.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::input::{Fields, body, digits, idempotency_key, optional_body, query, text, whole};
 use super::problem::Problem;
-use crate::engine::{ActiveLimit, AuditLimit, Engine, Error, Hold, HoldRequest, Quantity, Settle, Ttl};
+use crate::engine::{ActiveLimit, AuditLimit, Engine, Error, Hold, HoldRequest, Impairment, Quantity, Settle, Ttl};
 use crate::keys::{CartId, Invalid, ReservationId, Sku};
 
 type Answer = Result<Response<Full<Bytes>>, Problem>;
@@ -124,13 +124,18 @@ pub(super) fn live() -> Response<Full<Bytes>> {
     ok(&json!({ "status": "live" }))
 }
 
-/// Requests can be served.
+/// Requests can be served: all of them, or at least those that settle what was held.
 pub(super) async fn ready(engine: &Engine) -> Answer {
-    match engine.ready().await {
-        Ok(()) => Ok(ok(&json!({ "status": "ready" }))),
-        // Whatever is wrong with it: an instance that is not ready is unavailable.
-        Err(Error::Unavailable(why) | Error::Unknown(why) | Error::Broken(why)) => Err(Error::Unavailable(why).into()),
+    let found = engine.impairments().await;
+    if found.is_empty() {
+        return Ok(ok(&json!({ "status": "ready" })));
     }
+    let impaired: Vec<_> = found.iter().map(|found| json!({ "what": found.what, "why": found.why })).collect();
+    if found.iter().any(Impairment::stops_service) {
+        let causes: Vec<_> = found.iter().map(|Impairment { what, cause, .. }| format!("{what}: {cause}")).collect();
+        return Err(Problem::from(Error::Unavailable(causes.join("; "))).with("impaired", impaired));
+    }
+    Ok(ok(&json!({ "status": "impaired", "impaired": impaired })))
 }
 
 /// The problem with fields of which at least one is missing or wrong.

@@ -30,6 +30,11 @@ impl ReservationId {
         Self::assemble(bytes, shard)
     }
 
+    /// An id on `shard` that no reservation has: of no time and no randomness.
+    pub fn nobodys(shard: u16) -> Self {
+        Self::assemble([0; 16], shard)
+    }
+
     /// # Errors
     /// Unless `text` is a UUID in its hyphenated form, of any version: other services may mint their own.
     pub fn parse(text: &str) -> Result<Self, Invalid> {

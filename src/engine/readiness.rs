@@ -1,0 +1,194 @@
+//! Whether the operations can be carried out: each script is called in a way that proves its rights and writes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+use super::error::is_passing;
+use super::{Engine, Error};
+use crate::keys::{ReservationId, Sku};
+use crate::redis::Failure;
+use crate::scripts::State;
+
+/// Time between two looks: a crowd that asks for readiness must cost Redis next to nothing.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The operations without which nobody is served as promised: what is held must be settled, and lapse in time.
+const NEEDED: [&str; 5] = ["confirm", "release", "sweep", "inventory", "redis"];
+
+/// Something that an operator has to look after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Impairment {
+    /// The script that cannot be called, or `redis`, or `scripts` (which other services may not find).
+    pub what: &'static str,
+    /// Why, in words that show nothing of what Redis answered.
+    pub why: &'static str,
+    /// Why, as Redis told it: for the log.
+    pub cause: String,
+    /// Whether it may pass without anybody's help.
+    pub is_passing: bool,
+}
+
+impl Impairment {
+    /// Whether nobody should be served while it lasts. Otherwise a part of the work goes on: when memory is full, nothing
+    /// new is held, and what was held is settled all the same.
+    pub fn stops_service(&self) -> bool {
+        NEEDED.contains(&self.what) || !self.is_passing
+    }
+
+    fn of(what: &'static str, failure: &Failure) -> Self {
+        let (why, is_passing) = match failure {
+            Failure::Unreachable(_) => ("Redis cannot be reached", true),
+            Failure::NoReply(_) => ("Redis gave no reply in time, or too few of its replicas did", true),
+            Failure::Refused { code, .. } => (meaning(code), is_passing(code)),
+        };
+        Self { what, why, cause: failure.to_string(), is_passing }
+    }
+
+    fn redis(why: &'static str, cause: String) -> Self {
+        Self { what: "redis", why, cause, is_passing: true }
+    }
+}
+
+/// What the first word of an error tells an operator.
+fn meaning(code: &str) -> &'static str {
+    match code {
+        "OOM" => "the memory of Redis is full (maxmemory)",
+        "MISCONF" => "Redis cannot write to its disk",
+        "READONLY" => "Redis is a replica",
+        "NOREPLICAS" => "Redis has fewer replicas than it needs to take writes",
+        "LOADING" => "Redis is loading its data",
+        "BUSY" => "Redis is busy with a script",
+        "CLUSTERDOWN" => "the cluster is down",
+        "NOPERM" => "the user at Redis may not do what this needs",
+        "WRONGTYPE" => "a key of stockhold is of another type: is this the right database?",
+        _ => "Redis refuses it; the log tells why",
+    }
+}
+
+/// The latest look, which all who asked before it began share.
+#[derive(Default)]
+pub(super) struct Looks {
+    begun: AtomicU64,
+    latest: Mutex<Option<Look>>,
+}
+
+struct Look {
+    number: u64,
+    ended: Instant,
+    found: Arc<Vec<Impairment>>,
+}
+
+impl Engine {
+    /// What keeps operations from being carried out; nothing, if all is well. Calls each script so that nothing is written,
+    /// and looks at the role of Redis, its eviction policy and the published scripts.
+    pub async fn impairments(&self) -> Arc<Vec<Impairment>> {
+        let begun_before = self.looks.begun.load(Ordering::Acquire);
+        let mut latest = self.looks.latest.lock().await;
+        if let Some(look) = &*latest {
+            if look.number > begun_before {
+                return Arc::clone(&look.found);
+            }
+            sleep_until(look.ended + PAUSE).await;
+        }
+        let number = self.looks.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let found = Arc::new(self.look().await);
+        *latest = Some(Look { number, ended: Instant::now(), found: Arc::clone(&found) });
+        found
+    }
+
+    async fn look(&self) -> Vec<Impairment> {
+        let health = match self.redis.health().await {
+            Ok(health) => health,
+            Err(failure) => return vec![Impairment::of("redis", &failure)],
+        };
+        let mut found = Vec::new();
+        if health.role != "master" {
+            found.push(Impairment::redis("Redis is a replica", format!("its role is {}", health.role)));
+        }
+        if health.maxmemory_policy != "noeviction" {
+            let cause = format!("its maxmemory-policy is {}, not noeviction", health.maxmemory_policy);
+            found.push(Impairment::redis("Redis may evict stock", cause));
+        }
+        for (script, probe) in self.probes() {
+            if let Err(failure) = probe.await {
+                found.push(Impairment::of(script, &failure));
+            }
+        }
+        match self.scripts.state().await {
+            Ok(states) => {
+                found.extend(states.iter().find(|state| !state.is_usable()).map(|state: &State| Impairment {
+                    what: "scripts",
+                    why: "scripts are not loaded and published",
+                    cause: format!("the script {} is not", state.name),
+                    is_passing: true,
+                }))
+            }
+            Err(failure) => found.push(Impairment::of("scripts", &failure)),
+        }
+        found
+    }
+
+    /// A call of each script that the server uses, refused or empty by what it asks for: of a SKU and a reservation that
+    /// nobody has, and more units than there can be.
+    fn probes(&self) -> [(&'static str, impl Future<Output = Result<(), Failure>>); 7] {
+        let sku = Sku::parse("stockhold-readiness-probe").expect("a good SKU");
+        let keys = self.layout.stock(&sku);
+        let id = ReservationId::nobodys(self.layout.shard_of(&sku));
+        let [audit, due, skus] = [&keys.shard.audit, &keys.shard.due, &keys.shard.skus].map(Clone::clone);
+        let item = [keys.inventory.clone(), keys.active.clone(), self.layout.reservation(&id)];
+        let [inventory, active, _] = item.clone();
+        let [audit_max, keep_ms] = [&self.audit_max, &self.keep_ms].map(String::as_str);
+        let line = ["readiness-probe", "1000000000", "1"];
+        let shard = [audit.clone(), due.clone()];
+        let settle = || [&shard[..], &item].concat();
+        let hold = [&shard[..], &item, &item].concat();
+        let call = |name: &'static str, keys: Vec<String>, arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            (name, self.probe(name, keys, arguments))
+        };
+        [
+            call("hold", hold, &[&["all", audit_max], &line[..], &line].concat()),
+            call("confirm", settle(), &["all", audit_max, keep_ms, ""]),
+            call("release", settle(), &["all", audit_max, keep_ms, ""]),
+            call("sweep", [&shard[..], &item[..2]].concat(), &[audit_max, keep_ms]),
+            call("seed", [&shard[..], &[skus], &item[..2]].concat(), &[audit_max, keep_ms, "probe"]),
+            call("inventory", vec![inventory, active], &["0"]),
+            call("audit", vec![audit], &["1", ""]),
+        ]
+    }
+
+    async fn probe(&self, name: &'static str, keys: Vec<String>, arguments: Vec<String>) -> Result<(), Failure> {
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.scripts.call(name, &keys, &arguments).await.map(drop)
+    }
+
+    /// Loads the scripts: call it before the first operation, so that no operation has to. `Some` tells why they could
+    /// not be published: they can be called, and other services do not find them.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn load_scripts(&self) -> Result<Option<Error>, Error> {
+        self.scripts.cache().await.map_err(Error::without_doubt)?;
+        match self.scripts.publish().await {
+            Ok(()) => Ok(None),
+            // A server that settles what was promised is worth more than none.
+            Err(Failure::Refused { code, message }) if ["OOM", "MISCONF"].contains(&&*code) => {
+                Ok(Some(Failure::Refused { code, message }.into()))
+            }
+            Err(failure) => Err(Error::without_doubt(failure)),
+        }
+    }
+
+    /// Loads the scripts again if Redis has lost any, and tells whether it had.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn restore_scripts(&self) -> Result<bool, Error> {
+        self.scripts.restore().await.map_err(Error::without_doubt)
+    }
+}
