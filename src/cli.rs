@@ -19,6 +19,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::engine::{MAX_BATCH, Retention};
+use crate::http::HostName;
 use crate::sweeper;
 use target::Target;
 
@@ -63,6 +64,11 @@ struct ServeArgs {
     /// Listen on other addresses than loopback though there is no token file
     #[arg(long, env = "STOCKHOLD_INSECURE_BIND", value_parser = BoolishValueParser::new())]
     insecure_bind: bool,
+
+    /// Names by which clients may call this server, besides those of loopback; * for any. Without it: any, but on loopback
+    /// without a token file no others
+    #[arg(long, env = "STOCKHOLD_ALLOWED_HOSTS", value_name = "NAME,...", value_delimiter = ',')]
+    allowed_hosts: Vec<HostName>,
 
     #[command(flatten)]
     target: Target,

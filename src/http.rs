@@ -4,6 +4,7 @@
 
 mod auth;
 mod handlers;
+mod host;
 mod input;
 mod json;
 mod problem;
@@ -30,6 +31,7 @@ use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
 pub use auth::{Access, Tokens};
+pub use host::HostName;
 pub use workers::Workers;
 
 use crate::engine::Engine;

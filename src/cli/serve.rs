@@ -36,10 +36,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if args.token_file.is_none() && !args.host.is_loopback() && !args.insecure_bind {
         bail!("{} (--host) is open to others: name a --token-file, or say --insecure-bind", args.host);
     }
-    let access = Arc::new(match &args.token_file {
-        Some(file) => Access::only_with(tokens(file)?),
-        None => Access::open(),
-    });
+    let access = Arc::new(access(&args)?);
     // A shell's default of 1,024 open files is less than that many connections need.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
         warn!(%error, "cannot raise the limit of open files");
@@ -93,6 +90,18 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
     }
     info!("stopped");
     Ok(())
+}
+
+/// Who may ask for what, by which names.
+fn access(args: &ServeArgs) -> anyhow::Result<Access> {
+    let access = match &args.token_file {
+        Some(file) => Access::only_with(tokens(file)?),
+        None => Access::open(),
+    };
+    // Where everybody on this machine may do everything, a page in a browser of this machine must not: the name of its own
+    // site can be made to lead here.
+    let is_exposed = args.token_file.is_none() && args.host.is_loopback();
+    Ok(if is_exposed || !args.allowed_hosts.is_empty() { access.called(&args.allowed_hosts) } else { access })
 }
 
 /// Reads the tokens again, and loads and publishes this version's scripts, at every SIGHUP.

@@ -8,9 +8,9 @@ use crate::support::snapshot::Snapshot;
 use crate::support::stockhold::Stockhold;
 use crate::wire::{connect, exchange, split};
 
-const LIVE: &str = "GET /livez HTTP/1.1\r\nhost: shop\r\n\r\n";
+const LIVE: &str = "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
 /// To be followed by a length.
-const HOLD: &str = "POST /api/reservations/hold HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
+const HOLD: &str = "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
 const BODY: &str = r#"{"cartId":"c","sku":"tea","quantity":1}"#;
 
 /// What is sent, and how many answers there may be at most. What is answered must be a refusal.
@@ -22,13 +22,13 @@ fn shapes() -> Vec<(Vec<u8>, usize)> {
         ("\r\n\r\n\r\n".to_owned(), 0),
         ("GET\r\n\r\n".to_owned(), 1),
         ("GET /livez\r\n\r\n".to_owned(), 1),
-        ("GET /livez HTTP/3.0\r\nhost: shop\r\n\r\n".to_owned(), 1),
-        ("GET  /livez  HTTP/1.1\r\nhost: shop\r\n\r\n".to_owned(), 1),
-        ("GET /livez\0 HTTP/1.1\r\nhost: shop\r\n\r\n".to_owned(), 1),
+        ("GET /livez HTTP/3.0\r\nhost: localhost\r\n\r\n".to_owned(), 1),
+        ("GET  /livez  HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(), 1),
+        ("GET /livez\0 HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(), 1),
         ("GET /livez HTTP/1.1\r\nho st: shop\r\n\r\n".to_owned(), 1),
         ("GET /livez HTTP/1.1\r\nhost: sh\0op\r\n\r\n".to_owned(), 1),
         ("GET /livez HTTP/1.1\r\n: shop\r\n\r\n".to_owned(), 1),
-        (format!("GET /livez HTTP/1.1\r\nhost: shop\r\n{}\r\n", "x: y\r\n".repeat(1000)), 1),
+        (format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(1000)), 1),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0".to_owned(), 1),
         // Lengths that do not fit together: nobody may take the rest for another request.
         (format!("{post}content-length: {length}\r\ncontent-length: 0\r\n\r\n{BODY}"), 1),

@@ -17,7 +17,7 @@ const MEMORY: u64 = 64 << 20;
 /// Of so many cases one is followed by a look at all that is stored.
 const LOOK: u64 = 50;
 
-const STATUSES: [u16; 14] = [200, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 422, 431, 503];
+const STATUSES: [u16; 15] = [200, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 421, 422, 431, 503];
 const ID: &str = "00000000-0000-8000-8000-00000000000a";
 
 /// Pieces that mean something somewhere.
@@ -90,7 +90,8 @@ fn good(rng: &mut Rng) -> Vec<u8> {
     } else {
         format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len())
     };
-    format!("{method} {target} HTTP/1.1\r\nhost: shop\r\nx-request-id: mine\r\n{key}{length}\r\n{body}").into_bytes()
+    format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\nx-request-id: mine\r\n{key}{length}\r\n{body}")
+        .into_bytes()
 }
 
 /// Any JSON, and much of what is nearly JSON.

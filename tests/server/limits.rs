@@ -38,7 +38,7 @@ async fn too_large() {
     // 2 MB, with and without a length that is known beforehand. The server may close before all of it is sent.
     for framing in ["content-length: 2000000", "transfer-encoding: chunked"] {
         let mut stream = connect(&shop);
-        let head = "POST /api/inventory/seed HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
+        let head = "POST /api/inventory/seed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
         write!(stream, "{head}{framing}\r\n\r\n").unwrap();
         let piece =
             if framing.ends_with("chunked") { format!("3E8\r\n{}\r\n", "x".repeat(1000)) } else { "x".repeat(1000) };
@@ -58,7 +58,7 @@ async fn too_large() {
     shop.send(request, Default::default()).await.problem(431, "headers_too_large");
     // Past what is read at all.
     let mut stream = connect(&shop);
-    let _ = write!(stream, "GET /livez HTTP/1.1\r\nhost: shop\r\nx-large: {}\r\n\r\n", "x".repeat(200 * 1024));
+    let _ = write!(stream, "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-large: {}\r\n\r\n", "x".repeat(200 * 1024));
     assert!(read_all(&mut stream).starts_with("HTTP/1.1 431"));
 }
 
@@ -70,7 +70,7 @@ async fn too_slow() {
     let mut no_headers = connect(&shop);
     write!(no_headers, "GET /livez HTTP/1.1\r\nhost:").unwrap();
     let mut no_body = connect(&shop);
-    let head = "POST /api/inventory/seed HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
+    let head = "POST /api/inventory/seed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     write!(no_body, "{head}content-length: 30\r\n\r\n{{\"sku\":").unwrap();
     let started = Instant::now();
 
@@ -113,7 +113,7 @@ async fn told_to_stop_it_finishes_what_runs() {
         shop.seed("sku", 5).await;
         let body = r#"{"cartId":"c","sku":"sku","quantity":2}"#;
         let mut running = connect(&shop);
-        let head = "POST /api/reservations/hold HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
+        let head = "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
         write!(running, "{head}expect: 100-continue\r\ncontent-length: {}\r\n\r\n", body.len()).unwrap();
         // The server asks for the body: the request runs.
         let mut go_on = [0; 25];
