@@ -19,7 +19,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::engine::{MAX_BATCH, Retention};
-use crate::http::HostName;
+use crate::http::{DEFAULT_KEEP_ALIVE, HostName};
 use crate::sweeper;
 use target::Target;
 
@@ -69,6 +69,11 @@ struct ServeArgs {
     /// without a token file no others
     #[arg(long, env = "STOCKHOLD_ALLOWED_HOSTS", value_name = "NAME,...", value_delimiter = ',')]
     allowed_hosts: Vec<HostName>,
+
+    /// How long a connection is kept that is not used; clients are told so
+    #[arg(long, env = "STOCKHOLD_KEEP_ALIVE_SECONDS", default_value_t = DEFAULT_KEEP_ALIVE.as_secs(), value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    keep_alive_seconds: u64,
 
     #[command(flatten)]
     target: Target,

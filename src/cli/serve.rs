@@ -82,8 +82,9 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
     print(format_args!("stockhold listens on http://{}", listener.local_addr()?))?;
     info!(redis = address, "serving");
     let served_by = || Engine::with(redis.apart(), retention, options);
+    let keep_alive = Duration::from_secs(args.keep_alive_seconds);
     tokio::select! {
-        served = http::serve(listener, served_by, Arc::clone(&access), stop.wait()) => served?,
+        served = http::serve(listener, served_by, Arc::clone(&access), keep_alive, stop.wait()) => served?,
         () = sweeper::run(&engine, Duration::from_millis(args.sweep_interval_ms)) => {}
         () = keeper::run(&engine) => {}
         () = renew_on_hangup(&engine, &access, args.token_file.as_deref(), hangup) => {}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hyper::Request;
 use nix::sys::signal::Signal;
 use serde_json::json;
+use stockhold::http::HEADER_READ_TIMEOUT;
 
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
@@ -81,6 +82,80 @@ async fn too_slow() {
     let silent = read_all(&mut no_headers);
     assert!(silent.is_empty() || silent.starts_with("HTTP/1.1 408"), "{silent}");
     assert!(started.elapsed() >= Duration::from_secs(4), "it was cut off at once");
+}
+
+/// Asks on a connection that stays open, and gives the head of the answer.
+fn ask(stream: &mut TcpStream) -> String {
+    write!(stream, "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(br#"{"status":"live"}"#) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+/// Clients that use a connection again are told how long it is kept, and it is kept for longer than they may need to send
+/// a request.
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_as_long_as_is_said() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    let mut idle = connect(&shop);
+    assert!(ask(&mut idle).contains("\r\nkeep-alive: timeout=75\r\n"));
+    std::thread::sleep(HEADER_READ_TIMEOUT + Duration::from_secs(2));
+    ask(&mut idle);
+
+    // Who will not use it again is told nothing of the kind, and let go at once.
+    for last in ["HTTP/1.1\r\nhost: localhost\r\nconnection: close", "HTTP/1.0"] {
+        let mut stream = connect(&shop);
+        write!(stream, "GET /livez {last}\r\n\r\n").unwrap();
+        let answer = read_all(&mut stream);
+        assert!(answer.contains(" 200 OK") && !answer.contains("keep-alive"), "{answer}");
+    }
+
+    let shop = Stockhold::start_with(&redis, &["--keep-alive-seconds", "1"]);
+    let mut idle = connect(&shop);
+    assert!(ask(&mut idle).contains("\r\nkeep-alive: timeout=1\r\n"));
+    // As promised, and then no longer.
+    std::thread::sleep(Duration::from_millis(1000));
+    ask(&mut idle);
+    assert_eq!(read_all(&mut idle), "");
+}
+
+/// A request that has begun must go on, also on a connection that has been served and would be kept.
+#[tokio::test]
+async fn too_slow_on_a_connection_that_is_kept() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start_with(&redis, &["--keep-alive-seconds", "3600"]);
+    let drips = (0..8).map(|client| {
+        let mut stream = connect(&shop);
+        std::thread::spawn(move || {
+            for _ in 0..client % 3 {
+                ask(&mut stream);
+            }
+            let started = Instant::now();
+            let slow = "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ".bytes().chain(std::iter::repeat(b'x'));
+            for byte in slow {
+                if stream.write_all(&[byte]).is_err() {
+                    return;
+                }
+                assert!(started.elapsed() < Duration::from_secs(60), "it may go on for ever");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        })
+    });
+    for drip in drips.collect::<Vec<_>>() {
+        drip.join().unwrap();
+    }
+    // Nor may it begin and say no more.
+    for requests in [0, 1] {
+        let mut stream = connect(&shop);
+        (0..requests).for_each(|_| drop(ask(&mut stream)));
+        write!(stream, "GET").unwrap();
+        assert_eq!(read_all(&mut stream), "");
+    }
 }
 
 /// More connections than are served at a time: the server opens no more than it may, and serves again when they leave.
