@@ -9,6 +9,7 @@ mod input;
 mod json;
 mod pace;
 mod problem;
+mod refusal;
 mod router;
 mod seats;
 mod wire;
@@ -59,10 +60,12 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024;
 pub const MAX_TARGET_BYTES: usize = 4 * 1024;
 /// All header fields together, in bytes.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Header fields of a request: what hyper takes.
+pub const MAX_HEADERS: usize = 100;
 /// How long requests that run may take to finish after the server was told to stop.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// hyper's own bound, past which it answers without us: it leaves room for our limits to answer first, with a body.
+/// hyper's own bound, past which it answers without us: it leaves room for our limits to answer first.
 const MAX_READ_BUFFER: usize = 64 * 1024;
 /// Pause after the listener fails: most likely there are no file descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

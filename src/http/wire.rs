@@ -5,24 +5,28 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use hyper::body::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
 
 use super::WRITE_TIMEOUT;
 use super::pace::Pace;
+use super::refusal;
 
 /// The stream of one connection.
 pub(super) struct Wire {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     pace: Arc<Pace>,
+    /// What is left of an answer that is sent in place of hyper's own.
+    refusal: Option<Bytes>,
 }
 
 impl Wire {
     pub(super) fn new(stream: TcpStream, pace: Arc<Pace>) -> Self {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
-        Self { stream: Box::pin(stream), pace }
+        Self { stream: Box::pin(stream), pace, refusal: None }
     }
 
     fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -46,7 +50,25 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = self.stream.as_mut().poll_write(context, bytes);
+        let answers = match refusal::start(bytes) {
+            None => bytes,
+            Some(start) if start > 0 => &bytes[..start],
+            Some(_) => {
+                let mut left = self.refusal.take().unwrap_or_else(|| refusal::in_place_of(bytes));
+                while left.has_remaining() {
+                    match self.stream.as_mut().poll_write(context, &left) {
+                        Poll::Ready(Ok(written)) if written > 0 => left.advance(written),
+                        other => {
+                            self.refusal = Some(left);
+                            return other;
+                        }
+                    }
+                }
+                // It closes the connection after that.
+                return Poll::Ready(Ok(bytes.len()));
+            }
+        };
+        let written = self.stream.as_mut().poll_write(context, answers);
         self.sent(written)
     }
 
@@ -55,6 +77,10 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // Its own answers have no body, which would be a second piece.
+        if let [head] = bytes {
+            return self.poll_write(context, head);
+        }
         let written = self.stream.as_mut().poll_write_vectored(context, bytes);
         self.sent(written)
     }
