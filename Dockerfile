@@ -18,7 +18,7 @@ COPY --from=build /src/target/release/stockhold /usr/local/bin/stockhold
 USER stockhold
 # A container's loopback is reached by nobody else. Who may reach the container is said where its port is published: in
 # docker-compose.yml, this machine alone.
-ENV BIND_ADDRESS=0.0.0.0 PORT=8080 INSECURE_BIND=true
+ENV STOCKHOLD_HOST=0.0.0.0 PORT=8080 STOCKHOLD_INSECURE_BIND=true
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["stockhold", "ready"]
 ENTRYPOINT ["stockhold"]

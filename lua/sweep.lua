@@ -64,9 +64,10 @@ end
 -- @end
 
 -- @shared is_sku
--- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved.
+-- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved, and
+-- . and .. are gone from a path when a client normalises it.
 local function is_sku(s)
-  if s == 'audit' then return false end
+  if s == 'audit' or s == '.' or s == '..' then return false end
   if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
   if s:find('[ :{}]') or not is_text(s) then return false end
   return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')

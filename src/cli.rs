@@ -1,38 +1,42 @@
 //! The command line: parses it, wires the layers together, prints.
 
 mod check;
+mod environment;
+mod log;
+mod output;
 mod ready;
 mod scripts;
 mod serve;
+mod target;
 
-use std::io::IsTerminal;
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use clap::builder::BoolishValueParser;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::engine::{MAX_BATCH, Retention};
+use crate::http::{DEFAULT_KEEP_ALIVE, HostName};
 use crate::sweeper;
+use target::Target;
 
 /// Inventory reservations, decided atomically inside Redis.
 ///
-/// Without REDIS_URL, `serve` starts a redis-server of its own and keeps its data in ./stockhold-data.
+/// Without --redis-url, `serve` starts a redis-server of its own and keeps its data in ./stockhold-data.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, after_help = "Without a command it serves; stockhold serve --help tells of its settings.")]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    serve: ServeArgs,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve HTTP (the default)
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// List, load, verify or export the scripts
     Scripts(scripts::ScriptsArgs),
     /// Check that all stock is as the scripts left it, on a live system; exit status 0 if so, 1 if not, 2 if it could not be
@@ -45,64 +49,69 @@ enum Command {
 #[derive(Debug, Args)]
 struct ServeArgs {
     /// Address to listen on; 0.0.0.0 or :: for all
-    #[arg(long, env = "BIND_ADDRESS", default_value = "127.0.0.1", value_name = "ADDRESS")]
+    #[arg(long, env = "STOCKHOLD_HOST", default_value = "127.0.0.1", value_name = "ADDRESS")]
     host: IpAddr,
 
-    /// Port to listen on; 0 picks a free one
-    #[arg(long, env = "PORT", default_value_t = 8080)]
+    /// Port to listen on (also PORT); 0 picks a free one
+    #[arg(long, env = "STOCKHOLD_PORT", default_value_t = 8080)]
     port: u16,
 
     /// File of the bearer tokens that let a client in, a line `read TOKEN` or `write TOKEN` for each; without it all may
     /// do everything
-    #[arg(long, env = "TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, env = "STOCKHOLD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 
     /// Listen on other addresses than loopback though there is no token file
-    #[arg(long, env = "INSECURE_BIND")]
+    #[arg(long, env = "STOCKHOLD_INSECURE_BIND", value_parser = BoolishValueParser::new())]
     insecure_bind: bool,
 
-    /// Redis to use (redis:// or unix://), instead of a private one
-    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
-    redis_url: Option<String>,
+    /// Names by which clients may call this server, besides those of loopback; * for any. Without it: any, but on loopback
+    /// without a token file no others
+    #[arg(long, env = "STOCKHOLD_ALLOWED_HOSTS", value_name = "NAME,...", value_delimiter = ',')]
+    allowed_hosts: Vec<HostName>,
+
+    /// How long a connection is kept that is not used; clients are told so
+    #[arg(long, env = "STOCKHOLD_KEEP_ALIVE_SECONDS", default_value_t = DEFAULT_KEEP_ALIVE.as_secs(), value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    keep_alive_seconds: u64,
+
+    #[command(flatten)]
+    target: Target,
 
     /// Program to start as private Redis
-    #[arg(long, env = "REDIS_SERVER", default_value = "redis-server", value_name = "PROGRAM")]
+    #[arg(long, env = "STOCKHOLD_REDIS_SERVER", default_value = "redis-server", value_name = "PROGRAM")]
     redis_server: PathBuf,
 
-    /// Loopback port of the private Redis; 0 picks a free one
-    #[arg(long, env = "REDIS_PORT", default_value_t = 6390, value_name = "PORT")]
-    redis_port: u16,
-
     /// Where the private Redis keeps its data
-    #[arg(long, env = "DATA_DIR", default_value = "stockhold-data", value_name = "FOLDER")]
+    #[arg(long, env = "STOCKHOLD_DATA_DIR", default_value = "stockhold-data", value_name = "FOLDER")]
     data_dir: PathBuf,
 
     /// How often lapsed holds are looked for
-    #[arg(long, env = "SWEEP_INTERVAL_MS", default_value_t = sweeper::DEFAULT_INTERVAL.as_millis() as u64, value_name = "MILLISECONDS",
+    #[arg(long, env = "STOCKHOLD_SWEEP_INTERVAL_MS", default_value_t = sweeper::DEFAULT_INTERVAL.as_millis() as u64, value_name = "MILLISECONDS",
           value_parser = clap::value_parser!(u64).range(10..=60_000))]
     sweep_interval_ms: u64,
 
     /// Entries that the audit keeps, about; 0 keeps for ever
-    #[arg(long, env = "AUDIT_MAX", default_value_t = Retention::default().audit_max, value_name = "ENTRIES",
+    #[arg(long, env = "STOCKHOLD_AUDIT_MAX", default_value_t = Retention::default().audit_max, value_name = "ENTRIES",
           value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
     audit_max: u64,
 
     /// How long settled reservations are kept; 0 keeps for ever
-    #[arg(long, env = "KEEP_SECONDS", default_value_t = Retention::default().keep_ms / 1000, value_name = "SECONDS",
+    #[arg(long, env = "STOCKHOLD_KEEP_SECONDS", default_value_t = Retention::default().keep_ms / 1000, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
     keep_seconds: u64,
 
     /// Requests of a kind that go to Redis in one call at most; 1 sends each by itself
-    #[arg(long, env = "MAX_BATCH", default_value_t = MAX_BATCH as u64, value_name = "REQUESTS",
+    #[arg(long, env = "STOCKHOLD_MAX_BATCH", default_value_t = MAX_BATCH as u64, value_name = "REQUESTS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_BATCH as u64))]
     max_batch: u64,
 
     /// What an answer promises: redis, what Redis's own settings do; wait:N, that N replicas have the change
-    #[arg(long, env = "DURABILITY", default_value = "redis", value_name = "redis|wait:N")]
+    #[arg(long, env = "STOCKHOLD_DURABILITY", default_value = "redis", value_name = "redis|wait:N")]
     durability: Durability,
 
-    /// What is logged to standard error: error, warn, info, debug (one line for each request), trace
-    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
+    /// What is logged to standard error (also RUST_LOG): off, error, warn, info, debug (one line for each request), trace
+    #[arg(long, env = "STOCKHOLD_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
 }
 
@@ -128,33 +137,43 @@ impl FromStr for Durability {
 #[derive(Debug, Args)]
 struct ReadyArgs {
     /// Address of the server
-    #[arg(long, env = "BIND_ADDRESS", default_value = "127.0.0.1", value_name = "ADDRESS")]
+    #[arg(long, env = "STOCKHOLD_HOST", default_value = "127.0.0.1", value_name = "ADDRESS")]
     host: IpAddr,
 
-    /// Port of the server
-    #[arg(long, env = "PORT", default_value_t = 8080)]
+    /// Port of the server (also PORT)
+    #[arg(long, env = "STOCKHOLD_PORT", default_value_t = 8080)]
     port: u16,
 }
+
+pub use output::complain;
 
 /// Runs the command line that the process was given.
 ///
 /// # Errors
 /// With what went wrong, and what to do about it.
 pub fn run() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
-    match cli.command {
-        None => start(cli.serve),
-        Some(Command::Serve(args)) => start(args),
-        Some(Command::Scripts(args)) => scripts::run(args),
-        Some(Command::Check(args)) => Ok(check::run(&args)),
-        Some(Command::Ready(args)) => runtime()?.block_on(ready::ask(args.host, args.port)),
+    let command = environment::read_by(Cli::command());
+    let matches = command.get_matches_from(with_a_command(std::env::args_os().collect()));
+    match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
+        Command::Serve(args) => start(*args),
+        Command::Scripts(args) => scripts::run(args),
+        Command::Check(args) => Ok(check::run(&args)),
+        Command::Ready(args) => runtime()?.block_on(ready::ask(args.host, args.port)),
     }
 }
 
+/// The arguments, with `serve` where they name no command: so its settings are read when it is meant, and only then.
+fn with_a_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    const OF_ALL: [&str; 4] = ["-h", "--help", "-V", "--version"];
+    let first = arguments.get(1).map(|first| first.to_string_lossy());
+    if first.is_none_or(|first| first.starts_with('-') && !OF_ALL.contains(&&*first)) {
+        arguments.insert(arguments.len().min(1), "serve".into());
+    }
+    arguments
+}
+
 fn start(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_new(&args.log)?;
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
+    log::to_stderr(&args.log)?;
     runtime()?.block_on(serve::run(args))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -165,10 +184,27 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_it_serves() {
+        let given = |arguments: &str| arguments.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        for (arguments, expected) in [
+            ("stockhold", "stockhold serve"),
+            ("stockhold --port 0", "stockhold serve --port 0"),
+            ("stockhold -x", "stockhold serve -x"),
+            ("stockhold serve --port 0", "stockhold serve --port 0"),
+            ("stockhold --help", "stockhold --help"),
+            ("stockhold -V", "stockhold -V"),
+            ("stockhold help serve", "stockhold help serve"),
+            ("stockhold check --json", "stockhold check --json"),
+        ] {
+            assert_eq!(with_a_command(given(arguments)), given(expected));
+        }
     }
 }

@@ -4,11 +4,15 @@
 
 mod auth;
 mod handlers;
+mod host;
 mod input;
 mod json;
+mod pace;
 mod problem;
+mod refusal;
 mod router;
 mod seats;
+mod wire;
 mod workers;
 
 use std::convert::Infallible;
@@ -22,23 +26,29 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
 pub use auth::{Access, Tokens};
+pub use host::HostName;
 pub use workers::Workers;
 
 use crate::engine::Engine;
+use pace::Pace;
 use seats::{Occupant, Seat, Seats};
+use wire::Wire;
 
 /// Connections served at a time. For one more, an idle one makes room; while none is idle, more wait in the listener's
 /// backlog.
 pub const MAX_CONNECTIONS: usize = 1024;
-/// How long a client may take to send a request's headers; also how long an idle connection is kept.
+/// How long an idle connection is kept, unless told otherwise: longer than most load balancers keep theirs, which would
+/// otherwise send a request while it is being closed.
+pub const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long a client may take to send a request's headers: the first request's from the time it connects, others' from
+/// their first byte.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may take to send a request's body.
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,16 +60,19 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024;
 pub const MAX_TARGET_BYTES: usize = 4 * 1024;
 /// All header fields together, in bytes.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Header fields of a request: what hyper takes.
+pub const MAX_HEADERS: usize = 100;
 /// How long requests that run may take to finish after the server was told to stop.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// hyper's own bound, past which it answers without us: it leaves room for our limits to answer first, with a body.
+/// hyper's own bound, past which it answers without us: it leaves room for our limits to answer first.
 const MAX_READ_BUFFER: usize = 64 * 1024;
 /// Pause after the listener fails: most likely there are no file descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Serves those who have `access` on `listener` until `shutdown` is done, then lets what runs finish,
-/// [`SHUTDOWN_TIMEOUT`] at most. Every thread has an engine of its own, made by `engine`.
+/// [`SHUTDOWN_TIMEOUT`] at most. Every thread has an engine of its own, made by `engine`. An idle connection is kept for
+/// `keep_alive`.
 ///
 /// # Errors
 /// When the threads cannot be started.
@@ -67,6 +80,7 @@ pub async fn serve(
     listener: TcpListener,
     engine: impl Fn() -> Engine,
     access: Arc<Access>,
+    keep_alive: Duration,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let workers = Workers::start(|| {
@@ -76,13 +90,17 @@ pub async fn serve(
             async move { router::respond(&engine, &access, request).await }
         }
     })?;
-    serve_with(listener, &workers, shutdown).await;
+    serve_with(listener, &workers, keep_alive, shutdown).await;
     Ok(())
 }
 
 /// The same server, with anything else that answers requests behind it.
-pub async fn serve_with<R, F>(listener: TcpListener, workers: &Workers<R>, shutdown: impl Future<Output = ()>)
-where
+pub async fn serve_with<R, F>(
+    listener: TcpListener,
+    workers: &Workers<R>,
+    keep_alive: Duration,
+    shutdown: impl Future<Output = ()>,
+) where
     R: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
@@ -95,9 +113,9 @@ where
             accepted = accept(&listener, &seats) => accepted,
         };
         let watcher = graceful.watcher();
-        workers.spawn(|respond| async move {
+        workers.spawn(move |respond| async move {
             tokio::select! {
-                served = connection(stream, respond, watcher, Arc::clone(&seat.occupant)) => {
+                served = connection(stream, respond, watcher, Arc::clone(&seat.occupant), keep_alive) => {
                     if let Err(error) = served {
                         debug!(error, "connection");
                     }
@@ -118,15 +136,19 @@ async fn connection<R, F>(
     respond: R,
     watcher: Watcher,
     occupant: Arc<Occupant>,
+    keep_alive: Duration,
 ) -> Result<(), Box<dyn Error + Send + Sync>>
 where
     R: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
-    let mut stream = TimeoutStream::new(TcpStream::from_std(stream)?);
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let pace = Arc::new(Pace::new(keep_alive));
+    let wire = Wire::new(TcpStream::from_std(stream)?, Arc::clone(&pace));
+    let pace_of_requests = Arc::clone(&pace);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let occupant = Arc::clone(&occupant);
+        let (occupant, pace) = (Arc::clone(&occupant), Arc::clone(&pace_of_requests));
+        pace.asked();
+        let promise = pace.promise(&request);
         if request.body().is_end_stream() {
             occupant.busy()
         } else {
@@ -135,20 +157,26 @@ where
         request.extensions_mut().insert(Arc::clone(&occupant));
         let answer = respond(request);
         async move {
-            let answer = answer.await;
+            let mut answer = answer.await;
+            answer.headers_mut().extend(promise);
+            pace.answered();
             occupant.served();
             Ok::<_, Infallible>(answer)
         }
     });
     let connection = http1::Builder::new()
-        // Without a timer hyper has no clock, and the timeout is silently off.
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
+        // Its one clock for idle connections and for slow heads is not enough: `pace` has two.
+        .header_read_timeout(None)
         .max_buf_size(MAX_READ_BUFFER)
         // Who says that no more requests come still wants the answers to those that came.
         .half_close(true)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
-    Ok(watcher.watch(connection).await?)
+        .serve_connection(TokioIo::new(wire), service);
+    tokio::select! {
+        // First what may set another time, then the look at it.
+        biased;
+        served = watcher.watch(connection) => Ok(served?),
+        () = pace.overdue() => Err("nothing came in time".into()),
+    }
 }
 
 /// The next connection, and a place for it.

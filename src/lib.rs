@@ -48,6 +48,8 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// They panic when nobody reads.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod cli;
 pub mod engine;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     stockhold::cli::run().unwrap_or_else(|error| {
-        eprintln!("stockhold: {error:#}");
+        stockhold::cli::complain(format_args!("{error:#}"));
         ExitCode::FAILURE
     })
 }

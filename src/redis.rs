@@ -97,9 +97,13 @@ impl Redis {
         Self(Arc::new(Shared { client, attempt: RwLock::new(None) }))
     }
 
-    /// Where it connects to: host and port or socket path, without any credentials.
+    /// Where it connects to: host and port or socket path, and the database unless it is 0; without any credentials.
     pub fn address(&self) -> String {
-        self.0.client.get_connection_info().addr().to_string()
+        let info = self.0.client.get_connection_info();
+        match info.redis_settings().db() {
+            0 => info.addr().to_string(),
+            database => format!("{}/{database}", info.addr()),
+        }
     }
 
     /// Its replicas, by the addresses that it knows them by, with its own credentials.
@@ -240,6 +244,7 @@ mod tests {
     fn the_address_shows_no_password() {
         let redis = Redis::open("redis://user:secret@127.0.0.1:6399").unwrap();
         assert_eq!(redis.address(), "127.0.0.1:6399");
+        assert_eq!(Redis::open("redis://:secret@127.0.0.1:6399/3").unwrap().address(), "127.0.0.1:6399/3");
     }
 
     #[tokio::test]

@@ -1,15 +1,18 @@
 //! `stockhold check`: whether the stock is as the scripts left it, and mending it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::output::{complain, print};
 use super::runtime;
+use super::target::Target;
 use crate::engine::{Census, Checked, Damage, Engine, Finding, Retention, Thoroughness};
-use crate::keys::Sku;
+use crate::keys::{self, Sku};
 use crate::redis::Redis;
 use crate::sweeper;
 
@@ -38,28 +41,21 @@ pub(super) struct CheckArgs {
     events: u64,
 
     /// As of the servers that sweep
-    #[arg(long, env = "SWEEP_INTERVAL_MS", default_value_t = sweeper::DEFAULT_INTERVAL.as_millis() as u64, value_name = "MILLISECONDS")]
+    #[arg(long, env = "STOCKHOLD_SWEEP_INTERVAL_MS", default_value_t = sweeper::DEFAULT_INTERVAL.as_millis() as u64, value_name = "MILLISECONDS")]
     sweep_interval_ms: u64,
 
     /// As of the servers: entries that the audit keeps, about; 0 keeps for ever
-    #[arg(long, env = "AUDIT_MAX", default_value_t = Retention::default().audit_max, value_name = "ENTRIES",
+    #[arg(long, env = "STOCKHOLD_AUDIT_MAX", default_value_t = Retention::default().audit_max, value_name = "ENTRIES",
           value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
     audit_max: u64,
 
     /// As of the servers: how long settled reservations are kept; 0 keeps for ever
-    #[arg(long, env = "KEEP_SECONDS", default_value_t = Retention::default().keep_ms / 1000, value_name = "SECONDS",
+    #[arg(long, env = "STOCKHOLD_KEEP_SECONDS", default_value_t = Retention::default().keep_ms / 1000, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
     keep_seconds: u64,
 
-    /// Redis to check (redis:// or unix://)
-    #[arg(
-        long,
-        env = "REDIS_URL",
-        value_name = "URL",
-        hide_env_values = true,
-        default_value = "redis://127.0.0.1:6390"
-    )]
-    redis_url: String,
+    #[command(flatten)]
+    target: Target,
 }
 
 /// What was found, over all SKUs.
@@ -79,36 +75,50 @@ struct Line {
 
 /// Exit status 0 when all is well, or mended; 1 when something is left; 2 when it could not be found out.
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
-    match runtime().map_err(Into::into).and_then(|runtime| runtime.block_on(check(args))) {
-        Ok(report) => {
-            if args.json {
-                println!("{:#}", report.json());
-            } else {
-                report.print();
-            }
-            ExitCode::from(u8::from(report.lines.iter().any(|line| line.fate != MENDED)))
-        }
-        Err(error) => {
-            eprintln!("stockhold: cannot check: {error:#}");
-            ExitCode::from(2)
-        }
+    find_out(args).unwrap_or_else(|error| {
+        complain(format_args!("cannot check: {error:#}"));
+        ExitCode::from(2)
+    })
+}
+
+fn find_out(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let report = runtime()?.block_on(check_target(args))?;
+    if args.json {
+        print(format_args!("{:#}", report.json()))?;
+    } else {
+        report.print()?;
     }
+    Ok(ExitCode::from(u8::from(report.lines.iter().any(|line| line.fate != MENDED))))
 }
 
 const MENDED: &str = "mended";
 
-async fn check(args: &CheckArgs) -> anyhow::Result<Report> {
-    let redis = Redis::open(&args.redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
+async fn check_target(args: &CheckArgs) -> anyhow::Result<Report> {
+    let redis = args.target.redis()?;
+    let address = redis.address();
+    check(args, redis).await.with_context(|| format!("the Redis at {address}"))
+}
+
+async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
+    let published = redis.hash(keys::SCRIPTS).await?.fields;
     let retention = Retention { audit_max: args.audit_max, keep_ms: args.keep_seconds * 1000 };
     let engine = Engine::new(redis, retention);
     let how = Thoroughness {
         events: usize::try_from(args.events)?,
         overdue_ms: args.sweep_interval_ms.saturating_add(SWEEP_GRACE_MS),
     };
-    let census: Census = match &*args.skus {
-        [] => engine.census().await?,
-        skus => skus.iter().map(|sku| (sku.clone(), Vec::new())).collect(),
-    };
+    let mut census = Census::new();
+    if args.skus.is_empty() || published.is_empty() {
+        census = engine.census().await?;
+        // The wrong database looks like one in which all is well.
+        ensure!(
+            !census.is_empty() || !published.is_empty(),
+            "there is nothing of stockhold, no stock and no scripts: is it the right one?"
+        );
+    }
+    if !args.skus.is_empty() {
+        census = args.skus.iter().map(|sku| (sku.clone(), Vec::new())).collect();
+    }
     let mut report = Report::default();
     for (name, suspects) in &census {
         report.skus += 1;
@@ -160,18 +170,19 @@ impl Report {
         }
     }
 
-    fn print(&self) {
+    fn print(&self) -> io::Result<()> {
         let mut parts: BTreeMap<&str, usize> = BTreeMap::new();
         for Line { sku, finding: Finding { damage, reservation, what }, fate } in &self.lines {
             let about = if reservation.is_empty() { String::new() } else { format!("reservation {reservation}: ") };
             let fate_shown = if fate.is_empty() { String::new() } else { format!(" [{fate}]") };
-            println!("{sku:<20} {damage:<10} {about}{what}{fate_shown}");
+            print(format_args!("{sku:<20} {damage:<10} {about}{what}{fate_shown}"))?;
             *parts.entry(fate).or_default() += 1;
         }
         let Self { skus, events, reservations, lines } = self;
         let fates = parts.iter().filter(|(fate, _)| !fate.is_empty()).map(|(fate, count)| format!(", {count} {fate}"));
         let found = if lines.is_empty() { "all is well".to_owned() } else { format!("{} findings", lines.len()) };
-        println!("{skus} SKUs, {events} events, {reservations} reservations: {found}{}", fates.collect::<String>());
+        let fates: String = fates.collect();
+        print(format_args!("{skus} SKUs, {events} events, {reservations} reservations: {found}{fates}"))
     }
 
     fn json(&self) -> Value {

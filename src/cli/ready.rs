@@ -12,6 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::output::print;
+
 /// Longer than the calls to Redis that it makes the server do.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -23,7 +25,7 @@ pub(super) async fn ask(host: IpAddr, port: u16) -> anyhow::Result<ExitCode> {
         .context("no answer in time")
         .flatten()
         .with_context(|| format!("cannot ask http://{host}:{port}/readyz"))?;
-    println!("{body}");
+    print(body)?;
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -7,7 +7,9 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::output::print;
 use super::runtime;
+use super::target::Target;
 use crate::redis::Redis;
 use crate::scripts::{Catalogue, ReplyWord, Script, Scripts, State};
 
@@ -36,19 +38,6 @@ enum ScriptsCommand {
     },
 }
 
-#[derive(Debug, Args)]
-struct Target {
-    /// Redis to look at (redis:// or unix://)
-    #[arg(
-        long,
-        env = "REDIS_URL",
-        value_name = "URL",
-        hide_env_values = true,
-        default_value = "redis://127.0.0.1:6390"
-    )]
-    redis_url: String,
-}
-
 /// A Redis with what it knows of the scripts.
 struct Node {
     address: String,
@@ -65,23 +54,21 @@ impl Node {
     }
 }
 
-impl Target {
-    /// The node that was named, and its replicas.
-    async fn nodes(&self) -> anyhow::Result<(Node, Vec<Node>)> {
-        let redis = Redis::open(&self.redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
-        let primary = Node::look(redis.clone()).await?;
-        let mut replicas = Vec::new();
-        for replica in redis.replicas().await.context("cannot ask for the replicas")? {
-            replicas.push(Node::look(replica).await?);
-        }
-        Ok((primary, replicas))
+/// The node that was named, and its replicas.
+async fn nodes(target: &Target) -> anyhow::Result<(Node, Vec<Node>)> {
+    let redis = target.redis()?;
+    let primary = Node::look(redis.clone()).await?;
+    let mut replicas = Vec::new();
+    for replica in redis.replicas().await.context("cannot ask for the replicas")? {
+        replicas.push(Node::look(replica).await?);
     }
+    Ok((primary, replicas))
 }
 
 pub(super) fn run(args: ScriptsArgs) -> anyhow::Result<ExitCode> {
     match args.command.unwrap_or(ScriptsCommand::List { json: false }) {
-        ScriptsCommand::List { json: false } => list(),
-        ScriptsCommand::List { json: true } => println!("{:#}", manifest(&Catalogue::embedded())),
+        ScriptsCommand::List { json: false } => list()?,
+        ScriptsCommand::List { json: true } => print(format_args!("{:#}", manifest(&Catalogue::embedded())))?,
         ScriptsCommand::Load(target) => runtime()?.block_on(load(&target))?,
         ScriptsCommand::Verify(target) => return runtime()?.block_on(verify(&target)),
         ScriptsCommand::Export { folder } => export(&folder)?,
@@ -89,15 +76,16 @@ pub(super) fn run(args: ScriptsArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn list() {
-    println!("{:<10} {:<40}  {:<52} {:<39} PURPOSE", "NAME", "SHA-1", "KEYS", "ARGV");
+fn list() -> anyhow::Result<()> {
+    print(format_args!("{:<10} {:<40}  {:<52} {:<39} PURPOSE", "NAME", "SHA-1", "KEYS", "ARGV"))?;
     for script in Catalogue::embedded().iter() {
         let keys = summary(script.contract.keys.iter().map(|slot| (slot.slot, slot.name)));
         let arguments = summary(script.contract.arguments.iter().map(|slot| (slot.slot, slot.name)));
         let Script { name, sha1, contract, previous, .. } = script;
         let mark = if *previous { "(previous) " } else { "" };
-        println!("{name:<10} {sha1}  {keys:<52} {arguments:<39} {mark}{}", contract.purpose);
+        print(format_args!("{name:<10} {sha1}  {keys:<52} {arguments:<39} {mark}{}", contract.purpose))?;
     }
+    Ok(())
 }
 
 /// `audit due (inventory active reservation)+`
@@ -111,7 +99,7 @@ fn summary<'a>(slots: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 }
 
 async fn load(target: &Target) -> anyhow::Result<()> {
-    let (primary, replicas) = target.nodes().await?;
+    let (primary, replicas) = nodes(target).await?;
     primary.scripts.load().await?;
     for state in &primary.states {
         let loaded = if state.loaded { "was loaded" } else { "loaded" };
@@ -121,23 +109,20 @@ async fn load(target: &Target) -> anyhow::Result<()> {
             Some(sha1) => format!("published, in place of {sha1}"),
             None => "published".to_owned(),
         };
-        println!("{:<10} {}  {loaded}, {published}", state.name, state.sha1);
+        print(format_args!("{:<10} {}  {loaded}, {published}", state.name, state.sha1))?;
     }
     for Node { address, scripts, states } in replicas {
         scripts.cache().await.with_context(|| format!("cannot load into the replica {address}"))?;
         let new = states.iter().filter(|state| !state.loaded).count();
-        println!("replica {address}: {new} of {} loaded, the others were", states.len());
+        print(format_args!("replica {address}: {new} of {} loaded, the others were", states.len()))?;
     }
     Ok(())
 }
 
 async fn verify(target: &Target) -> anyhow::Result<ExitCode> {
-    let mut defects = 0;
-    let mut complain = |name: &str, what: String| {
-        defects += 1;
-        println!("{name:<10} {what}");
-    };
-    let (primary, replicas) = target.nodes().await?;
+    let mut defects = Vec::new();
+    let mut complain = |name: &str, what: String| defects.push(format!("{name:<10} {what}"));
+    let (primary, replicas) = nodes(target).await?;
     for state in &primary.states {
         if !state.loaded {
             complain(state.name, format!("is not loaded: Redis does not know {}", state.sha1));
@@ -157,12 +142,13 @@ async fn verify(target: &Target) -> anyhow::Result<ExitCode> {
             );
         }
     }
-    if defects > 0 {
-        println!("stockhold scripts load mends this");
-        return Ok(ExitCode::FAILURE);
+    if defects.is_empty() {
+        print(format_args!("{} scripts are loaded and published", primary.states.len()))?;
+        return Ok(ExitCode::SUCCESS);
     }
-    println!("{} scripts are loaded and published", primary.states.len());
-    Ok(ExitCode::SUCCESS)
+    defects.iter().try_for_each(print)?;
+    print("stockhold scripts load mends this")?;
+    Ok(ExitCode::FAILURE)
 }
 
 fn export(folder: &Path) -> anyhow::Result<()> {

@@ -14,6 +14,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::ServeArgs;
+use super::output::print;
+use super::target::{self, Target};
 use crate::engine::{Engine, Error, Impairment, Options, Retention};
 use crate::http::{Access, Tokens};
 use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis};
@@ -30,32 +32,30 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
+    let Target { redis_url, redis_port } = &args.target;
     if args.token_file.is_none() && !args.host.is_loopback() && !args.insecure_bind {
         bail!("{} (--host) is open to others: name a --token-file, or say --insecure-bind", args.host);
     }
-    let access = Arc::new(match &args.token_file {
-        Some(file) => Access::only_with(tokens(file)?),
-        None => Access::open(),
-    });
+    let access = Arc::new(access(&args)?);
     // A shell's default of 1,024 open files is less than that many connections need.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
         warn!(%error, "cannot raise the limit of open files");
     }
-    let private = match &args.redis_url {
+    let private = match redis_url {
         Some(_) => None,
         None => {
             let options = PrivateRedisOptions {
                 program: args.redis_server.clone(),
-                port: args.redis_port,
+                port: *redis_port,
                 data_dir: args.data_dir.clone(),
             };
             let Some(started) = stop.or(PrivateRedis::start(options)).await else { return Ok(()) };
             let private = started?;
-            println!("Redis is at {}", private.url());
+            print(format_args!("Redis is at {}", private.url()))?;
             Some(private)
         }
     };
-    let url = args.redis_url.as_deref().or(private.as_ref().map(PrivateRedis::url)).expect("one of them is there");
+    let url = redis_url.as_deref().or(private.as_ref().map(PrivateRedis::url)).expect("one of them is there");
     let served = serve(&args, access, url, stop).await;
     if let Some(private) = private {
         private.stop().await;
@@ -64,30 +64,46 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop: Stop) -> anyhow::Result<()> {
-    let redis = Redis::open(redis_url).context("REDIS_URL (--redis-url) is not a Redis URL")?;
+    let redis = target::open(redis_url)?;
     let retention = Retention { audit_max: args.audit_max, keep_ms: args.keep_seconds * 1000 };
     let address = redis.address();
     let options = Options { max_batch: args.max_batch as usize, replicas: args.durability.replicas };
     // One for the loops below, and one for each thread that serves, every one with a connection of its own.
     let engine = Engine::with(redis.clone(), retention, options);
-    let Some(loaded) = stop.or(load(&engine, &address)).await else { return Ok(()) };
-    loaded?;
-    let Some(proved) = stop.or(prove(&engine, &address)).await else { return Ok(()) };
-    proved?;
+    let start = async {
+        refuse_cluster(&redis, &address).await?;
+        load(&engine, &address).await?;
+        prove(&engine, &address).await
+    };
+    let Some(started) = stop.or(start).await else { return Ok(()) };
+    started?;
     let listener = listen(SocketAddr::from((args.host, args.port)))
         .with_context(|| format!("cannot listen on {} port {} (--host, --port)", args.host, args.port))?;
     let hangup = signal(SignalKind::hangup())?;
-    println!("stockhold listens on http://{}", listener.local_addr()?);
+    print(format_args!("stockhold listens on http://{}", listener.local_addr()?))?;
     info!(redis = address, "serving");
     let served_by = || Engine::with(redis.apart(), retention, options);
+    let keep_alive = Duration::from_secs(args.keep_alive_seconds);
     tokio::select! {
-        served = http::serve(listener, served_by, Arc::clone(&access), stop.wait()) => served?,
+        served = http::serve(listener, served_by, Arc::clone(&access), keep_alive, stop.wait()) => served?,
         () = sweeper::run(&engine, Duration::from_millis(args.sweep_interval_ms)) => {}
         () = keeper::run(&engine) => {}
         () = renew_on_hangup(&engine, &access, args.token_file.as_deref(), hangup) => {}
     }
     info!("stopped");
     Ok(())
+}
+
+/// Who may ask for what, by which names.
+fn access(args: &ServeArgs) -> anyhow::Result<Access> {
+    let access = match &args.token_file {
+        Some(file) => Access::only_with(tokens(file)?),
+        None => Access::open(),
+    };
+    // Where everybody on this machine may do everything, a page in a browser of this machine must not: the name of its own
+    // site can be made to lead here.
+    let is_exposed = args.token_file.is_none() && args.host.is_loopback();
+    Ok(if is_exposed || !args.allowed_hosts.is_empty() { access.called(&args.allowed_hosts) } else { access })
 }
 
 /// Reads the tokens again, and loads and publishes this version's scripts, at every SIGHUP.
@@ -127,16 +143,31 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Loads the scripts, waiting for Redis as long as it takes to come up.
+/// A node of a cluster takes connections, and refuses nearly every call after that.
+async fn refuse_cluster(redis: &Redis, address: &str) -> anyhow::Result<()> {
+    if until_it_is_there(address, async || Ok(redis.is_cluster_node().await?)).await? {
+        bail!(
+            "the Redis at {address} is a node of a Redis Cluster, which stockhold does not support: its keys would be in many \
+             slots. Use a Redis with cluster-enabled no, with replicas if it is to be highly available"
+        );
+    }
+    Ok(())
+}
+
+/// Loads the scripts.
 async fn load(engine: &Engine, address: &str) -> anyhow::Result<()> {
+    if let Some(error) = until_it_is_there(address, async || engine.load_scripts().await).await? {
+        warn!(%error, "the scripts are loaded, but other services may not find them: they cannot be published");
+    }
+    Ok(())
+}
+
+/// Asks Redis for something, waiting as long as it takes to come up.
+async fn until_it_is_there<T>(address: &str, ask: impl AsyncFn() -> Result<T, Error>) -> anyhow::Result<T> {
     let mut waiting = false;
     loop {
-        match engine.load_scripts().await {
-            Ok(None) => return Ok(()),
-            Ok(Some(error)) => {
-                warn!(%error, "the scripts are loaded, but other services may not find them: they cannot be published");
-                return Ok(());
-            }
+        match ask().await {
+            Ok(answer) => return Ok(answer),
             Err(Error::Unavailable(why) | Error::Unknown(why)) => {
                 if !std::mem::replace(&mut waiting, true) {
                     warn!(address, why, "waiting for Redis");

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::error::is_passing;
 use super::{Engine, Error};
-use crate::keys::{ReservationId, Sku};
+use crate::keys::{ReservationId, Sku, StockKeys};
 use crate::redis::Failure;
 use crate::scripts::State;
 
@@ -82,6 +82,13 @@ struct Look {
     found: Arc<Vec<Impairment>>,
 }
 
+/// A call that is refused, or finds nothing, by what it asks for.
+struct Probe {
+    script: &'static str,
+    keys: Vec<String>,
+    arguments: Vec<String>,
+}
+
 impl Engine {
     /// What keeps operations from being carried out; nothing, if all is well. Calls each script so that nothing is written,
     /// and looks at the role of Redis, its eviction policy and the published scripts.
@@ -113,8 +120,10 @@ impl Engine {
             let cause = format!("its maxmemory-policy is {}, not noeviction", health.maxmemory_policy);
             found.push(Impairment::redis("Redis may evict stock", cause));
         }
-        for (script, probe) in self.probes() {
-            if let Err(failure) = probe.await {
+        for Probe { script, keys, arguments } in self.probes() {
+            let [keys, arguments] =
+                [&keys, &arguments].map(|words| words.iter().map(String::as_str).collect::<Vec<_>>());
+            if let Err(failure) = self.scripts.call(script, &keys, &arguments).await {
                 found.push(Impairment::of(script, &failure));
             }
         }
@@ -134,37 +143,28 @@ impl Engine {
 
     /// A call of each script that the server uses, refused or empty by what it asks for: of a SKU and a reservation that
     /// nobody has, and more units than there can be.
-    fn probes(&self) -> [(&'static str, impl Future<Output = Result<(), Failure>>); 7] {
+    fn probes(&self) -> Vec<Probe> {
         let sku = Sku::parse("stockhold-readiness-probe").expect("a good SKU");
-        let keys = self.layout.stock(&sku);
-        let id = ReservationId::nobodys(self.layout.shard_of(&sku));
-        let [audit, due, skus] = [&keys.shard.audit, &keys.shard.due, &keys.shard.skus].map(Clone::clone);
-        let item = [keys.inventory.clone(), keys.active.clone(), self.layout.reservation(&id)];
-        let [inventory, active, _] = item.clone();
-        let [audit_max, keep_ms] = [&self.audit_max, &self.keep_ms].map(String::as_str);
-        let line = ["readiness-probe", "1000000000", "1"];
-        let shard = [audit.clone(), due.clone()];
-        let settle = || [&shard[..], &item].concat();
-        let hold = [&shard[..], &item, &item].concat();
-        let call = |name: &'static str, keys: Vec<String>, arguments: &[&str]| {
-            let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-            (name, self.probe(name, keys, arguments))
+        let StockKeys { shard, inventory, active } = self.layout.stock(&sku);
+        let reservation = self.layout.reservation(&ReservationId::nobodys(self.layout.shard_of(&sku)));
+        let [stock, item] = [vec![&inventory, &active], vec![&inventory, &active, &reservation]];
+        let both = vec![&shard.audit, &shard.due];
+        let cart = vec!["readiness-probe", "1000000000", "1"];
+        let [audit_max, keep_ms] = [&*self.audit_max, &*self.keep_ms];
+        let probe = |script, keys: &[&[&String]], arguments: &[&[&str]]| Probe {
+            script,
+            keys: keys.concat().into_iter().cloned().collect(),
+            arguments: arguments.concat().into_iter().map(str::to_owned).collect(),
         };
-        [
-            call("hold", hold, &[&["all", audit_max], &line[..], &line].concat()),
-            call("confirm", settle(), &["all", audit_max, keep_ms, ""]),
-            call("release", settle(), &["all", audit_max, keep_ms, ""]),
-            call("sweep", [&shard[..], &item[..2]].concat(), &[audit_max, keep_ms]),
-            call("seed", [&shard[..], &[skus], &item[..2]].concat(), &[audit_max, keep_ms, "probe"]),
-            call("inventory", vec![inventory, active], &["0"]),
-            call("audit", vec![audit], &["1", ""]),
+        vec![
+            probe("hold", &[&both, &item, &item], &[&["all", audit_max], &cart, &cart]),
+            probe("confirm", &[&both, &item], &[&["all", audit_max, keep_ms, ""]]),
+            probe("release", &[&both, &item], &[&["all", audit_max, keep_ms, ""]]),
+            probe("sweep", &[&both, &stock], &[&[audit_max, keep_ms]]),
+            probe("seed", &[&both, &[&shard.skus], &stock], &[&[audit_max, keep_ms, "probe"]]),
+            probe("inventory", &[&stock], &[&["0"]]),
+            probe("audit", &[&[&shard.audit]], &[&["1", ""]]),
         ]
-    }
-
-    async fn probe(&self, name: &'static str, keys: Vec<String>, arguments: Vec<String>) -> Result<(), Failure> {
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.scripts.call(name, &keys, &arguments).await.map(drop)
     }
 
     /// Loads the scripts: call it before the first operation, so that no operation has to. `Some` tells why they could

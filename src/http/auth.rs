@@ -7,13 +7,19 @@ use hyper::{Method, Request, StatusCode};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use super::host::{HostName, Names};
 use super::problem::Problem;
 
-/// What may be asked without a token: whether the process lives, and whether it can serve.
+/// What may be asked without a token, by any name: whether the process lives, and whether it can serve.
 const FREE: [&str; 2] = ["/livez", "/readyz"];
 
-/// Tokens that are good at the moment, or none at all: then everybody may do everything.
-pub struct Access(Option<RwLock<Tokens>>);
+/// Who may ask, and by which names of the server.
+pub struct Access {
+    /// Those that are good at the moment, or none at all: then everybody may do everything.
+    tokens: Option<RwLock<Tokens>>,
+    /// Any when there is no list.
+    names: Option<Names>,
+}
 
 /// Any number of tokens; several of a scope are good at once, so that they can be changed without a gap.
 pub struct Tokens(Vec<Token>);
@@ -66,25 +72,37 @@ impl Tokens {
 impl Access {
     /// For everybody.
     pub fn open() -> Self {
-        Self(None)
+        Self { tokens: None, names: None }
     }
 
     /// For those who have one of these.
     pub fn only_with(tokens: Tokens) -> Self {
-        Self(Some(RwLock::new(tokens)))
+        Self { tokens: Some(RwLock::new(tokens)), names: None }
+    }
+
+    /// Only by the names of loopback, and by these.
+    pub fn called(self, names: &[HostName]) -> Self {
+        Self { names: Some(Names::new(names)), ..self }
     }
 
     /// Lets other tokens take the place of those that were good until now. An open access stays open.
     pub fn replace(&self, tokens: Tokens) {
-        if let Some(current) = &self.0 {
+        if let Some(current) = &self.tokens {
             *current.write().unwrap_or_else(PoisonError::into_inner) = tokens;
         }
     }
 
     /// # Errors
-    /// 401 without a good token, 403 with one that may only read where something is to be changed.
+    /// 421 when another server is meant, 401 without a good token, 403 with one that may only read where something is to
+    /// be changed.
     pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
-        let Some(tokens) = self.0.as_ref().filter(|_| !FREE.contains(&request.uri().path())) else { return Ok(()) };
+        if FREE.contains(&request.uri().path()) {
+            return Ok(());
+        }
+        if let Some(names) = &self.names {
+            names.check(request)?;
+        }
+        let Some(tokens) = &self.tokens else { return Ok(()) };
         let mut given = request.headers().get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (given.next(), given.next()) else {
             return Err(unauthorized(r#"Bearer realm="stockhold""#, "this needs one Authorization: Bearer"));

@@ -6,6 +6,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTIC
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET_BYTES};
 use crate::engine::Error;
 use crate::keys::Invalid;
 
@@ -83,7 +84,22 @@ impl Problem {
         problem
     }
 
+    pub(super) fn target_too_long() -> Self {
+        let detail = format!("the request target may have {MAX_TARGET_BYTES} bytes");
+        Self::new(StatusCode::URI_TOO_LONG, "uri_too_long", "URI too long", detail)
+    }
+
+    pub(super) fn headers_too_large() -> Self {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let detail = format!("there may be {MAX_HEADERS} header fields, of {MAX_HEADER_BYTES} bytes together");
+        Self::new(status, "headers_too_large", "Header fields too large", detail)
+    }
+
     pub(super) fn into_response(self) -> Response<Full<Bytes>> {
+        self.into_text().map(Full::from)
+    }
+
+    pub(super) fn into_text(self) -> Response<String> {
         let mut body = Map::new();
         body.insert("type".into(), format!("urn:stockhold:problem:{}", self.code).into());
         body.insert("title".into(), self.title.into());
@@ -91,7 +107,7 @@ impl Problem {
         body.insert("detail".into(), self.detail.into_string().into());
         body.insert("code".into(), self.code.into());
         body.extend(self.extra.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        let mut response = Response::new(Full::from(Value::Object(body).to_string()));
+        let mut response = Response::new(Value::Object(body).to_string());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

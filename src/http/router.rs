@@ -5,7 +5,7 @@ use std::time::Instant;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::{MAX_HEADER_BYTES, MAX_TARGET_BYTES};
 use crate::engine::Engine;
 
-const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: &str = "x-request-id";
 
 /// Answers a request. Whatever happens, there is an answer.
 pub(super) async fn respond(engine: &Engine, access: &Access, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -79,14 +79,11 @@ async fn route(engine: &Engine, request: Request<Incoming>) -> Result<Response<F
 fn check_sizes(request: &Request<Incoming>) -> Result<(), Problem> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > MAX_TARGET_BYTES {
-        let detail = format!("the request target may have {MAX_TARGET_BYTES} bytes");
-        return Err(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", "URI too long", detail));
+        return Err(Problem::target_too_long());
     }
     let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers > MAX_HEADER_BYTES {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        let detail = format!("the header fields may have {MAX_HEADER_BYTES} bytes together");
-        return Err(Problem::new(status, "headers_too_large", "Header fields too large", detail));
+        return Err(Problem::headers_too_large());
     }
     Ok(())
 }

@@ -10,6 +10,9 @@ const MAX_NAME_BYTES: usize = 128;
 /// Longest `Idempotency-Key`, in bytes.
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
+/// What is not a SKU though it is made of the right characters.
+const RESERVED: [&str; 3] = ["audit", ".", ".."];
+
 /// What is sold. Becomes part of key names, so it has none of the characters that mean something there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Sku(String);
@@ -17,14 +20,14 @@ pub struct Sku(String);
 impl Sku {
     /// # Errors
     /// Unless `text` is 1 to 128 bytes without control characters, white space, `:`, `{` or `}`, and not `audit` (which
-    /// would name the audit stream).
+    /// would name the audit stream), `.` or `..` (which clients that normalise a path take out of it).
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let forbidden = |c: char| c.is_whitespace() || matches!(c, ':' | '{' | '}');
-        if !is_name(text) || text.contains(forbidden) || text == "audit" {
+        if !is_name(text) || text.contains(forbidden) || RESERVED.contains(&text) {
             return Err(Invalid {
                 field: "sku",
                 rule: "must be 1 to 128 bytes of UTF-8 without control characters, white space, ':', '{' or '}', \
-                       and not the reserved word 'audit'",
+                       and not 'audit', '.' or '..'",
             });
         }
         Ok(Self(text.to_owned()))
@@ -113,13 +116,13 @@ mod tests {
     #[test]
     fn skus() {
         let longest = "x".repeat(128);
-        for good in ["a", "sku-123", "größe-€-😀", "a/b", "%41", "auditor", &longest] {
+        for good in ["a", "...", ".a", "sku-123", "größe-€-😀", "a/b", "%41", "auditor", &longest] {
             assert!(Sku::parse(good).is_ok(), "{good:?}");
         }
         let too_long = "x".repeat(129);
         for bad in [
-            "", "audit", "a b", "a:b", "{a", "a}", "a\nb", "a\0b", "a\u{7f}", "a\u{85}", "a\u{a0}", "\u{3000}",
-            "\u{2028}", &too_long,
+            "", "audit", ".", "..", "a b", "a:b", "{a", "a}", "a\nb", "a\0b", "a\u{7f}", "a\u{85}", "a\u{a0}",
+            "\u{3000}", "\u{2028}", &too_long,
         ] {
             assert!(Sku::parse(bad).is_err(), "{bad:?}");
         }

@@ -83,6 +83,15 @@ impl Redis {
         };
         Ok(Health { role: find("role:"), maxmemory_policy: find("maxmemory_policy:") })
     }
+
+    /// Whether it is a node of a Redis Cluster, which takes no call whose keys are in several slots.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn is_cluster_node(&self) -> Result<bool, Failure> {
+        let info: String = typed(self.call(cmd("INFO").arg("cluster")).await?)?;
+        Ok(info.lines().any(|line| line.trim() == "cluster_enabled:1"))
+    }
 }
 
 fn clock(value: Value) -> Result<u64, Failure> {

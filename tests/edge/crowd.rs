@@ -23,10 +23,10 @@ const MEMORY: u64 = 64 << 20;
 /// Bytes that are sent one by one.
 const SLOW: [&str; 3] = [
     "",
-    "GET /livez HTTP/1.1\r\nhost: shop\r\nx-slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "\"sku\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
-const HEAD: &str = "POST /api/inventory/seed HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n{";
+const HEAD: &str = "POST /api/inventory/seed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n{";
 
 async fn hold(shop: &Stockhold, key: &str) -> Result<(), String> {
     let body = json!({ "cartId": "cart-1", "sku": "tea", "quantity": 1 }).to_string();
@@ -85,7 +85,7 @@ async fn two_thousand_slow_clients_keep_nobody_out() {
             assert!(started.elapsed() < BOUND, "{error}");
         }
         let mut stream = connect(address);
-        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n").unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");

@@ -3,14 +3,16 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
+use serde_json::Value;
+
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 use crate::support::stockhold::Stockhold;
-use crate::wire::{connect, exchange, split};
+use crate::wire::{Raw, connect, exchange, split};
 
-const LIVE: &str = "GET /livez HTTP/1.1\r\nhost: shop\r\n\r\n";
+const LIVE: &str = "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
 /// To be followed by a length.
-const HOLD: &str = "POST /api/reservations/hold HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
+const HOLD: &str = "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
 const BODY: &str = r#"{"cartId":"c","sku":"tea","quantity":1}"#;
 
 /// What is sent, and how many answers there may be at most. What is answered must be a refusal.
@@ -22,13 +24,13 @@ fn shapes() -> Vec<(Vec<u8>, usize)> {
         ("\r\n\r\n\r\n".to_owned(), 0),
         ("GET\r\n\r\n".to_owned(), 1),
         ("GET /livez\r\n\r\n".to_owned(), 1),
-        ("GET /livez HTTP/3.0\r\nhost: shop\r\n\r\n".to_owned(), 1),
-        ("GET  /livez  HTTP/1.1\r\nhost: shop\r\n\r\n".to_owned(), 1),
-        ("GET /livez\0 HTTP/1.1\r\nhost: shop\r\n\r\n".to_owned(), 1),
+        ("GET /livez HTTP/3.0\r\nhost: localhost\r\n\r\n".to_owned(), 1),
+        ("GET  /livez  HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(), 1),
+        ("GET /livez\0 HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(), 1),
         ("GET /livez HTTP/1.1\r\nho st: shop\r\n\r\n".to_owned(), 1),
         ("GET /livez HTTP/1.1\r\nhost: sh\0op\r\n\r\n".to_owned(), 1),
         ("GET /livez HTTP/1.1\r\n: shop\r\n\r\n".to_owned(), 1),
-        (format!("GET /livez HTTP/1.1\r\nhost: shop\r\n{}\r\n", "x: y\r\n".repeat(1000)), 1),
+        (format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(1000)), 1),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0".to_owned(), 1),
         // Lengths that do not fit together: nobody may take the rest for another request.
         (format!("{post}content-length: {length}\r\ncontent-length: 0\r\n\r\n{BODY}"), 1),
@@ -59,6 +61,77 @@ fn shapes() -> Vec<(Vec<u8>, usize)> {
     shapes
 }
 
+/// Every answer tells what is wrong, also to what never was a request.
+#[track_caller]
+fn assert_problem(answer: &Raw) {
+    assert_eq!(answer.header("content-type"), Some(&b"application/problem+json"[..]), "{answer:?}");
+    assert_eq!(answer.headers.iter().filter(|(name, _)| name == "x-request-id").count(), 1, "{answer:?}");
+    let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(problem["status"], answer.status);
+    for member in ["type", "title", "detail", "code"] {
+        assert!(!problem[member].as_str().unwrap().is_empty(), "{problem}");
+    }
+}
+
+/// What hyper refuses before it is a request is refused in the same words as everything else.
+#[tokio::test]
+async fn what_is_no_request_is_told_why() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("tea", 5).await;
+    let hold = format!("{HOLD}content-length: {}\r\n\r\n{BODY}", BODY.len());
+    let head = "HEAD /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let wrong = "GET /livez HTTP/1.1\r\nho st: x\r\n\r\n";
+    let many = |count| format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(count));
+    let long = |name, bytes| format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{name}: {}\r\n\r\n", "x".repeat(bytes));
+    for (bytes, expected) in [
+        ("GET\r\n\r\n".to_owned(), &[(400, "invalid_http")][..]),
+        ("GET /livez HTTP/3.0\r\n\r\n".to_owned(), &[(400, "invalid_http")]),
+        ("GET http://[/ HTTP/1.1\r\n\r\n".to_owned(), &[(400, "invalid_http")]),
+        (wrong.to_owned(), &[(400, "invalid_http")]),
+        (format!("{HOLD}content-length: +1\r\n\r\n{BODY}"), &[(400, "invalid_http")]),
+        (format!("{HOLD}content-length: 1\r\ncontent-length: 2\r\n\r\n{BODY}"), &[(400, "invalid_http")]),
+        (format!("{HOLD}transfer-encoding: identity\r\n\r\n{BODY}"), &[(400, "invalid_http")]),
+        (many(99), &[(200, "")]),
+        (many(101), &[(431, "headers_too_large")]),
+        (long("x", 20_000), &[(431, "headers_too_large")]),
+        (long("x", 200_000), &[(431, "headers_too_large")]),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(5_000)), &[(414, "uri_too_long")]),
+        (format!("{HOLD}transfer-encoding: chunked\r\n\r\nx\r\n"), &[(400, "body_incomplete")]),
+        (format!("{HOLD}transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n"), &[(400, "body_incomplete")]),
+        // After others that are answered as they should be.
+        (format!("{hold}{wrong}"), &[(200, ""), (400, "invalid_http")]),
+        (format!("{LIVE}{}{LIVE}", many(101)), &[(200, ""), (431, "headers_too_large")]),
+        // The length that counts is that of the chunks, and nothing after them is taken for a request of its own.
+        (
+            format!("{HOLD}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hold}"),
+            &[(400, "invalid_json")],
+        ),
+    ] {
+        let shown = bytes[..bytes.len().min(200)].to_owned();
+        let address = shop.address;
+        let answer = tokio::task::spawn_blocking(move || exchange(address, bytes.as_bytes())).await.unwrap();
+        let answers = split(&answer).0;
+        let told = |answer: &Raw| match answer.status {
+            200 => (200, String::new()),
+            status => {
+                assert_problem(answer);
+                let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+                (status, problem["code"].as_str().unwrap().to_owned())
+            }
+        };
+        let told: Vec<_> = answers.iter().map(told).collect();
+        let expected: Vec<_> = expected.iter().map(|(status, code)| (*status, (*code).to_owned())).collect();
+        assert_eq!(told, expected, "{shown:?}");
+    }
+    // An answer to HEAD has a length and no body.
+    let address = shop.address;
+    let bytes = format!("{head}{wrong}");
+    let answer = tokio::task::spawn_blocking(move || exchange(address, bytes.as_bytes())).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""code":"invalid_http""#), "{answer}");
+}
+
 #[tokio::test]
 async fn what_is_no_request_is_refused_and_changes_nothing() {
     let redis = RedisServer::start();
@@ -74,6 +147,7 @@ async fn what_is_no_request_is_refused_and_changes_nothing() {
         let answers = split(&answer).0;
         assert!(answers.len() <= most, "{shown:?} was answered {answers:?}");
         assert!(answers.iter().all(|answer| (400..500).contains(&answer.status)), "{shown:?} was answered {answers:?}");
+        answers.iter().for_each(assert_problem);
         assert_eq!(before.changed(&Snapshot::take(&mut connection).await), Vec::<String>::new(), "{shown:?}");
         shop.get("/livez").await.ok();
     }

@@ -26,7 +26,8 @@ async fn a_gigabyte_is_refused_before_it_is_sent() {
         .map(|sender| {
             thread::spawn(move || {
                 let mut stream = connect(address);
-                let head = "POST /api/reservations/hold HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
+                let head =
+                    "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
                 let (framing, piece) = if sender % 2 == 0 {
                     ("transfer-encoding: chunked".to_owned(), format!("10000\r\n{}\r\n", "x".repeat(1 << 16)))
                 } else {
@@ -76,7 +77,7 @@ async fn who_does_not_read_is_given_up() {
             let mut stream = connect(shop.address);
             // The first answer fills it.
             SockRef::from(&stream).set_recv_buffer_size(16 * 1024).unwrap();
-            let request = "GET /api/inventory/tea?active=10000 HTTP/1.1\r\nhost: shop\r\n\r\n".repeat(100);
+            let request = "GET /api/inventory/tea?active=10000 HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(100);
             stream.write_all(request.as_bytes()).unwrap();
             stream
         })

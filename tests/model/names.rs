@@ -15,7 +15,8 @@ pub fn text(bytes: &[u8]) -> Option<String> {
 
 /// Text with neither white space nor what has a meaning in keys.
 pub fn sku(bytes: &[u8]) -> Option<String> {
-    text(bytes).filter(|sku| sku != "audit" && !sku.contains(|c: char| c.is_whitespace() || ":{}".contains(c)))
+    let is_reserved = |sku: &str| ["audit", ".", ".."].contains(&sku);
+    text(bytes).filter(|sku| !is_reserved(sku) && !sku.contains(|c: char| c.is_whitespace() || ":{}".contains(c)))
 }
 
 /// A UUID in lower case.

@@ -15,8 +15,8 @@ const NOT_MODES: [&str; 5] = ["", "EACH", "any", "all ", "each\n"];
 /// Not ids of stream entries.
 const NOT_EVENTS: &str = "x 1 -1 1- 1-1-1 (1-1 + - $ * 1-* 0x1-1 1.0-1 1-99999999999999999999 99999999999999999999-1";
 
-/// Not names of SKUs, though valid UTF-8: what parts a key's name, `audit`, control characters, white space.
-const NOT_SKUS: [&str; 25] = [
+/// Not names of SKUs, though valid UTF-8: what parts a key's name, reserved words, control characters, white space.
+const NOT_SKUS: [&str; 27] = [
     "",
     ":",
     "a:b",
@@ -25,6 +25,8 @@ const NOT_SKUS: [&str; 25] = [
     "a}",
     "{tea}",
     "audit",
+    ".",
+    "..",
     "\0",
     "a\tb",
     "tea\n",

@@ -1,6 +1,8 @@
 //! Bearer tokens: who has none is told how to get in, who may read cannot write, and tokens are changed without a gap.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -151,6 +153,118 @@ fn a_server_that_others_reach_wants_tokens_or_to_be_told() {
     assert!(told.contains("--token-file") && told.contains("--insecure-bind"), "{told}");
     let redis = RedisServer::start();
     Stockhold::start_with(&redis, &["--host", "0.0.0.0", "--insecure-bind"]);
+}
+
+/// Statuses of reads, a write and probes that name a host.
+async fn statuses(shop: &Stockhold, host: &str) -> [u16; 5] {
+    let requests = [
+        ("GET", "/api/inventory/tea"),
+        ("POST", "/api/inventory/seed"),
+        ("GET", "/nowhere"),
+        ("GET", "/livez"),
+        ("GET", "/readyz"),
+    ];
+    let mut statuses = [0; 5];
+    for (status, (method, path)) in statuses.iter_mut().zip(requests) {
+        let request = Request::builder().method(method).uri(shop.url(path)).header("host", host);
+        let body = if method == "POST" { r#"{"sku":"tea","quantity":7}"# } else { "" };
+        let answer = shop.send(request.header("content-type", "application/json"), Bytes::from(body)).await;
+        *status = answer.status.as_u16();
+        if *status == 421 {
+            answer.problem(421, "host_not_allowed");
+        }
+    }
+    statuses
+}
+
+const SERVED: [u16; 5] = [200, 200, 404, 200, 200];
+const MISDIRECTED: [u16; 5] = [421, 421, 421, 200, 200];
+
+/// A page of a stranger whose name was made to lead to this machine: the browser sends that name.
+#[tokio::test]
+async fn a_server_for_this_machine_alone_has_no_other_name() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("tea", 5).await;
+    for host in
+        ["localhost", "LocalHost:8080", "localhost.", "127.0.0.1", "127.8.9.1:80", "[::1]:8080", "[::ffff:127.0.0.1]"]
+    {
+        assert_eq!(statuses(&shop, host).await, SERVED, "{host}");
+    }
+    shop.seed("tea", 5).await;
+    for host in [
+        "evil.example",
+        "evil.example:8080",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "192.0.2.1",
+        "0.0.0.0",
+        "[2001:db8::1]",
+        "localhost@evil.example",
+        "evil.example@localhost",
+        "::1",
+        "localhost:http",
+        "",
+    ] {
+        assert_eq!(statuses(&shop, host).await, MISDIRECTED, "{host}");
+    }
+    assert_eq!(shop.counts("tea").await, [5, 0, 0]);
+
+    // However the name is given; who names none is no browser.
+    for (head, status) in [
+        ("GET http://evil.example/api/audit HTTP/1.1\r\nhost: localhost\r\n", 421),
+        ("GET http://localhost/api/audit HTTP/1.1\r\nhost: localhost\r\n", 200),
+        ("GET /api/audit HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n", 421),
+        ("GET /api/audit HTTP/1.0\r\n", 200),
+    ] {
+        let mut stream = TcpStream::connect(shop.address).unwrap();
+        write!(stream, "{head}connection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer[9..12], status.to_string(), "{head}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_names_of_a_server_can_be_listed() {
+    let redis = RedisServer::start();
+    Stockhold::start(&redis).seed("tea", 5).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    write_tokens(&file, &format!("write {WRITER}\n"));
+    let file = file.to_str().unwrap();
+    let everywhere = ["--host", "0.0.0.0", "--insecure-bind"];
+    let listed = ["--allowed-hosts", "shop.example,10.0.0.7, [2001:db8::1]"];
+    // Without tokens on loopback, and wherever a list says so; the names of loopback are always among them.
+    for (arguments, is_bound) in [
+        (vec![], true),
+        (everywhere.to_vec(), false),
+        ([&everywhere[..], &listed].concat(), true),
+        (listed.to_vec(), true),
+        (vec!["--allowed-hosts", "*"], false),
+    ] {
+        let shop = Stockhold::start_with(&redis, &arguments);
+        for (host, is_listed) in [
+            ("shop.example", true),
+            ("SHOP.example:80", true),
+            ("10.0.0.7:8080", true),
+            ("[2001:db8:0::1]:80", true),
+            ("www.shop.example", false),
+        ] {
+            let is_served = !is_bound || is_listed && arguments.contains(&"--allowed-hosts");
+            assert_eq!(
+                statuses(&shop, host).await,
+                if is_served { SERVED } else { MISDIRECTED },
+                "{arguments:?} {host}"
+            );
+        }
+        assert_eq!(statuses(&shop, "localhost").await, SERVED);
+    }
+    // A token is what a stranger's page does not have; with a list, the name counts first.
+    for (arguments, status) in [(&[][..], 401), (&listed, 421)] {
+        let shop = Stockhold::start_with(&redis, &[&["--token-file", file], arguments].concat());
+        assert_eq!(statuses(&shop, "evil.example").await, [status, status, status, 200, 200]);
+    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ async fn names() {
 
     let long = ["x".repeat(129), "x".repeat(5000), "é".repeat(65)];
     let common = ["", "a\nb", "a\0b", "\u{7f}", "a\u{85}b"];
-    let for_sku = ["a:b", "{a}", "a b", "\u{a0}", "\u{3000}", "audit"];
+    let for_sku = ["a:b", "{a}", "a b", "\u{a0}", "\u{3000}", "audit", ".", ".."];
     for bad in common.into_iter().chain(long.iter().map(String::as_str)) {
         let hold = shop.post(HOLD, json!({ "cartId": bad, "sku": "sku", "quantity": 1 })).await;
         assert_eq!(bad_fields(hold), ["cartId"], "{bad:?}");

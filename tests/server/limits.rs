@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hyper::Request;
 use nix::sys::signal::Signal;
 use serde_json::json;
+use stockhold::http::HEADER_READ_TIMEOUT;
 
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
@@ -38,7 +39,7 @@ async fn too_large() {
     // 2 MB, with and without a length that is known beforehand. The server may close before all of it is sent.
     for framing in ["content-length: 2000000", "transfer-encoding: chunked"] {
         let mut stream = connect(&shop);
-        let head = "POST /api/inventory/seed HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
+        let head = "POST /api/inventory/seed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
         write!(stream, "{head}{framing}\r\n\r\n").unwrap();
         let piece =
             if framing.ends_with("chunked") { format!("3E8\r\n{}\r\n", "x".repeat(1000)) } else { "x".repeat(1000) };
@@ -58,8 +59,9 @@ async fn too_large() {
     shop.send(request, Default::default()).await.problem(431, "headers_too_large");
     // Past what is read at all.
     let mut stream = connect(&shop);
-    let _ = write!(stream, "GET /livez HTTP/1.1\r\nhost: shop\r\nx-large: {}\r\n\r\n", "x".repeat(200 * 1024));
-    assert!(read_all(&mut stream).starts_with("HTTP/1.1 431"));
+    let _ = write!(stream, "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-large: {}\r\n\r\n", "x".repeat(200 * 1024));
+    let refusal = read_all(&mut stream);
+    assert!(refusal.starts_with("HTTP/1.1 431") && refusal.contains("\"code\":\"headers_too_large\""), "{refusal}");
 }
 
 #[tokio::test]
@@ -70,7 +72,7 @@ async fn too_slow() {
     let mut no_headers = connect(&shop);
     write!(no_headers, "GET /livez HTTP/1.1\r\nhost:").unwrap();
     let mut no_body = connect(&shop);
-    let head = "POST /api/inventory/seed HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
+    let head = "POST /api/inventory/seed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     write!(no_body, "{head}content-length: 30\r\n\r\n{{\"sku\":").unwrap();
     let started = Instant::now();
 
@@ -81,6 +83,80 @@ async fn too_slow() {
     let silent = read_all(&mut no_headers);
     assert!(silent.is_empty() || silent.starts_with("HTTP/1.1 408"), "{silent}");
     assert!(started.elapsed() >= Duration::from_secs(4), "it was cut off at once");
+}
+
+/// Asks on a connection that stays open, and gives the head of the answer.
+fn ask(stream: &mut TcpStream) -> String {
+    write!(stream, "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(br#"{"status":"live"}"#) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+/// Clients that use a connection again are told how long it is kept, and it is kept for longer than they may need to send
+/// a request.
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_as_long_as_is_said() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    let mut idle = connect(&shop);
+    assert!(ask(&mut idle).contains("\r\nkeep-alive: timeout=75\r\n"));
+    std::thread::sleep(HEADER_READ_TIMEOUT + Duration::from_secs(2));
+    ask(&mut idle);
+
+    // Who will not use it again is told nothing of the kind, and let go at once.
+    for last in ["HTTP/1.1\r\nhost: localhost\r\nconnection: close", "HTTP/1.0"] {
+        let mut stream = connect(&shop);
+        write!(stream, "GET /livez {last}\r\n\r\n").unwrap();
+        let answer = read_all(&mut stream);
+        assert!(answer.contains(" 200 OK") && !answer.contains("keep-alive"), "{answer}");
+    }
+
+    let shop = Stockhold::start_with(&redis, &["--keep-alive-seconds", "1"]);
+    let mut idle = connect(&shop);
+    assert!(ask(&mut idle).contains("\r\nkeep-alive: timeout=1\r\n"));
+    // As promised, and then no longer.
+    std::thread::sleep(Duration::from_millis(1000));
+    ask(&mut idle);
+    assert_eq!(read_all(&mut idle), "");
+}
+
+/// A request that has begun must go on, also on a connection that has been served and would be kept.
+#[tokio::test]
+async fn too_slow_on_a_connection_that_is_kept() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start_with(&redis, &["--keep-alive-seconds", "3600"]);
+    let drips = (0..8).map(|client| {
+        let mut stream = connect(&shop);
+        std::thread::spawn(move || {
+            for _ in 0..client % 3 {
+                ask(&mut stream);
+            }
+            let started = Instant::now();
+            let slow = "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ".bytes().chain(std::iter::repeat(b'x'));
+            for byte in slow {
+                if stream.write_all(&[byte]).is_err() {
+                    return;
+                }
+                assert!(started.elapsed() < Duration::from_secs(60), "it may go on for ever");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        })
+    });
+    for drip in drips.collect::<Vec<_>>() {
+        drip.join().unwrap();
+    }
+    // Nor may it begin and say no more.
+    for requests in [0, 1] {
+        let mut stream = connect(&shop);
+        (0..requests).for_each(|_| drop(ask(&mut stream)));
+        write!(stream, "GET").unwrap();
+        assert_eq!(read_all(&mut stream), "");
+    }
 }
 
 /// More connections than are served at a time: the server opens no more than it may, and serves again when they leave.
@@ -113,7 +189,7 @@ async fn told_to_stop_it_finishes_what_runs() {
         shop.seed("sku", 5).await;
         let body = r#"{"cartId":"c","sku":"sku","quantity":2}"#;
         let mut running = connect(&shop);
-        let head = "POST /api/reservations/hold HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n";
+        let head = "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
         write!(running, "{head}expect: 100-continue\r\ncontent-length: {}\r\n\r\n", body.len()).unwrap();
         // The server asks for the body: the request runs.
         let mut go_on = [0; 25];

@@ -1,5 +1,6 @@
 //! The program itself, started as a user starts it, and an HTTP client to talk to it.
 
+use std::env;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -64,18 +65,15 @@ impl Answer {
 pub fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stockhold"));
     command.args(arguments);
-    for name in [
-        "BIND_ADDRESS",
-        "PORT",
-        "REDIS_URL",
-        "REDIS_PORT",
-        "DATA_DIR",
-        "TOKEN_FILE",
-        "INSECURE_BIND",
-        "SWEEP_INTERVAL_MS",
-        "RUST_LOG",
-    ] {
+    for name in ["PORT", "REDIS_URL", "RUST_LOG"] {
         command.env_remove(name);
+    }
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"STOCKHOLD_")) {
+        command.env_remove(name);
+    }
+    // The server that the tests run on is the private one, too.
+    if let Some(server) = env::var_os("REDIS_SERVER") {
+        command.env("STOCKHOLD_REDIS_SERVER", server);
     }
     command
 }
@@ -94,8 +92,13 @@ impl Stockhold {
 
     /// Serves with these arguments alone; `--port 0` should be among them.
     pub fn spawn(arguments: &[&str]) -> Self {
+        Self::run(&mut program(arguments))
+    }
+
+    /// Runs a command that serves.
+    pub fn run(command: &mut Command) -> Self {
         // Its warnings are what the tests provoke: only what should never be belongs into their output.
-        let mut child = program(arguments).env("RUST_LOG", "error").stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.env("RUST_LOG", "error").stdout(Stdio::piped()).spawn().unwrap();
         let mut printed = Vec::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address = loop {

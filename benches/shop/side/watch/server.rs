@@ -10,7 +10,7 @@ use hyper::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
-use stockhold::http::{Workers, serve_with};
+use stockhold::http::{DEFAULT_KEEP_ALIVE, Workers, serve_with};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
@@ -68,7 +68,8 @@ pub fn run(options: &WatchServer) {
                 async move { respond(&store, request).await }
             }
         });
-        serve_with(listener, &workers.expect("the machine has threads"), std::future::pending()).await;
+        let workers = workers.expect("the machine has threads");
+        serve_with(listener, &workers, DEFAULT_KEEP_ALIVE, std::future::pending()).await;
     });
 }
 

@@ -1,0 +1,86 @@
+//! What hyper refuses before it is a request: it answers by itself, without a word and without a hook. Here those answers are
+//! told from ours, and replaced by a problem like any other.
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use tracing::debug;
+use uuid::Uuid;
+
+use super::problem::Problem;
+use super::router::REQUEST_ID;
+
+/// How a status line of a refusal begins, before the last two digits of the status.
+const BEGINS: [&[u8]; 2] = [b"HTTP/1.1 4", b"HTTP/1.0 4"];
+
+/// No longer than this: a status line, and three fields that are no longer than a date.
+const LONGEST: usize = 256;
+
+/// Where in what is to be sent hyper's own answer begins, which is the last on a connection. It is a head alone, and has
+/// no request id, which all of ours have, also those to HEAD.
+pub(super) fn start(bytes: &[u8]) -> Option<usize> {
+    if !bytes.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    let earliest = bytes.len().saturating_sub(LONGEST);
+    let tail = &bytes[earliest..];
+    let begins = |at: &usize| BEGINS.iter().any(|begin| tail[*at..].starts_with(begin));
+    let at = (0..tail.len()).rev().find(begins)?;
+    let is_ours = tail[at..].windows(REQUEST_ID.len()).any(|name| name == REQUEST_ID.as_bytes());
+    (!is_ours).then_some(earliest + at)
+}
+
+/// The answer that is sent instead of a `head` of hyper's.
+pub(super) fn in_place_of(head: &[u8]) -> Bytes {
+    let digits = head.get(9..12).unwrap_or_default();
+    let status = StatusCode::from_bytes(digits).unwrap_or(StatusCode::BAD_REQUEST);
+    let problem = match status {
+        StatusCode::URI_TOO_LONG => Problem::target_too_long(),
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Problem::headers_too_large(),
+        _ => {
+            let detail = "the request line, a header field or the length of the body is not as HTTP/1.1 has it";
+            Problem::new(status, "invalid_http", "Invalid HTTP", detail)
+        }
+    };
+    let id = Uuid::new_v4();
+    debug!(%id, status = status.as_u16(), "no request");
+    let (ours, body) = problem.into_text().into_parts();
+    let head = String::from_utf8_lossy(head);
+    let mut answer = String::new();
+    for line in head.lines().filter(|line| !line.is_empty() && !line.starts_with("content-length:")) {
+        answer += &format!("{line}\r\n");
+    }
+    for (name, value) in &ours.headers {
+        answer += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
+    }
+    answer += &format!("content-length: {}\r\n{REQUEST_ID}: {id}\r\n\r\n{body}", body.len());
+    answer.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYPERS: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+    #[test]
+    fn hypers_own_is_told_from_ours() {
+        let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-request-id: a\r\n\r\n{}";
+        let to_head = "HTTP/1.1 404 Not Found\r\ncontent-length: 200\r\nx-request-id: HTTP/1.1\r\n\r\n";
+        for ours in ["", ok, to_head, "HTTP/1.1 100 Continue\r\n\r\n"] {
+            assert_eq!(start(ours.as_bytes()), None, "{ours}");
+            assert_eq!(start(format!("{ours}{HYPERS}").as_bytes()), Some(ours.len()), "{ours}");
+        }
+        // A body may say what it likes: there is more of it, or no empty line.
+        assert_eq!(start(b"HTTP/1.1 400 Bad Request"), None);
+        assert_eq!(start(&[HYPERS.as_bytes(), b"{}"].concat()), None);
+    }
+
+    #[test]
+    fn in_its_place_is_a_problem_with_the_same_status() {
+        let answer = String::from_utf8(in_place_of(HYPERS.as_bytes()).to_vec()).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n"), "{head}");
+        assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{head}");
+        assert_eq!(head.matches("content-length").count(), 1, "{head}");
+    }
+}
