@@ -23,8 +23,8 @@
 --
 -- REPLIES: one array
 --   UNKNOWN_SKU                     there is no stock that could be mended
---   STALE                           the SKU was seeded or mended since, or one of the reservations settled, or more
---                                   happened than can be looked through: look for the damage again
+--   STALE                           the SKU was seeded or mended since, or one of the reservations settled or its id is
+--                                   another SKU's by now, or more happened than can be looked through: look again
 --   OVERSOLD available              a count would be negative: so many units would be available; nothing was written
 --   REPAIRED count available reserved confirmed version
 --                                   so many things were mended, 0 when all was well, and the counts are these
@@ -263,6 +263,11 @@ for _, item in ipairs(items) do
     local units, at = whole(event.quantity, 1, MAX_QUANTITY), whole(event.happenedAt, 1, MAX_TIME)
     if not (units and at and event.cartId and event.state and event.reason) then
       return redis.error_reply('BADKEY audit: damaged event ' .. item.event_id)
+    end
+    -- The id may have been used again, elsewhere, when the record was dropped.
+    if record and record.sku ~= sku and event.state ~= 'active'
+      and (record.state == 'active' or whole(record.createdAt, at, MAX_TIME)) then
+      return { { 'STALE' } }
     end
     -- An event tells all but the times of the hold: as stored, or else from the active set, or else it is over now.
     local kept = redis.call('HMGET', item.key, 'createdAt', 'expiresAt', 'token')

@@ -76,11 +76,16 @@ struct Shop {
 impl Shop {
     /// A SKU `tea` of so many units, 6 of them held and 1 sold, and another beside it.
     async fn open(units: u64) -> Self {
+        Self::keeping(units, "0").await
+    }
+
+    /// One that drops settled reservations after so many seconds.
+    async fn keeping(units: u64, keep_seconds: &str) -> Self {
         let redis = RedisServer::start();
         // A sweeper that seldom looks: what is planted should be found by the check, and not be swept up before.
         let server = Arc::new(Stockhold::start_with(
             &redis,
-            &["--sweep-interval-ms", "60000", "--keep-seconds", "0", "--log", "off"],
+            &["--sweep-interval-ms", "60000", "--keep-seconds", keep_seconds, "--log", "off"],
         ));
         let connection = redis.connection().await;
         server.seed("tea", units).await;
@@ -106,6 +111,20 @@ impl Shop {
             });
             let words: Vec<_> = words.collect();
             cmd(&words[0]).arg(&words[1..]).exec_async(&mut self.connection).await.unwrap();
+        }
+    }
+
+    /// Holds one unit with the key `order-1`, and gives the record.
+    async fn order(&self, sku: &str) -> Value {
+        let body = json!({ "cartId": "cart-1", "sku": sku, "quantity": 1, "ttlSeconds": 3600 });
+        self.server.post_with("/api/reservations/hold", body, Some("order-1")).await.ok()
+    }
+
+    async fn until_dropped(&mut self, id: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while cmd("EXISTS").arg(format!("reservation:{id}")).query_async(&mut self.connection).await.unwrap() {
+            assert!(Instant::now() < deadline, "its record is not dropped");
+            sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -268,6 +287,63 @@ async fn what_nobody_sweeps_is_found_and_swept() {
     let (status, findings) = shop.check(&["--sweep-interval-ms", "500", "--repair", "--apply"]).await;
     assert_eq!((status, kinds(&findings)), (0, vec!["overdue"]), "{findings:#?}");
     assert_eq!(shop.server.events("tea", 1).await[0]["event"], "expired");
+}
+
+/// When the record of a settled reservation was dropped, its `Idempotency-Key` stands for a new request.
+#[tokio::test]
+async fn a_key_that_is_used_again_begins_a_new_life() {
+    let mut shop = Shop::keeping(100, "1").await;
+    // With the last one it is another SKU's.
+    for (turn, sku) in ["tea", "tea", "tea", "cup"].into_iter().enumerate() {
+        let record = shop.order(sku).await;
+        assert_eq!(record["state"], "active", "{record}");
+        let id = record["reservationId"].as_str().unwrap();
+        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, held");
+        let ends = if turn % 2 == 0 { shop.server.confirm(id).await } else { shop.server.release(id).await };
+        ends.ok();
+        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, settled");
+        shop.until_dropped(id).await;
+        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, dropped");
+        assert_invariants(&mut shop.connection, History::Whole).await;
+    }
+    let held = shop.server.events("tea", 100).await.into_iter().filter(|event| event["event"] == "hold").count();
+    assert_eq!(held, 3 + 4);
+}
+
+/// Each life begins with a hold and ends once.
+#[tokio::test]
+async fn two_holds_or_two_ends_in_a_row_are_damage() {
+    for (first, damage) in [
+        // Its record vanishes while it is active, and its key is used again.
+        (None, &["DEL reservation:ORDER"][..]),
+        (
+            Some("confirm"),
+            &[
+                "HSET reservation:ORDER state active",
+                "ZADD inventory:tea:active 9999999999998 ORDER",
+                "HINCRBY inventory:tea confirmed -1",
+                "HINCRBY inventory:tea reserved 1",
+            ],
+        ),
+    ] {
+        let mut shop = Shop::open(100).await;
+        let id = shop.order("tea").await["reservationId"].as_str().unwrap().to_owned();
+        if let Some(verb) = first {
+            shop.server.post(&format!("/api/reservations/{id}/{verb}"), None).await.ok();
+        }
+        let damage: Vec<_> = damage.iter().map(|command| command.replace("ORDER", &id)).collect();
+        shop.plant(&damage.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        match first {
+            None => drop(shop.order("tea").await),
+            Some(_) => drop(shop.server.release(&id).await.ok()),
+        }
+        let (_, findings) = shop.check(&[]).await;
+        let is_told =
+            |finding: &Value| finding["damage"] == "history" && finding["what"].as_str().unwrap().contains("follows");
+        assert!(findings.iter().any(is_told), "{damage:?}: {findings:#?}");
+        assert_eq!(shop.check(&["--repair", "--apply"]).await.0, 0, "{damage:?}");
+        assert_eq!(shop.check(&[]).await, (0, vec![]), "{damage:?}");
+    }
 }
 
 #[tokio::test]

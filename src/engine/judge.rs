@@ -72,7 +72,8 @@ impl<'a> Judge<'a> {
             before = Some((event, after));
             if !event.reservation_id.is_empty() && event.event != "repair" {
                 let earlier = self.last.insert(&event.reservation_id, event);
-                if let Some(earlier) = earlier.filter(|earlier| event.event == "hold" || earlier.event != "hold") {
+                // When the record of a settled one was dropped, its id may begin a new life: with a hold.
+                if let Some(earlier) = earlier.filter(|earlier| (event.event == "hold") == (earlier.event == "hold")) {
                     let what =
                         format!("event {} ({}) follows {} ({})", event.id, event.event, earlier.id, earlier.event);
                     self.find(Damage::History, &event.reservation_id, what);
@@ -122,6 +123,10 @@ impl<'a> Judge<'a> {
     /// A reservation that the audit knows: its record is what its last event left. The units that it holds, if any.
     fn audited(&mut self, id: &str, look: &Look, record: Option<&Reservation>, last: &Event) -> Option<i64> {
         let is_active = last.state == "active";
+        if record.is_some_and(|record| self.is_elsewhere(record, last)) {
+            self.filed(id, look, None);
+            return None;
+        }
         let difference = if look.fields.is_empty() {
             is_active.then(|| "it is active and its record is gone".to_owned())
         } else {
@@ -134,6 +139,12 @@ impl<'a> Judge<'a> {
             self.filed(id, look, record.filter(|_| is_active));
         }
         is_active.then(|| units(last.quantity))
+    }
+
+    /// Whether the id of a settled reservation was used again, after its record was dropped, for another SKU.
+    fn is_elsewhere(&self, record: &Reservation, last: &Event) -> bool {
+        let is_later = record.is_active() || record.created_at_ms >= last.happened_at_ms;
+        last.state != "active" && record.sku != self.checked.sku && is_later
     }
 
     /// A reservation that the audit does not know, or no more: its record tells what it is.

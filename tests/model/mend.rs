@@ -43,6 +43,11 @@ impl Model {
             if event.reservation() != id || event.kind() == "repair" {
                 return Err(Fault::BadArgs);
             }
+            let is_later = |record: &Record| record.state == "active" || record.created_at >= event.happened_at();
+            let kept = self.records.get(id);
+            if event.state() != "active" && kept.is_some_and(|record| record.sku != *sku && is_later(record)) {
+                return stale;
+            }
             records.push((id, self.record_from(&event, turn.now)));
         }
 

@@ -111,3 +111,19 @@ async fn an_event_of_another_reservation_or_sku_is_refused() {
     let twice = [(ACTIVE, ""), (ACTIVE, "")];
     assert_eq!(shop.refusal(&repair("tea", ["", "", ""], [0; 3], &twice)).await.word, "BADKEY");
 }
+
+/// Its record was dropped, and its id used again for another SKU: what the first SKU's events tell is not true any more.
+#[tokio::test]
+async fn a_reservation_that_is_another_skus_by_now_is_left_alone() {
+    let mut shop = Shop::stocked().await;
+    shop.reply(&release("each", &[("tea", ACTIVE, "")])).await;
+    let event = newest(&mut shop).await;
+    shop.run::<()>(cmd("DEL").arg(format!("reservation:{ACTIVE}"))).await;
+    shop.reply(&hold("each", &[line("cup", ACTIVE)])).await;
+    for settled in [false, true] {
+        if settled {
+            shop.reply(&confirm("each", &[("cup", ACTIVE, "")])).await;
+        }
+        assert_eq!(shop.reply(&repair("tea", ["8", &event, ""], [0; 3], &[(ACTIVE, &event)])).await, ["STALE"]);
+    }
+}
