@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::Ttl;
 use super::books::{Books, Reach, starts_anew};
 use super::check::{Checked, Damage, Finding, Thoroughness};
 use super::outcome::{Event, Reservation};
@@ -160,19 +161,26 @@ impl<'a> Judge<'a> {
         active.map(|record| units(record.quantity.get()))
     }
 
-    /// An active reservation is in the active set at its expiry and does not vanish; any other is not in it.
+    /// An active reservation is in the active set at its expiry, does not vanish and ends in time; any other is not in it.
     fn filed(&mut self, id: &str, look: &Look, active: Option<&Reservation>) {
-        let what = match (active, &look.score) {
+        let (damage, what) = match (active, &look.score) {
             (None, None) => return,
-            (None, Some(_)) => "it is in the active set and not active".to_owned(),
-            (Some(_), None) => "it is active and not in the active set".to_owned(),
+            (None, Some(_)) => (Damage::Index, "it is in the active set and not active".to_owned()),
+            (Some(_), None) => (Damage::Index, "it is active and not in the active set".to_owned()),
             (Some(record), Some(score)) if *score != record.expires_at_ms.to_string() => {
-                format!("it lapses at {} and is in the active set at {score}", record.expires_at_ms)
+                let what = format!("it lapses at {} and is in the active set at {score}", record.expires_at_ms);
+                (Damage::Index, what)
             }
-            _ if look.is_mortal => "it is active and Redis will drop it".to_owned(),
-            _ => return,
+            _ if look.is_mortal => (Damage::Index, "it is active and Redis will drop it".to_owned()),
+            (Some(record), _) => {
+                let (end, last) = (record.expires_at_ms, latest_end(record, self.books.now_ms));
+                if end <= last.saturating_add(self.how.overdue_ms) {
+                    return;
+                }
+                (Damage::Expiry, format!("it lapses at {end} and should do so by {last}: was the clock ahead?"))
+            }
         };
-        self.find(Damage::Index, id, what);
+        self.find(damage, id, what);
         self.checked.plan.file.push(id.to_owned());
     }
 
@@ -228,6 +236,14 @@ impl<'a> Judge<'a> {
             _ => {}
         }
     }
+}
+
+/// When an active reservation has to lapse: when the time that it was held for is over, which is not longer than allowed.
+/// That of a hold that was made by a clock that was ahead begins now.
+fn latest_end(record: &Reservation, now_ms: u64) -> u64 {
+    let longest = Ttl::MAX.as_ms();
+    let ttl_ms = Some(record.ttl_ms()).filter(|ttl_ms| (1..longest).contains(ttl_ms)).unwrap_or(longest);
+    record.created_at_ms.min(now_ms).saturating_add(ttl_ms)
 }
 
 /// The counts after an event, by what it does.

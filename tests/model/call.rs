@@ -23,6 +23,11 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub enum Act {
     WaitMs(u64),
+    /// No call either: an active reservation becomes what a clock that was so much ahead would have made of it.
+    Ahead {
+        id: u8,
+        ms: u64,
+    },
     Seed {
         sku: &'static str,
         quantity: u64,
@@ -118,7 +123,7 @@ pub struct Call {
 }
 
 impl Step {
-    /// The call, unless it is time that is to pass; `events` are the ids of all events so far.
+    /// The call, unless it is something else that is to happen; `events` are the ids of all events so far.
     pub fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
         let mut call = self.act.call(model, events)?;
         if let Some(spoil) = &self.spoil {
@@ -138,7 +143,7 @@ impl fmt::Debug for Step {
 impl Act {
     fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
         let call = match self {
-            Self::WaitMs(_) => return None,
+            Self::WaitMs(_) | Self::Ahead { .. } => return None,
             Self::Seed { sku, quantity, ids, keep } => {
                 let keys = ["inventory:audit", "stockhold:due", "stockhold:skus"].map(String::from);
                 let args = [keep.audit_max, keep.ms, *quantity].map(|number| number.to_string());
@@ -227,6 +232,6 @@ fn reservation_key(id: &u8) -> String {
     format!("reservation:{}", reservation_id(id))
 }
 
-fn reservation_id(id: &u8) -> String {
+pub fn reservation_id(id: &u8) -> String {
     format!("00000000-0000-8000-8000-0000000000{id:02x}")
 }

@@ -305,6 +305,7 @@ impl Event {
                 | ("expired", "released", "reservation_ttl_elapsed")
                 | ("repair", "repaired", "counts_restored" | "index_restored")
                 | ("repair", "active" | "confirmed" | "released", "record_restored")
+                | ("repair", "active", "expiry_restored")
         );
         assert!(fits, "{words:?}");
         let is_of_the_sku = ["seeded", "draining", "repaired"].contains(&&*self["state"]);
