@@ -23,8 +23,8 @@
 --
 -- REPLIES: one array
 --   UNKNOWN_SKU                     there is no stock that could be mended
---   STALE                           the SKU was seeded or mended since, or one of the reservations settled, or more
---                                   happened than can be looked through: look for the damage again
+--   STALE                           the SKU was seeded or mended since, or one of the reservations settled or its id is
+--                                   another SKU's by now, or more happened than can be looked through: look again
 --   OVERSOLD available              a count would be negative: so many units would be available; nothing was written
 --   REPAIRED count available reserved confirmed version
 --                                   so many things were mended, 0 when all was well, and the counts are these
@@ -34,8 +34,10 @@
 --   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
 --
 -- The counts are moved and not set, so buyers need not stop: what a hold or a confirm changed since stays changed. The
--- active set, due and skus are made to fit the records. An event repair without a reservation states the counts anew:
--- whoever replays the audit starts again there. Not safe to repeat after a lost reply with another version: look again.
+-- active set, due and skus are made to fit the records. A hold that would outlive its ttl, or the longest allowed, is
+-- shortened to it: the ttl of a hold that was made by a clock that was ahead begins now. An event repair without a
+-- reservation states the counts anew: whoever replays the audit starts again there. Not safe to repeat after a lost
+-- reply with another version: look again.
 
 local audit, due, skus, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local audit_max, keep_ms, version_seen, last_seen, restart = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -46,6 +48,7 @@ local COUNTS = { 'available', 'reserved', 'confirmed' }
 local MAX_ITEMS = 100
 local MAX_PASSED = 1000
 local MAX_QUANTITY = 1000000000
+local MAX_TTL_MS = 2592000000
 local MAX_COUNT = 1000000000000
 local MAX_TIME = 9999999999999
 
@@ -270,6 +273,11 @@ for _, item in ipairs(items) do
     if not (units and at and event.cartId and event.state and event.reason) then
       return redis.error_reply('BADKEY audit: damaged event ' .. item.event_id)
     end
+    -- The id may have been used again, elsewhere, when the record was dropped.
+    if record and record.sku ~= sku and event.state ~= 'active'
+      and (record.state == 'active' or whole(record.createdAt, at, MAX_TIME)) then
+      return { { 'STALE' } }
+    end
     -- An event tells all but the times of the hold: as stored, or else from the active set, or else it is over now.
     local kept = redis.call('HMGET', item.key, 'createdAt', 'expiresAt', 'token')
     local created = event.event ~= 'hold' and whole(kept[1], 1, at) or at
@@ -281,6 +289,16 @@ for _, item in ipairs(items) do
   end
   item.record = record
   item.is_active = record and record.sku == sku and record.state == 'active'
+  local created = item.is_active and whole(record.createdAt, 1, MAX_TIME)
+  if created then
+    local from, expires = math.min(created, now), tonumber(record.expiresAt)
+    local ttl = expires > created and expires - created or MAX_TTL_MS
+    local last = from + math.min(ttl, MAX_TTL_MS)
+    if last < expires then
+      record.createdAt, record.expiresAt = decimal(from), decimal(last)
+      item.is_shortened = item.event_id == ''
+    end
+  end
 end
 
 -- Rights: those of every write, before the first.
@@ -335,7 +353,15 @@ for _, item in ipairs(items) do
     redis.call('PERSIST', item.key)
     is_filed = false
   end
-  if item.is_active then
+  if item.is_shortened then
+    redis.call('HSET', item.key, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
+    redis.call('ZADD', active, record.expiresAt, item.id)
+    if bound and tonumber(bound) > tonumber(record.expiresAt) then
+      bound = record.expiresAt
+      redis.call('ZADD', due, bound, sku)
+    end
+    tell(item.id, record, record.state, 'expiry_restored')
+  elseif item.is_active then
     if item.score ~= record.expiresAt then
       redis.call('ZADD', active, record.expiresAt, item.id)
       is_filed = false

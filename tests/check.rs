@@ -35,7 +35,7 @@ const fn plant(commands: &'static [&'static str], damage: &'static str, what: &'
     Plant { commands, damage, what }
 }
 
-const MENDABLE: [Plant; 26] = [
+const MENDABLE: [Plant; 27] = [
     plant(&["HINCRBY inventory:tea available 3"], "counts", "damaged: they are"),
     plant(&["HINCRBY inventory:tea reserved -1"], "counts", "damaged: they are"),
     plant(&["HSET inventory:tea confirmed -1"], "counts", "damaged: they are"),
@@ -57,6 +57,11 @@ const MENDABLE: [Plant; 26] = [
     plant(&["HSET reservation:ID state confirmed"], "record", "state is"),
     plant(&["HDEL reservation:ID expiresAt"], "record", "damaged"),
     plant(&["HSET reservation:SOLD state active reason x"], "record", "state is"),
+    plant(
+        &["HSET reservation:ID expiresAt 9999999999998", "ZADD inventory:tea:active 9999999999998 ID"],
+        "expiry",
+        "by",
+    ),
     plant(&["ZREM inventory:tea:active ID"], "index", "not in the active set"),
     plant(&["ZADD inventory:tea:active 99 ID"], "index", "in the active set at 99"),
     plant(&["ZADD inventory:tea:active 9999999999998 SOLD"], "index", "in the active set and not active"),
@@ -76,11 +81,16 @@ struct Shop {
 impl Shop {
     /// A SKU `tea` of so many units, 6 of them held and 1 sold, and another beside it.
     async fn open(units: u64) -> Self {
+        Self::keeping(units, "0").await
+    }
+
+    /// One that drops settled reservations after so many seconds.
+    async fn keeping(units: u64, keep_seconds: &str) -> Self {
         let redis = RedisServer::start();
         // A sweeper that seldom looks: what is planted should be found by the check, and not be swept up before.
         let server = Arc::new(Stockhold::start_with(
             &redis,
-            &["--sweep-interval-ms", "60000", "--keep-seconds", "0", "--log", "off"],
+            &["--sweep-interval-ms", "60000", "--keep-seconds", keep_seconds, "--log", "off"],
         ));
         let connection = redis.connection().await;
         server.seed("tea", units).await;
@@ -107,6 +117,57 @@ impl Shop {
             let words: Vec<_> = words.collect();
             cmd(&words[0]).arg(&words[1..]).exec_async(&mut self.connection).await.unwrap();
         }
+    }
+
+    /// Makes the newest event of all, a hold of a SKU that holds nothing else, what a clock that was ahead would have made of
+    /// it.
+    async fn as_by_a_clock_ahead(&mut self, sku: &str, id: &str, ahead_ms: u64) {
+        let [stock, active, record] =
+            [format!("inventory:{sku}"), format!("inventory:{sku}:active"), format!("reservation:{id}")];
+        let last: String = cmd("HGET").arg(&stock).arg("lastEvent").query_async(&mut self.connection).await.unwrap();
+        let mut read = cmd("XRANGE");
+        let mut found: Vec<(String, Vec<(String, String)>)> =
+            read.arg("inventory:audit").arg(&last).arg(&last).query_async(&mut self.connection).await.unwrap();
+        let (_, mut fields) = found.remove(0);
+        let held_at: u64 = last.split_once('-').unwrap().0.parse().unwrap();
+        for (_, at) in fields.iter_mut().filter(|(name, _)| name == "happenedAt") {
+            *at = (at.parse::<u64>().unwrap() + ahead_ms).to_string();
+        }
+        let happened_at = fields.iter().find(|(name, _)| name == "happenedAt").unwrap().1.clone();
+        let expires_at: u64 =
+            cmd("HGET").arg(&record).arg("expiresAt").query_async(&mut self.connection).await.unwrap();
+        let (event, expires_at) = (format!("{}-0", held_at + ahead_ms), (expires_at + ahead_ms).to_string());
+        let mut commands = redis::pipe();
+        commands.cmd("XDEL").arg("inventory:audit").arg(&last);
+        commands.cmd("XADD").arg("inventory:audit").arg(&event).arg(&fields);
+        commands.cmd("HSET").arg(&stock).arg(&["lastEvent", &event, "updatedAt", &happened_at]);
+        let times = ["createdAt", &happened_at, "updatedAt", &happened_at, "expiresAt", &expires_at];
+        commands.cmd("HSET").arg(&record).arg(&times);
+        commands.cmd("ZADD").arg(active).arg(&expires_at).arg(id);
+        commands.cmd("ZADD").arg("stockhold:due").arg(&expires_at).arg(sku);
+        commands.exec_async(&mut self.connection).await.unwrap();
+    }
+
+    /// Holds one unit with the key `order-1`, and gives the record.
+    async fn order(&self, sku: &str) -> Value {
+        let body = json!({ "cartId": "cart-1", "sku": sku, "quantity": 1, "ttlSeconds": 3600 });
+        self.server.post_with("/api/reservations/hold", body, Some("order-1")).await.ok()
+    }
+
+    async fn until_dropped(&mut self, id: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while cmd("EXISTS").arg(format!("reservation:{id}")).query_async(&mut self.connection).await.unwrap() {
+            assert!(Instant::now() < deadline, "its record is not dropped");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn number(&mut self, key: &str, field: &str) -> u64 {
+        cmd("HGET").arg(key).arg(field).query_async(&mut self.connection).await.unwrap()
+    }
+
+    async fn score(&mut self, key: &str, member: &str) -> u64 {
+        cmd("ZSCORE").arg(key).arg(member).query_async(&mut self.connection).await.unwrap()
     }
 
     /// Runs the command, with `--json`: its exit status and its findings.
@@ -268,6 +329,140 @@ async fn what_nobody_sweeps_is_found_and_swept() {
     let (status, findings) = shop.check(&["--sweep-interval-ms", "500", "--repair", "--apply"]).await;
     assert_eq!((status, kinds(&findings)), (0, vec!["overdue"]), "{findings:#?}");
     assert_eq!(shop.server.events("tea", 1).await[0]["event"], "expired");
+}
+
+const TEN_YEARS_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+
+/// What was held while Redis's clock was ahead would be held for years: it gets the time that its buyer asked for.
+#[tokio::test]
+async fn a_hold_by_a_clock_that_was_ahead_is_found_and_lapses_in_time() {
+    for (ahead_ms, ttl_seconds) in [(TEN_YEARS_MS, 600), (3_600_000, 600), (TEN_YEARS_MS, 2_592_000)] {
+        let mut shop = Shop::open(100).await;
+        shop.server.seed("pot", 5).await;
+        let body = json!({ "cartId": "cart-1", "sku": "pot", "quantity": 2, "ttlSeconds": ttl_seconds });
+        let held = shop.server.post_with("/api/reservations/hold", body.clone(), Some("order-1")).await.ok();
+        let id = held["reservationId"].as_str().unwrap();
+        shop.as_by_a_clock_ahead("pot", id, ahead_ms).await;
+        let planted = Snapshot::take(&mut shop.connection).await;
+
+        let (status, findings) = shop.check(&[]).await;
+        assert_eq!((status, kinds(&findings)), (1, vec!["expiry"]), "{findings:#?}");
+        assert_eq!((&findings[0]["reservationId"], &findings[0]["mendable"]), (&json!(id), &json!(true)));
+        let after = Snapshot::take(&mut shop.connection).await;
+        assert_eq!(planted.changed(&after), Vec::<String>::new());
+
+        let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+        assert_eq!((status, kinds(&findings), &findings[0]["mended"]), (0, vec!["expiry"], &json!(true)));
+        let newest = &shop.server.events("pot", 1).await[0];
+        let told = ["event", "reservationId", "state", "reason"].map(|name| newest[name].as_str().unwrap());
+        assert_eq!(told, ["repair", id, "active", "expiry_restored"]);
+        let record = format!("reservation:{id}");
+        let [created, expires] = [shop.number(&record, "createdAt").await, shop.number(&record, "expiresAt").await];
+        let now: u64 = {
+            let (seconds, _): (u64, u64) = cmd("TIME").query_async(&mut shop.connection).await.unwrap();
+            (seconds + 1) * 1000
+        };
+        assert!(created <= now && expires - created == ttl_seconds * 1000, "{created} to {expires}");
+        assert_eq!(shop.score("inventory:pot:active", id).await, expires);
+        assert_eq!(shop.score("stockhold:due", "pot").await, expires);
+        assert_eq!(shop.check(&[]).await, (0, vec![]));
+        assert_invariants(&mut shop.connection, History::Whole).await;
+
+        // Its buyer notices nothing.
+        shop.server.post_with("/api/reservations/hold", body, Some("order-1")).await.ok();
+        shop.server.confirm(id).await.ok();
+        assert_eq!(shop.server.counts("pot").await, [3, 0, 2]);
+        assert_eq!(shop.check(&[]).await, (0, vec![]));
+    }
+}
+
+#[tokio::test]
+async fn the_units_of_a_hold_by_a_clock_that_was_ahead_come_back() {
+    let mut shop = Shop::open(100).await;
+    shop.server.seed("pot", 5).await;
+    let id = shop.server.held_for("pot", 2, 1).await;
+    shop.as_by_a_clock_ahead("pot", &id, TEN_YEARS_MS).await;
+    assert_eq!(shop.check(&["--repair", "--apply"]).await.0, 0);
+    let deadline = Instant::now() + PATIENCE;
+    while shop.server.counts("pot").await != [5, 0, 0] {
+        assert!(Instant::now() < deadline, "it does not lapse");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(shop.server.events("pot", 1).await[0]["event"], "expired");
+    assert_eq!(shop.check(&[]).await, (0, vec![]));
+}
+
+/// The clock is set back: what was held before is settled at an earlier time, and there is nothing wrong with it.
+#[tokio::test]
+async fn a_history_that_goes_back_in_time_is_no_damage() {
+    let mut shop = Shop::open(100).await;
+    for verb in ["confirm", "release"] {
+        shop.server.seed("pot", 5).await;
+        let id = shop.server.held("pot", 2).await;
+        shop.as_by_a_clock_ahead("pot", &id, TEN_YEARS_MS).await;
+        shop.server.post(&format!("/api/reservations/{id}/{verb}"), None).await.ok();
+        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{verb}");
+        let other = shop.server.held("pot", 1).await;
+        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{verb}");
+        shop.server.release(&other).await.ok();
+    }
+}
+
+/// When the record of a settled reservation was dropped, its `Idempotency-Key` stands for a new request.
+#[tokio::test]
+async fn a_key_that_is_used_again_begins_a_new_life() {
+    let mut shop = Shop::keeping(100, "1").await;
+    // With the last one it is another SKU's.
+    for (turn, sku) in ["tea", "tea", "tea", "cup"].into_iter().enumerate() {
+        let record = shop.order(sku).await;
+        assert_eq!(record["state"], "active", "{record}");
+        let id = record["reservationId"].as_str().unwrap();
+        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, held");
+        let ends = if turn % 2 == 0 { shop.server.confirm(id).await } else { shop.server.release(id).await };
+        ends.ok();
+        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, settled");
+        shop.until_dropped(id).await;
+        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, dropped");
+        assert_invariants(&mut shop.connection, History::Whole).await;
+    }
+    let held = shop.server.events("tea", 100).await.into_iter().filter(|event| event["event"] == "hold").count();
+    assert_eq!(held, 3 + 4);
+}
+
+/// Each life begins with a hold and ends once.
+#[tokio::test]
+async fn two_holds_or_two_ends_in_a_row_are_damage() {
+    for (first, damage) in [
+        // Its record vanishes while it is active, and its key is used again.
+        (None, &["DEL reservation:ORDER"][..]),
+        (
+            Some("confirm"),
+            &[
+                "HSET reservation:ORDER state active",
+                "ZADD inventory:tea:active 9999999999998 ORDER",
+                "HINCRBY inventory:tea confirmed -1",
+                "HINCRBY inventory:tea reserved 1",
+            ],
+        ),
+    ] {
+        let mut shop = Shop::open(100).await;
+        let id = shop.order("tea").await["reservationId"].as_str().unwrap().to_owned();
+        if let Some(verb) = first {
+            shop.server.post(&format!("/api/reservations/{id}/{verb}"), None).await.ok();
+        }
+        let damage: Vec<_> = damage.iter().map(|command| command.replace("ORDER", &id)).collect();
+        shop.plant(&damage.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        match first {
+            None => drop(shop.order("tea").await),
+            Some(_) => drop(shop.server.release(&id).await.ok()),
+        }
+        let (_, findings) = shop.check(&[]).await;
+        let is_told =
+            |finding: &Value| finding["damage"] == "history" && finding["what"].as_str().unwrap().contains("follows");
+        assert!(findings.iter().any(is_told), "{damage:?}: {findings:#?}");
+        assert_eq!(shop.check(&["--repair", "--apply"]).await.0, 0, "{damage:?}");
+        assert_eq!(shop.check(&[]).await, (0, vec![]), "{damage:?}");
+    }
 }
 
 #[tokio::test]

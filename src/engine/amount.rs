@@ -74,6 +74,8 @@ impl AuditLimit {
 impl Ttl {
     /// How long a hold lasts unless told otherwise: 10 minutes.
     pub const DEFAULT: Self = Self(600);
+    /// The longest that a hold lasts: 30 days.
+    pub const MAX: Self = Self(2_592_000);
 
     /// In milliseconds, the unit of the scripts.
     pub fn as_ms(self) -> u64 {

@@ -30,6 +30,8 @@ pub enum Damage {
     Record,
     /// A reservation or the SKU is not where the scripts and the sweeper look for it.
     Index,
+    /// A reservation would be active longer than it was held for, or longer than allowed.
+    Expiry,
     /// Reservations are active long after their time: nobody sweeps.
     Overdue,
     /// Something is there that cannot be understood, or nothing where something must be.
@@ -45,6 +47,7 @@ impl fmt::Display for Damage {
             Self::History => "history",
             Self::Record => "record",
             Self::Index => "index",
+            Self::Expiry => "expiry",
             Self::Overdue => "overdue",
             Self::Unreadable => "unreadable",
             Self::Busy => "busy",

@@ -3,12 +3,22 @@
 //! When none is under way a request goes at once, alone: an idle server adds no delay, and a busy one pays the fixed
 //! price of a call once for many requests. Each request keeps its own outcome. The script does not know of any of this:
 //! it takes independent items (mode `each`), one or many.
+//!
+//! One damaged key makes Redis refuse the call of all. A refusal means that nothing was written, so the others go again
+//! without it, and its key is set apart for a while: requests for it take calls of their own, in a task of their own. After
+//! anything but a refusal no request goes again.
 
+mod set_apart;
+
+use std::collections::BTreeMap;
+use std::slice;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
+use self::set_apart::SetApart;
 use super::error::is_passing;
 use crate::redis::{CALL_TIMEOUT, Failure};
 use crate::scripts::{Reply, Scripts};
@@ -18,6 +28,12 @@ pub const MAX_BATCH: usize = 100;
 
 /// Requests that wait at most; more are turned away. Redis works off as many in a small part of a second.
 const MAX_WAITING: usize = 4096;
+
+/// Pause after a refusal of what is set apart: a client that is refused asks again at once, and Redis has others to serve.
+const PAUSE_APART: Duration = Duration::from_millis(5);
+
+/// In the message of a refusal: the key that it names is damaged, whatever else is in the call.
+const DAMAGED: &str = "damaged ";
 
 /// What one request adds to a call.
 pub(super) struct Item {
@@ -49,6 +65,13 @@ struct Request {
     answer: oneshot::Sender<Result<Reply, Failure>>,
 }
 
+/// Requests whose call Redis refused: nothing was done for any of them.
+struct Refused {
+    requests: Vec<Request>,
+    code: String,
+    message: String,
+}
+
 impl GroupCommit {
     /// `max_batch` requests go out together at most; with 1, none wait for others.
     pub(super) fn new(call: Call, max_batch: usize) -> Self {
@@ -58,78 +81,155 @@ impl GroupCommit {
     /// Puts `item` into the next call, and gives its reply.
     pub(super) async fn submit(&self, item: Item) -> Result<Reply, Failure> {
         if self.max_batch == 1 {
-            return self.call.commit_one(&item).await;
+            return self.call.send(slice::from_ref(&item).iter()).await.map(|mut replies| replies.remove(0));
         }
         let (answer, answered) = oneshot::channel();
         let request = Request { item, deadline: Instant::now() + CALL_TIMEOUT, answer };
-        if self.queue.get_or_init(|| self.start()).try_send(request).is_err() {
-            return Err(Failure::Unreachable(format!("{MAX_WAITING} requests wait for it already")));
-        }
+        enqueue(self.queue.get_or_init(|| self.start()), request);
         answered.await.unwrap_or_else(|_| Err(Failure::NoReply("the server stops".to_owned())))
     }
 
-    /// In a task of its own: a request that is given up must not take its neighbours with it.
+    /// In tasks of their own: a request that is given up must not take its neighbours with it.
     fn start(&self) -> mpsc::Sender<Request> {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(work(Arc::clone(&self.call), waiting, self.max_batch));
+        let (apart, waiting_apart) = mpsc::channel(MAX_WAITING);
+        tokio::spawn(work(Arc::clone(&self.call), waiting, apart, self.max_batch));
+        tokio::spawn(work_apart(Arc::clone(&self.call), waiting_apart, self.max_batch));
         queue
     }
 }
 
+fn enqueue(queue: &mpsc::Sender<Request>, request: Request) {
+    if let Err(error) = queue.try_send(request) {
+        let why = format!("{MAX_WAITING} requests wait for it already");
+        error.into_inner().answer(Err(Failure::Unreachable(why)));
+    }
+}
+
 /// The one idea: take all that wait, make one call, begin again.
-async fn work(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, max_batch: usize) {
+async fn work(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, apart: mpsc::Sender<Request>, max_batch: usize) {
+    let mut set_apart = SetApart::default();
     let mut requests = Vec::with_capacity(max_batch);
     while waiting.recv_many(&mut requests, max_batch).await > 0 {
-        let now = Instant::now();
-        let (mut items, mut answers) = (Vec::with_capacity(requests.len()), Vec::with_capacity(requests.len()));
-        for Request { item, deadline, answer } in requests.drain(..) {
-            if deadline <= now {
-                // Nothing was sent, so there is no doubt.
-                let _ = answer.send(Err(Failure::Unreachable(format!("no turn within {CALL_TIMEOUT:?}"))));
-            } else if !answer.is_closed() {
-                items.push(item);
-                answers.push(answer);
+        let mut batches = vec![std::mem::replace(&mut requests, Vec::with_capacity(max_batch))];
+        while let Some(mut batch) = batches.pop() {
+            let now = Instant::now();
+            for request in batch.extract_if(.., |request| request.names().any(|key| set_apart.has(key, now))) {
+                enqueue(&apart, request);
             }
-        }
-        if !items.is_empty() {
-            let replies = call.commit(&items).await;
-            for (answer, reply) in answers.into_iter().zip(replies) {
-                let _ = answer.send(reply);
+            if let Some(refused) = call.attempt(batch).await {
+                let (at_fault, smaller) = refused.narrow();
+                if let Some(key) = at_fault {
+                    set_apart.add(key, now);
+                }
+                batches.extend(smaller);
             }
         }
     }
 }
 
-impl Call {
-    /// One reply for each item.
-    async fn commit(&self, items: &[Item]) -> Vec<Result<Reply, Failure>> {
-        match self.send(items).await {
-            Ok(replies) => replies.into_iter().map(Ok).collect(),
-            // Something is wrong with one of them, and so nothing was done for any: each for itself.
-            Err(Failure::Refused { code, .. }) if items.len() > 1 && !is_passing(&code) => {
-                let mut replies = Vec::with_capacity(items.len());
-                for item in items {
-                    replies.push(self.commit_one(item).await);
-                }
-                replies
+/// The same for what is set apart, SKU by SKU: no longer in anybody's way.
+async fn work_apart(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, max_batch: usize) {
+    let mut requests = Vec::with_capacity(max_batch);
+    while waiting.recv_many(&mut requests, max_batch).await > 0 {
+        let mut by_sku: BTreeMap<String, Vec<Request>> = BTreeMap::new();
+        for request in requests.drain(..) {
+            by_sku.entry(request.item.keys[0].clone()).or_default().push(request);
+        }
+        let mut batches: Vec<_> = by_sku.into_values().collect();
+        let mut is_refused = false;
+        while let Some(batch) = batches.pop() {
+            if let Some(refused) = call.attempt(batch).await {
+                batches.extend(refused.narrow().1);
+                is_refused = true;
             }
-            Err(failure) => items.iter().map(|_| Err(failure.clone())).collect(),
+        }
+        if is_refused {
+            sleep(PAUSE_APART).await;
         }
     }
+}
 
-    async fn commit_one(&self, item: &Item) -> Result<Reply, Failure> {
-        self.send(std::slice::from_ref(item)).await.map(|mut replies| replies.remove(0))
+impl Request {
+    fn answer(self, reply: Result<Reply, Failure>) {
+        // Nobody may be waiting for it any more.
+        let _ = self.answer.send(reply);
+    }
+
+    /// The keys that the message of a refusal may name.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let [inventory, _, reservation] = &self.item.keys;
+        [inventory.as_str(), reservation].into_iter()
+    }
+}
+
+impl Refused {
+    /// Finds out what is at fault: a key to set apart, if one is known by now, and the smaller calls to make, the last one
+    /// first. What is certainly at fault is answered.
+    fn narrow(self) -> (Option<String>, Vec<Vec<Request>>) {
+        let Self { mut requests, code, message } = self;
+        let named = requests.iter().flat_map(Request::names).find(|key| message.split(' ').any(|word| word == *key));
+        let named = named.map(str::to_owned);
+        let is_alone = requests.len() == 1;
+        let is_at_fault = |request: &mut Request| is_alone || request.names().any(|key| Some(key) == named.as_deref());
+        let mut at_fault: Vec<_> = requests.extract_if(.., is_at_fault).collect();
+        if let Some(first) = at_fault.first()
+            && (is_alone || message.contains(DAMAGED))
+        {
+            let [inventory, ..] = &first.item.keys;
+            let key = named.unwrap_or_else(|| inventory.clone());
+            for request in at_fault {
+                request.answer(Err(Failure::Refused { code: code.clone(), message: message.clone() }));
+            }
+            return (Some(key), vec![requests]);
+        }
+        if at_fault.is_empty() || requests.is_empty() {
+            at_fault.append(&mut requests);
+            requests = at_fault.split_off(at_fault.len() / 2);
+        }
+        (named, vec![requests, at_fault])
+    }
+}
+
+impl Call {
+    /// Makes one call and answers the requests. They come back if Redis refused it, for that may be due to some of them.
+    async fn attempt(&self, mut requests: Vec<Request>) -> Option<Refused> {
+        let now = Instant::now();
+        for request in requests.extract_if(.., |request| request.deadline <= now || request.answer.is_closed()) {
+            // Nothing was sent, or it was refused: there is no doubt.
+            request.answer(Err(Failure::Unreachable(format!("no turn within {CALL_TIMEOUT:?}"))));
+        }
+        if requests.is_empty() {
+            return None;
+        }
+        match self.send(requests.iter().map(|request| &request.item)).await {
+            Ok(replies) => {
+                for (request, reply) in requests.into_iter().zip(replies) {
+                    request.answer(Ok(reply));
+                }
+            }
+            Err(Failure::Refused { code, message }) if !is_passing(&code) => {
+                return Some(Refused { requests, code, message });
+            }
+            Err(failure) => {
+                for request in requests {
+                    request.answer(Err(failure.clone()));
+                }
+            }
+        }
+        None
     }
 
     /// As many replies as items.
-    async fn send(&self, items: &[Item]) -> Result<Vec<Reply>, Failure> {
-        let keys = self.keys.iter().chain(items.iter().flat_map(|item| &item.keys));
-        let arguments = self.arguments.iter().chain(items.iter().flat_map(|item| &item.arguments));
+    async fn send<'a>(&self, items: impl ExactSizeIterator<Item = &'a Item> + Clone) -> Result<Vec<Reply>, Failure> {
+        let count = items.len();
+        let keys = self.keys.iter().chain(items.clone().flat_map(|item| &item.keys));
+        let arguments = self.arguments.iter().chain(items.flat_map(|item| &item.arguments));
         let keys: Vec<&str> = keys.map(String::as_str).collect();
         let arguments: Vec<&str> = arguments.map(String::as_str).collect();
         let replies = self.scripts.call(self.name, &keys, &arguments).await?;
-        if replies.len() != items.len() {
-            return Err(Failure::NoReply(format!("{} replies to {} items", replies.len(), items.len())));
+        if replies.len() != count {
+            return Err(Failure::NoReply(format!("{} replies to {count} items", replies.len())));
         }
         Ok(replies)
     }

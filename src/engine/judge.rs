@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::Ttl;
 use super::books::{Books, Reach, starts_anew};
 use super::check::{Checked, Damage, Finding, Thoroughness};
 use super::outcome::{Event, Reservation};
@@ -72,7 +73,8 @@ impl<'a> Judge<'a> {
             before = Some((event, after));
             if !event.reservation_id.is_empty() && event.event != "repair" {
                 let earlier = self.last.insert(&event.reservation_id, event);
-                if let Some(earlier) = earlier.filter(|earlier| event.event == "hold" || earlier.event != "hold") {
+                // When the record of a settled one was dropped, its id may begin a new life: with a hold.
+                if let Some(earlier) = earlier.filter(|earlier| (event.event == "hold") == (earlier.event == "hold")) {
                     let what =
                         format!("event {} ({}) follows {} ({})", event.id, event.event, earlier.id, earlier.event);
                     self.find(Damage::History, &event.reservation_id, what);
@@ -122,6 +124,10 @@ impl<'a> Judge<'a> {
     /// A reservation that the audit knows: its record is what its last event left. The units that it holds, if any.
     fn audited(&mut self, id: &str, look: &Look, record: Option<&Reservation>, last: &Event) -> Option<i64> {
         let is_active = last.state == "active";
+        if record.is_some_and(|record| self.is_elsewhere(record, last)) {
+            self.filed(id, look, None);
+            return None;
+        }
         let difference = if look.fields.is_empty() {
             is_active.then(|| "it is active and its record is gone".to_owned())
         } else {
@@ -134,6 +140,12 @@ impl<'a> Judge<'a> {
             self.filed(id, look, record.filter(|_| is_active));
         }
         is_active.then(|| units(last.quantity))
+    }
+
+    /// Whether the id of a settled reservation was used again, after its record was dropped, for another SKU.
+    fn is_elsewhere(&self, record: &Reservation, last: &Event) -> bool {
+        let is_later = record.is_active() || record.created_at_ms >= last.happened_at_ms;
+        last.state != "active" && record.sku != self.checked.sku && is_later
     }
 
     /// A reservation that the audit does not know, or no more: its record tells what it is.
@@ -149,19 +161,26 @@ impl<'a> Judge<'a> {
         active.map(|record| units(record.quantity.get()))
     }
 
-    /// An active reservation is in the active set at its expiry and does not vanish; any other is not in it.
+    /// An active reservation is in the active set at its expiry, does not vanish and ends in time; any other is not in it.
     fn filed(&mut self, id: &str, look: &Look, active: Option<&Reservation>) {
-        let what = match (active, &look.score) {
+        let (damage, what) = match (active, &look.score) {
             (None, None) => return,
-            (None, Some(_)) => "it is in the active set and not active".to_owned(),
-            (Some(_), None) => "it is active and not in the active set".to_owned(),
+            (None, Some(_)) => (Damage::Index, "it is in the active set and not active".to_owned()),
+            (Some(_), None) => (Damage::Index, "it is active and not in the active set".to_owned()),
             (Some(record), Some(score)) if *score != record.expires_at_ms.to_string() => {
-                format!("it lapses at {} and is in the active set at {score}", record.expires_at_ms)
+                let what = format!("it lapses at {} and is in the active set at {score}", record.expires_at_ms);
+                (Damage::Index, what)
             }
-            _ if look.is_mortal => "it is active and Redis will drop it".to_owned(),
-            _ => return,
+            _ if look.is_mortal => (Damage::Index, "it is active and Redis will drop it".to_owned()),
+            (Some(record), _) => {
+                let (end, last) = (record.expires_at_ms, latest_end(record, self.books.now_ms));
+                if end <= last.saturating_add(self.how.overdue_ms) {
+                    return;
+                }
+                (Damage::Expiry, format!("it lapses at {end} and should do so by {last}: was the clock ahead?"))
+            }
         };
-        self.find(Damage::Index, id, what);
+        self.find(damage, id, what);
         self.checked.plan.file.push(id.to_owned());
     }
 
@@ -217,6 +236,14 @@ impl<'a> Judge<'a> {
             _ => {}
         }
     }
+}
+
+/// When an active reservation has to lapse: when the time that it was held for is over, which is not longer than allowed.
+/// That of a hold that was made by a clock that was ahead begins now.
+fn latest_end(record: &Reservation, now_ms: u64) -> u64 {
+    let longest = Ttl::MAX.as_ms();
+    let ttl_ms = Some(record.ttl_ms()).filter(|ttl_ms| (1..longest).contains(ttl_ms)).unwrap_or(longest);
+    record.created_at_ms.min(now_ms).saturating_add(ttl_ms)
 }
 
 /// The counts after an event, by what it does.

@@ -23,6 +23,11 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub enum Act {
     WaitMs(u64),
+    /// No call either: an active reservation becomes what a clock that was so much ahead would have made of it.
+    Ahead {
+        id: u8,
+        ms: u64,
+    },
     /// Without a quantity, a probe.
     Seed {
         sku: &'static str,
@@ -119,7 +124,7 @@ pub struct Call {
 }
 
 impl Step {
-    /// The call, unless it is time that is to pass; `events` are the ids of all events so far.
+    /// The call, unless it is something else that is to happen; `events` are the ids of all events so far.
     pub fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
         let mut call = self.act.call(model, events)?;
         if let Some(spoil) = &self.spoil {
@@ -139,7 +144,7 @@ impl fmt::Debug for Step {
 impl Act {
     fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
         let call = match self {
-            Self::WaitMs(_) => return None,
+            Self::WaitMs(_) | Self::Ahead { .. } => return None,
             Self::Seed { sku, quantity, ids, keep } => {
                 let keys = ["inventory:audit", "stockhold:due", "stockhold:skus"].map(String::from);
                 let quantity = quantity.map_or("probe".to_owned(), |quantity| quantity.to_string());
@@ -229,6 +234,6 @@ fn reservation_key(id: &u8) -> String {
     format!("reservation:{}", reservation_id(id))
 }
 
-fn reservation_id(id: &u8) -> String {
+pub fn reservation_id(id: &u8) -> String {
     format!("00000000-0000-8000-8000-0000000000{id:02x}")
 }

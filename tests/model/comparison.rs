@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::{Client, Connection, RedisResult, Value, cmd, pipe};
 use stockhold::scripts::Catalogue;
 
-use crate::call::{Act, Call, Step};
+use crate::call::{Act, Call, Step, reservation_id};
 use crate::request::Fault;
 use crate::rules::Answer;
 use crate::state::{ENTRIES_PER_NODE, Model, Turn};
@@ -75,10 +75,23 @@ impl Comparison {
                     self.compare(&call).map_err(|why| Difference { length: n + 1, why })?;
                 }
                 (Act::WaitMs(ms), _) => sleep(Duration::from_millis(*ms)),
+                (Act::Ahead { id, ms }, _) => self.put_ahead(&reservation_id(id), *ms),
                 (act, None) => panic!("{act:?} is no call"),
             }
         }
         self.compare_whole_audit().map_err(|why| Difference { length: steps.len(), why })
+    }
+
+    fn put_ahead(&mut self, id: &str, ms: u64) {
+        let Some(record) = self.model.records.get_mut(id).filter(|record| record.state == "active") else { return };
+        record.created_at += ms;
+        record.expires_at += ms;
+        let (created, expires) = (record.created_at, record.expires_at);
+        let mut commands = pipe();
+        commands.cmd("HSET").arg(format!("reservation:{id}"));
+        commands.arg("createdAt").arg(created).arg("expiresAt").arg(expires);
+        commands.cmd("ZADD").arg(format!("inventory:{}:active", record.sku)).arg(expires).arg(id);
+        commands.exec(&mut self.redis).unwrap();
     }
 
     /// Makes a call. The model agrees if there is a moment at which it gives the same answer and has the same stored.

@@ -10,6 +10,8 @@ use crate::spoil::{self, Spoil};
 const LONGEST: usize = 200;
 const FIRST_SEEDS: usize = 8;
 const LONG_MS: u64 = 600_000;
+const HOUR_MS: u64 = 3_600_000;
+const TEN_YEARS_MS: u64 = 87_600 * HOUR_MS;
 const IDS_OF_SKU: u8 = (*IDS.end() + 1) / SKUS.len() as u8;
 
 /// With less, Redis may drop a record in the middle of the script that settles it.
@@ -35,6 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         2 => (1..=15u64).prop_map(Act::WaitMs),
+        3 => (IDS, select(vec![HOUR_MS, TEN_YEARS_MS])).prop_map(|(id, ms)| Act::Ahead { id, ms }),
         7 => seed(),
         36 => (mode(), some(line()), audit_max())
             .prop_map(|(mode, lines, audit_max)| Act::Hold { mode, lines, audit_max }),
@@ -42,6 +45,7 @@ fn act() -> impl Strategy<Value = Act> {
         15 => (mode(), some(item()), keep()).prop_map(|(mode, items, keep)| Act::Release { mode, items, keep }),
         12 => sweep(),
         4 => repair(),
+        2 => filing(),
         9 => read(),
     ]
 }
@@ -104,6 +108,18 @@ fn repair() -> impl Strategy<Value = Act> {
             keep,
         },
     )
+}
+
+/// All of a SKU are looked at, as their records are.
+fn filing() -> impl Strategy<Value = Act> {
+    (0..SKUS.len() as u8, keep()).prop_map(|(n, keep)| Act::Repair {
+        sku: SKUS[usize::from(n)],
+        ids: (0..IDS_OF_SKU).map(|turn| (id_of_sku(n, turn), Record::LeaveAsItIs)).collect(),
+        found: 0,
+        restart: Restart::Nowhere,
+        change: [0; 3],
+        keep,
+    })
 }
 
 fn spoil() -> impl Strategy<Value = Spoil> {

@@ -1,5 +1,6 @@
-//! What a repair does where nothing is damaged: it moves the counts as it is told, makes records again from their events,
-//! and refuses when more has happened than its caller knew.
+//! What a repair does where nothing is damaged but perhaps the clock was ahead: it moves the counts as it is told, makes
+//! records again from their events, shortens holds that would outlive their time, and refuses when more has happened than
+//! its caller knew.
 
 use std::rc::Rc;
 
@@ -8,6 +9,7 @@ use crate::request::{Fault, Mend, Repair, Restart};
 use crate::state::{CONFIRM, DRAIN, EXPIRE, Event, Model, RELEASE, Record, Turn, reply};
 
 const MOST: i64 = 1_000_000_000_000;
+const LONGEST_MS: u64 = 2_592_000_000;
 
 impl Model {
     pub fn repair(&mut self, repair: &Repair, keep_ms: u64, turn: &Turn) -> Result<Vec<String>, Fault> {
@@ -38,12 +40,24 @@ impl Model {
 
         let mut records = Vec::new();
         for Mend { id, event } in items {
-            let Some(event) = event else { continue };
+            let kept = self.records.get(id);
+            let Some(event) = event else {
+                let own = kept.filter(|record| record.sku == *sku && record.state == "active");
+                let shortened = own.and_then(|record| record.shortened(turn.now));
+                records.extend(shortened.map(|record| (id, record, "expiry_restored")));
+                continue;
+            };
             let Some(event) = self.event_of(sku, *event) else { return stale };
             if event.reservation() != id || event.kind() == "repair" {
                 return Err(Fault::BadArgs);
             }
-            records.push((id, self.record_from(&event, turn.now)));
+            let is_later = |record: &Record| record.state == "active" || record.created_at >= event.happened_at();
+            if event.state() != "active" && kept.is_some_and(|record| record.sku != *sku && is_later(record)) {
+                return stale;
+            }
+            let record = self.record_from(&event, turn.now);
+            let shortened = if record.state == "active" { record.shortened(turn.now) } else { None };
+            records.push((id, shortened.unwrap_or(record), "record_restored"));
         }
 
         let counts = [0, 1, 2].map(|pool| counts[pool] as i64 + change[pool]);
@@ -63,12 +77,28 @@ impl Model {
         if restart.is_some() || *change != [0; 3] {
             self.log(sku, ["repair", "", "", sku, "0", "repaired", "counts_restored"], turn);
         }
-        for (id, mut record) in records {
+        let mut is_filed = true;
+        for (id, mut record, reason) in records {
             let is_kept_for = record.state != "active" && keep_ms > 0;
             record.dropped_at = is_kept_for.then_some((turn.began + keep_ms, turn.ended + keep_ms));
-            let Record { cart, quantity, state, .. } = record.clone();
-            self.records.insert(id.clone(), record);
-            self.log(sku, ["repair", id, &cart, sku, &quantity.to_string(), state, "record_restored"], turn);
+            let Record { cart, quantity, state, expires_at, .. } = record.clone();
+            let before = self.records.insert(id.clone(), record);
+            if reason == "expiry_restored" {
+                self.due.entry(sku.clone()).and_modify(|due| *due = expires_at.min(*due));
+            } else if state == "active" {
+                is_filed &= before.is_some_and(|record| record.expires_at == expires_at);
+            }
+            self.log(sku, ["repair", id, &cart, sku, &quantity.to_string(), state, reason], turn);
+        }
+        let earliest = self.active(sku).first().map(|(expires, _)| *expires);
+        if let (Some(due), Some(earliest)) = (self.due.get_mut(sku), earliest)
+            && *due > earliest
+        {
+            *due = earliest;
+            is_filed = false;
+        }
+        if !is_filed {
+            self.log(sku, ["repair", "", "", sku, "0", "repaired", "index_restored"], turn);
         }
         let numbers = [(self.count - already) as u64].into_iter().chain(counts.map(|units| units as u64));
         let version = self.stock(sku).version;
@@ -100,5 +130,16 @@ impl Model {
             token: kept.filter(|_| event.state() != "active").map_or(String::new(), |record| record.token.clone()),
             dropped_at: None,
         }
+    }
+}
+
+impl Record {
+    /// With the end that is due to it, if it would outlive that.
+    fn shortened(&self, now: u64) -> Option<Self> {
+        let ttl = self.expires_at.saturating_sub(self.created_at);
+        let ttl = if ttl == 0 { LONGEST_MS } else { ttl.min(LONGEST_MS) };
+        let created_at = self.created_at.min(now);
+        let expires_at = created_at + ttl;
+        (expires_at < self.expires_at).then(|| Self { created_at, expires_at, ..self.clone() })
     }
 }

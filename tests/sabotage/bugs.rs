@@ -198,8 +198,8 @@ pub const BUGS: [Bug; 34] = [
     way(
         "src/engine/group_commit.rs",
         "group commit gives the answers to the wrong requests",
-        "answers.into_iter().zip(replies)",
-        "answers.into_iter().rev().zip(replies)",
+        "requests.into_iter().zip(replies)",
+        "requests.into_iter().rev().zip(replies)",
     ),
     way(
         "src/scripts.rs",

@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use crate::call::{LAST_EVENT, confirm, hold, line, release, repair, seed};
+use crate::call::{LAST_EVENT, LONG_MS, confirm, hold, line, release, repair, seed};
 use crate::shop::{ACTIVE, CONFIRMED, CUP, NEW, Shop, id};
 
 async fn newest(shop: &mut Shop) -> String {
@@ -110,4 +110,69 @@ async fn an_event_of_another_reservation_or_sku_is_refused() {
     assert_eq!(shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(CUP, &event)])).await, ["STALE"]);
     let twice = [(ACTIVE, ""), (ACTIVE, "")];
     assert_eq!(shop.refusal(&repair("tea", ["", "", ""], [0; 3], &twice)).await.word, "BADKEY");
+}
+
+const FAR_MS: u64 = 9_000_000_000_000;
+
+impl Shop {
+    /// As a clock that was ahead would have left it: held for ten minutes, far from now.
+    async fn hold_far_ahead(&mut self, sku: &str, id: &str) {
+        let (record, active) = (format!("reservation:{id}"), format!("inventory:{sku}:active"));
+        let expires = FAR_MS + LONG_MS;
+        self.run::<()>(cmd("HSET").arg(record).arg("createdAt").arg(FAR_MS).arg("expiresAt").arg(expires)).await;
+        self.run::<()>(cmd("ZADD").arg(active).arg(expires).arg(id)).await;
+        self.run::<()>(cmd("ZADD").arg("stockhold:due").arg(expires).arg(sku)).await;
+    }
+
+    async fn times(&mut self, id: &str) -> [u64; 2] {
+        self.run(cmd("HMGET").arg(format!("reservation:{id}")).arg(&["createdAt", "expiresAt"])).await
+    }
+}
+
+#[tokio::test]
+async fn the_ttl_of_a_hold_by_a_clock_that_was_ahead_begins_now() {
+    let mut shop = Shop::stocked().await;
+    shop.hold_far_ahead("cup", CUP).await;
+    let before = shop.now_ms().await;
+    let reply = shop.evalsha(&repair("cup", ["", "", ""], [0; 3], &[(CUP, "")])).await.unwrap();
+    assert_eq!(reply[0], ["REPAIRED", "1", "4", "1", "0", "3"]);
+    let [created, expires] = shop.times(CUP).await;
+    assert_eq!(expires, created + LONG_MS);
+    assert!((before..=shop.now_ms().await).contains(&created));
+    assert_eq!(shop.due("cup").await, Some(expires));
+    // There is nothing more to mend, and what was made in time stays as it is.
+    for (sku, id) in [("cup", CUP), ("tea", ACTIVE)] {
+        let kept = shop.times(id).await;
+        let reply = shop.evalsha(&repair(sku, ["", "", ""], [0; 3], &[(id, "")])).await.unwrap();
+        assert_eq!((&*reply[0][1], shop.times(id).await), ("0", kept));
+    }
+}
+
+#[tokio::test]
+async fn no_hold_lasts_longer_than_thirty_days_after_it_was_made() {
+    const LONGEST_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+    for event in ["", &format!("{LAST_EVENT}:{ACTIVE}")] {
+        let mut shop = Shop::stocked().await;
+        let [created, _] = shop.times(ACTIVE).await;
+        shop.run::<()>(cmd("HSET").arg(format!("reservation:{ACTIVE}")).arg("expiresAt").arg(FAR_MS)).await;
+        shop.run::<()>(cmd("ZADD").arg("inventory:tea:active").arg(FAR_MS).arg(ACTIVE)).await;
+        shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, event)])).await;
+        assert_eq!(shop.times(ACTIVE).await, [created, created + LONGEST_MS], "{event}");
+    }
+}
+
+/// Its record was dropped, and its id used again for another SKU: what the first SKU's events tell is not true any more.
+#[tokio::test]
+async fn a_reservation_that_is_another_skus_by_now_is_left_alone() {
+    let mut shop = Shop::stocked().await;
+    shop.reply(&release("each", &[("tea", ACTIVE, "")])).await;
+    let event = newest(&mut shop).await;
+    shop.run::<()>(cmd("DEL").arg(format!("reservation:{ACTIVE}"))).await;
+    shop.reply(&hold("each", &[line("cup", ACTIVE)])).await;
+    for settled in [false, true] {
+        if settled {
+            shop.reply(&confirm("each", &[("cup", ACTIVE, "")])).await;
+        }
+        assert_eq!(shop.reply(&repair("tea", ["8", &event, ""], [0; 3], &[(ACTIVE, &event)])).await, ["STALE"]);
+    }
 }

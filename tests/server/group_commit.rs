@@ -1,6 +1,8 @@
 //! Requests that arrive while a call is under way go out together, and each gets what it would have got alone.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -8,6 +10,8 @@ use redis::cmd;
 use stockhold::engine::{Engine, Error, Hold, HoldRequest, Quantity, Retention, Settle, Ttl};
 use stockhold::keys::{CartId, IdempotencyKey, ReservationId, Sku};
 use stockhold::redis::{CALL_TIMEOUT, Redis};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::sleep;
 
@@ -42,15 +46,27 @@ impl Shop {
     }
 
     fn hold(&self, of: &str, quantity: u64, key: Option<&str>) -> JoinHandle<Result<Hold, Error>> {
-        let engine = Arc::clone(&self.engine);
-        let request = HoldRequest {
-            cart: CartId::parse("cart-1").unwrap(),
-            sku: sku(of),
-            quantity: Quantity::new(quantity).unwrap(),
-            ttl: Ttl::new(600).unwrap(),
-            idempotency_key: key.map(|key| IdempotencyKey::parse(key).unwrap()),
-        };
-        tokio::spawn(async move { engine.hold(request).await })
+        hold_by(&self.engine, of, quantity, key)
+    }
+
+    /// Holds one unit of each of these, in one call if they are few, and tells how many calls that took beside the first.
+    async fn hold_together(&self, skus: &[&str]) -> (Vec<Result<Hold, Error>>, u64) {
+        let before = self.calls().await;
+        let first = self.busy().await;
+        let holds: Vec<_> = skus.iter().map(|sku| self.hold(sku, 1, None)).collect();
+        settle_down().await;
+        self.redis.continue_process();
+        first.await.unwrap().unwrap();
+        let mut outcomes = Vec::new();
+        for hold in holds {
+            outcomes.push(hold.await.unwrap());
+        }
+        (outcomes, self.calls().await - before - 1)
+    }
+
+    async fn plant(&self, command: &str) {
+        let words: Vec<_> = command.split(' ').collect();
+        cmd(words[0]).arg(&words[1..]).exec_async(&mut self.connection().await).await.unwrap();
     }
 
     async fn calls(&self) -> u64 {
@@ -63,6 +79,64 @@ impl Shop {
     async fn connection(&self) -> MultiplexedConnection {
         self.redis.connection().await
     }
+}
+
+/// Carries script calls to Redis, so many. What comes after them on the same connection is lost without a word.
+struct LossyNetwork {
+    address: SocketAddr,
+    /// Script calls that were sent.
+    calls: Arc<AtomicUsize>,
+}
+
+impl LossyNetwork {
+    async fn start(redis_port: u16, carried: usize) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let (address, calls) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let counter = Arc::clone(&calls);
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                let redis = TcpStream::connect(("127.0.0.1", redis_port)).await.unwrap();
+                tokio::spawn(carry(client, redis, Arc::clone(&counter), carried));
+            }
+        });
+        Self { address, calls }
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+async fn carry(client: TcpStream, redis: TcpStream, calls: Arc<AtomicUsize>, carried: usize) {
+    const WORD: &[u8] = b"EVALSHA";
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_redis, mut to_redis) = redis.into_split();
+    tokio::spawn(async move { tokio::io::copy(&mut from_redis, &mut to_client).await });
+    let (mut read, mut seen, mut is_lost) = (vec![0; 1 << 16], Vec::new(), false);
+    while let Ok(length @ 1..) = from_client.read(&mut read).await {
+        // The word may come in two parts.
+        seen.extend_from_slice(&read[..length]);
+        let found = seen.windows(WORD.len()).filter(|window| *window == WORD).count();
+        seen.drain(..seen.len().saturating_sub(WORD.len() - 1));
+        let sent = calls.fetch_add(found, Ordering::SeqCst) + found;
+        is_lost |= found > 0 && sent > carried;
+        if !is_lost {
+            to_redis.write_all(&read[..length]).await.unwrap();
+        }
+    }
+}
+
+fn hold_by(engine: &Arc<Engine>, of: &str, quantity: u64, key: Option<&str>) -> JoinHandle<Result<Hold, Error>> {
+    let engine = Arc::clone(engine);
+    let request = HoldRequest {
+        cart: CartId::parse("cart-1").unwrap(),
+        sku: sku(of),
+        quantity: Quantity::new(quantity).unwrap(),
+        ttl: Ttl::new(600).unwrap(),
+        idempotency_key: key.map(|key| IdempotencyKey::parse(key).unwrap()),
+    };
+    tokio::spawn(async move { engine.hold(request).await })
 }
 
 fn sku(name: &str) -> Sku {
@@ -137,6 +211,120 @@ async fn each_gets_its_own_outcome_and_a_bad_one_spoils_none() {
     for (good, bad) in good.into_iter().zip(bad) {
         assert!(matches!(good.await.unwrap(), Ok(Hold::Held(_))));
         assert!(matches!(bad.await.unwrap(), Err(Error::Broken(_))));
+    }
+}
+
+/// Whether Redis names what is at fault or not: it costs the others a few calls once, and then none.
+#[tokio::test]
+async fn a_damaged_sku_is_set_apart() {
+    let mut one_bad = ["tea"; 16];
+    one_bad[9] = "cup";
+    let mut some_bad = one_bad;
+    some_bad[2..6].fill("cup");
+    for (skus, damage, calls_at_first) in [
+        // A refusal that names the SKU, and the others again.
+        (some_bad, "HSET inventory:cup available many", 2),
+        (one_bad, "HSET inventory:cup available many", 2),
+        // A refusal that names nothing: halves, quarters and so on, one of each pair in order.
+        (one_bad, "SET inventory:cup:active x", 1 + 4 * 2),
+    ] {
+        let shop = Shop::open().await;
+        shop.engine.seed(&sku("cup"), Quantity::new(5).unwrap()).await.unwrap();
+        shop.plant(damage).await;
+        for expected in [calls_at_first, 2] {
+            let (outcomes, calls) = shop.hold_together(&skus).await;
+            for (sku, outcome) in skus.iter().zip(&outcomes) {
+                match *sku {
+                    "tea" => assert!(matches!(outcome, Ok(Hold::Held(_))), "{damage}: {outcome:?}"),
+                    _ => assert!(matches!(outcome, Err(Error::Broken(_))), "{damage}: {outcome:?}"),
+                }
+            }
+            assert_eq!(calls, expected, "{damage}");
+        }
+        // When it is mended it is served at once, though it is still apart.
+        shop.plant("DEL inventory:cup:active").await;
+        shop.plant("HSET inventory:cup available 5").await;
+        assert!(matches!(shop.hold("cup", 1, None).await.unwrap(), Ok(Hold::Held(_))));
+        assert_invariants(&mut shop.connection().await, History::Whole).await;
+    }
+}
+
+/// A damaged record is no reason to set its SKU apart.
+#[tokio::test]
+async fn a_damaged_record_spoils_no_other_of_its_sku() {
+    let shop = Shop::open().await;
+    let Ok(Hold::Held(record)) = shop.hold("tea", 1, Some("order-1")).await.unwrap() else { panic!() };
+    shop.plant(&format!("HDEL reservation:{} cartId", record.id)).await;
+    for calls in [3, 3] {
+        let before = shop.calls().await;
+        let first = shop.busy().await;
+        let bad = shop.hold("tea", 1, Some("order-1"));
+        let good: Vec<_> = (0..9).map(|_| shop.hold("tea", 1, None)).collect();
+        settle_down().await;
+        shop.redis.continue_process();
+        first.await.unwrap().unwrap();
+        assert!(matches!(bad.await.unwrap(), Err(Error::Broken(_))));
+        for hold in good {
+            assert!(matches!(hold.await.unwrap(), Ok(Hold::Held(_))));
+        }
+        assert_eq!(shop.calls().await - before, calls);
+    }
+}
+
+/// Too few units are reserved for all of them: those that can be settled are, as if each had come alone.
+#[tokio::test]
+async fn of_confirms_that_do_not_fit_together_as_many_succeed_as_can() {
+    let shop = Shop::open().await;
+    shop.engine.seed(&sku("cup"), Quantity::new(5).unwrap()).await.unwrap();
+    let mut ids = Vec::new();
+    for of in ["tea", "tea", "tea", "tea", "cup"] {
+        let Ok(Hold::Held(record)) = shop.hold(of, 1, None).await.unwrap() else { panic!() };
+        ids.push(record.id);
+    }
+    shop.plant("HINCRBY inventory:tea reserved -1").await;
+    shop.plant("HINCRBY inventory:tea available 1").await;
+    let mut settling = JoinSet::new();
+    for id in ids {
+        let engine = Arc::clone(&shop.engine);
+        settling.spawn(async move { engine.confirm(id, None).await });
+    }
+    let outcomes = settling.join_all().await;
+    assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Ok(Settle::Settled(_)))).count(), 4, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::Broken(_)))).count(), 1, "{outcomes:?}");
+}
+
+/// A refusal leaves no doubt, so the others go again. A reply that is lost does: what was sent is not sent once more.
+#[tokio::test]
+async fn nothing_goes_again_after_a_reply_that_is_lost() {
+    // The first call, and that which is refused.
+    const CARRIED: usize = 2;
+    for (damage, most_unknown) in [("HSET inventory:cup available many", 10), ("SET inventory:cup:active x", 6)] {
+        let shop = Shop::open().await;
+        shop.engine.seed(&sku("cup"), Quantity::new(5).unwrap()).await.unwrap();
+        shop.plant(damage).await;
+        let network = LossyNetwork::start(shop.redis.port(), CARRIED).await;
+        let engine = Engine::new(Redis::open(&format!("redis://{}", network.address)).unwrap(), Retention::default());
+        let engine = Arc::new(engine);
+        engine.load_scripts().await.unwrap();
+
+        shop.redis.stop_process();
+        let first = hold_by(&engine, "tea", 1, None);
+        settle_down().await;
+        let bad = hold_by(&engine, "cup", 1, None);
+        let good: Vec<_> = (0..10).map(|_| hold_by(&engine, "tea", 1, None)).collect();
+        settle_down().await;
+        shop.redis.continue_process();
+        first.await.unwrap().unwrap();
+        let mut outcomes = vec![bad.await.unwrap()];
+        for hold in good {
+            outcomes.push(hold.await.unwrap());
+        }
+        let unknown = outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::Unknown(_)))).count();
+        let not_done =
+            outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::Unavailable(_) | Error::Broken(_))));
+        assert!((1..=most_unknown).contains(&unknown), "{damage}: {outcomes:?}");
+        assert_eq!(unknown + not_done.count(), outcomes.len(), "{damage}: {outcomes:?}");
+        assert_eq!(network.calls(), CARRIED + 1, "{damage}: only one call was lost, and none was sent after it");
     }
 }
 

@@ -166,7 +166,8 @@ impl Books {
             if !["seed", "repair"].contains(&&*event["event"]) {
                 let earlier = lives.insert(&event["reservationId"], event);
                 let follows = match &*event["event"] {
-                    "hold" => earlier.is_none(),
+                    // When the record of a settled one was dropped, its id may begin a new life.
+                    "hold" => earlier.is_none_or(|earlier| earlier["event"] != "hold"),
                     _ => {
                         earlier.is_some_and(|earlier| earlier["event"] == "hold")
                             || earlier.is_none() && history == History::Trimmed
@@ -200,6 +201,11 @@ impl Books {
             assert_ne!(last["state"], "active", "{key} is active and gone");
             return;
         };
+        // The id may have been used again, for another SKU, when the record was dropped.
+        let is_later = record["state"] == "active" || record["createdAt"] >= last["happenedAt"];
+        if last["state"] != "active" && record["sku"] != last["sku"] && is_later {
+            return;
+        }
         let mut fields = RECORD_FIELDS.clone();
         fields.sort();
         let stored: Vec<_> = record.keys().filter(|field| *field != "token").cloned().collect();
@@ -299,6 +305,7 @@ impl Event {
                 | ("expired", "released", "reservation_ttl_elapsed")
                 | ("repair", "repaired", "counts_restored" | "index_restored")
                 | ("repair", "active" | "confirmed" | "released", "record_restored")
+                | ("repair", "active", "expiry_restored")
         );
         assert!(fits, "{words:?}");
         let is_of_the_sku = ["seeded", "draining", "repaired"].contains(&&*self["state"]);
