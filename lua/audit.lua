@@ -29,7 +29,6 @@ local MAX_EVENTS = 1000
 local FIELDS = { 'event', 'reservationId', 'cartId', 'sku', 'quantity', 'state', 'reason', 'happenedAt',
   'available', 'reserved', 'confirmed', 'version', 'previous' }
 
--- @shared whole
 -- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
 local function whole(s, low, high)
   if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
@@ -37,10 +36,8 @@ local function whole(s, low, high)
   if value < low or value > high then return nil end
   return value
 end
--- @end
 
--- @shared is_text
--- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most are plain ASCII: one look, and no more.
+-- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most text is plain ASCII: one pattern decides.
 local function is_text(s)
   if #s < 1 or #s > 128 then return false end
   if s:find('^[ -~]+$') then return true end
@@ -54,11 +51,9 @@ local function is_text(s)
     :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
   return not rest:find('[\128-\255]')
 end
--- @end
 
--- @shared is_sku
--- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved, and
--- . and .. are gone from a path when a client normalises it.
+-- Text with none of space : { } and no Unicode white space. inventory:audit is the stream, so audit is reserved;
+-- clients that normalize paths cannot ask for . and .. over HTTP.
 local function is_sku(s)
   if s == 'audit' or s == '.' or s == '..' then return false end
   if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
@@ -66,9 +61,7 @@ local function is_sku(s)
   return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
     or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
 end
--- @end
 
--- @shared split
 -- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
 local function split(name)
   local prefix, sku = name:match('^(.-)inventory:(.*)$')
@@ -76,14 +69,11 @@ local function split(name)
   if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
   return prefix, sku
 end
--- @end
 
--- @shared is_event_id
 -- 19 digits: each number must fit 64 bits.
 local function is_event_id(s)
   return s:find('^%d+%-%d+$') and #s:match('^%d+') <= 19 and #s:match('%d+$') <= 19
 end
--- @end
 
 if #KEYS < 1 or #KEYS > 2 or #ARGV ~= 2 then return redis.error_reply('BADARGS keys: 1 or 2, with 2 arguments') end
 limit = whole(limit, 1, MAX_EVENTS)

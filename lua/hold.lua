@@ -11,19 +11,19 @@
 --
 -- ARGV
 --   1     mode         each (items are independent) | all (all or nothing)
---   2     auditMax     entries that the audit keeps, about; 0 keeps for ever
 --   then three for each item:
---   3i    cartId       1 to 128 bytes of UTF-8, no control character
---   3i+1  quantity     units, 1 to 1000000000
---   3i+2  ttlMs        milliseconds until it lapses, 1 to 2592000000
+--   3i-1  cartId       1 to 128 bytes of UTF-8, no control character
+--   3i    quantity     units, 1 to 1000000000
+--   3i+1  ttlMs        milliseconds until it lapses, 1 to 2592000000
 --
 -- REPLIES: one array for each item, in the order in which they are decided
 --   REPLAYED cartId sku quantity state reason expiresAt createdAt updatedAt
---                                   the id exists with this cart, SKU and quantity: here it is, as it is now.
---                                   The ttl is not compared: the first expiry stands.
+--                                   the id exists with this cart, SKU and quantity: here it is, as it is now. Look at
+--                                   its state: once released, it holds nothing. The ttl is not compared: the first
+--                                   expiry stands.
 --   CONFLICT field                  the id exists with another cartId, sku or quantity (the first that differs)
 --   UNKNOWN_SKU                     the SKU was never seeded
---   INSUFFICIENT available lapsed   too few units; so many holds of the SKU are due: sweep them and try again
+--   INSUFFICIENT available lapsed   too few units, and this number of holds of the SKU is due: sweep them and try again
 --   WITHDRAWN                       mode all: this item would have held, another did not
 --   HELD expiresAt createdAt        done
 --
@@ -31,18 +31,13 @@
 --   BADARGS what                    an argument breaks its rule, or the counts of keys and arguments do not fit
 --   BADKEY what                     a key's name or content breaks its rule, or an item's keys do not fit together
 --
--- Safe to repeat after a lost reply: the same id answers REPLAYED.
+-- Safe to repeat after a lost reply: the same id answers REPLAYED. In mode all, a REPLAYED beside a refusal is a line
+-- that an earlier call holds: release it, or leave it to lapse.
 
 local audit, due = KEYS[1], KEYS[2]
-local mode, audit_max = ARGV[1], ARGV[2]
+local mode = ARGV[1]
 local n = (#KEYS - 2) / 3
 
-local MAX_ITEMS = 100
-local MAX_QUANTITY = 1000000000
-local MAX_TTL_MS = 2592000000
-local MAX_COUNT = 1000000000000
-
--- @shared whole
 -- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
 local function whole(s, low, high)
   if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
@@ -50,15 +45,11 @@ local function whole(s, low, high)
   if value < low or value > high then return nil end
   return value
 end
--- @end
 
--- @shared decimal
 -- tostring(1e14) is 1e+14, and a bare number handed to redis.call is worse.
 local function decimal(value) return string.format('%d', value) end
--- @end
 
--- @shared is_text
--- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most are plain ASCII: one look, and no more.
+-- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most text is plain ASCII: one pattern decides.
 local function is_text(s)
   if #s < 1 or #s > 128 then return false end
   if s:find('^[ -~]+$') then return true end
@@ -72,11 +63,9 @@ local function is_text(s)
     :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
   return not rest:find('[\128-\255]')
 end
--- @end
 
--- @shared is_sku
--- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved, and
--- . and .. are gone from a path when a client normalises it.
+-- Text with none of space : { } and no Unicode white space. inventory:audit is the stream, so audit is reserved;
+-- clients that normalize paths cannot ask for . and .. over HTTP.
 local function is_sku(s)
   if s == 'audit' or s == '.' or s == '..' then return false end
   if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
@@ -84,17 +73,7 @@ local function is_sku(s)
   return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
     or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
 end
--- @end
 
--- @shared is_id
--- A UUID in its canonical lower-case form.
-local function is_id(s)
-  return #s == 36 and s == s:lower()
-    and s:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') ~= nil
-end
--- @end
-
--- @shared split
 -- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
 local function split(name)
   local prefix, sku = name:match('^(.-)inventory:(.*)$')
@@ -102,84 +81,110 @@ local function split(name)
   if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
   return prefix, sku
 end
--- @end
 
--- @shared read_stock
--- Counts and last event of a SKU; false when it was never seeded; nil when what is stored cannot be right.
-local function read_stock(key)
-  local f = redis.call('HMGET', key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
-  if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6]) then return false end
-  local available, reserved = whole(f[1], 0, MAX_COUNT), whole(f[2], 0, MAX_COUNT)
-  local confirmed, seeded = whole(f[3], 0, MAX_COUNT), whole(f[4], 0, MAX_COUNT)
-  local version = whole(f[5], 1, MAX_COUNT - 2 * MAX_ITEMS)
-  if not (available and reserved and confirmed and seeded and version and f[6]) then return nil end
-  if available + reserved + confirmed ~= seeded then return nil end
-  return {
-    available = available, reserved = reserved, confirmed = confirmed, version = version, last_event = f[6],
-  }
+-- <prefix>reservation:<uuid> -> the UUID, in its canonical lower-case form; nil when the name is not one.
+local function id_of(key, reservation_prefix)
+  local id = key:sub(#reservation_prefix + 1)
+  if #id == 36 and key:sub(1, #reservation_prefix) == reservation_prefix and id == id:lower()
+    and id:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') then
+    return id
+  end
+  return nil
 end
--- @end
 
--- @shared clock
--- One reading of one clock: Redis's. Two readings in one script can differ.
+-- One reading of one clock: that of Redis. Two readings in one script can differ.
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local now_text = decimal(now)
--- @end
 
--- @shared may
--- Whether the user who calls may run a write. Redis itself asks only when it is run, and takes back none before it.
--- It is asked with as many arguments as the command has to have: Redis 8 refuses to judge any other number.
+-- Whether the calling user may run a write. Redis itself asks only when the write is run, and undoes none before it. It
+-- is asked with a whole command: Redis 8 judges no other.
 local SHAPES = {
-  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, PEXPIRE = { '1' }, ZADD = { '1', 'member' },
-  ZREM = { 'member' }, SADD = { 'member' }, DEL = {}, PERSIST = {},
+  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, HDEL = { 'field' }, PEXPIRE = { '1' }, PERSIST = {},
+  ZADD = { '1', 'member' }, ZREM = { 'member' }, SADD = { 'member' },
 }
 local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
--- @end
 
--- @shared audit_has_room
+-- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
+-- stored cannot be right.
+local function read_stock(stock)
+  local f = redis.call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6]) then return false end
+  local available, reserved = whole(f[1], 0, 1000000000000), whole(f[2], 0, 1000000000000)
+  local confirmed, seeded = whole(f[3], 0, 1000000000000), whole(f[4], 0, 1000000000000)
+  -- A call has room for two events of each item.
+  local version = whole(f[5], 1, 1000000000000 - 200)
+  if not (available and reserved and confirmed and seeded and version and f[6]) then return nil end
+  if available + reserved + confirmed ~= seeded then return nil end
+  stock.available, stock.reserved, stock.confirmed = available, reserved, confirmed
+  stock.version, stock.last_event = version, f[6]
+  return true
+end
+
+-- Appends what happened to a SKU to the audit. An event that concerns no reservation has an empty id and cart. The
+-- counts are those after it; version has no gap, and previous is the SKU's event before.
+local function append_event(stock, event, id, cart, units, state, reason)
+  stock.version = stock.version + 1
+  stock.available_text, stock.reserved_text = decimal(stock.available), decimal(stock.reserved)
+  stock.confirmed_text, stock.version_text = decimal(stock.confirmed), decimal(stock.version)
+  stock.last_event = redis.call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
+    'sku', stock.sku, 'quantity', units, 'state', state, 'reason', reason, 'happenedAt', now_text,
+    'available', stock.available_text, 'reserved', stock.reserved_text, 'confirmed', stock.confirmed_text,
+    'version', stock.version_text, 'previous', stock.last_event)
+end
+
 -- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
 local function audit_has_room()
   local newest = redis.call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
   return not newest or #newest[1]:match('^%d+') <= 15
 end
--- @end
+
+-- Stores what the latest event of a stock has left; what it adds up to, too, when that is set anew.
+local function write_stock(stock, is_set)
+  redis.call('HSET', stock.key, 'available', stock.available_text, 'reserved', stock.reserved_text,
+    'confirmed', stock.confirmed_text, 'updatedAt', now_text, 'version', stock.version_text,
+    'lastEvent', stock.last_event)
+  if is_set then
+    local seeded = decimal(stock.available + stock.reserved + stock.confirmed)
+    redis.call('HSET', stock.key, 'sku', stock.sku, 'seeded', seeded)
+  end
+end
+
+-- The SKUs of a call, in the order in which they are first named and by their inventory keys; all are of one shard.
+local stocks, by_key, prefix, reservation_prefix = {}, {}, nil, nil
+
+-- The stock and the reservation's id of item i by its keys; or nil, and what is wrong.
+local function item_of(i, inventory, active, reservation)
+  local stock = by_key[inventory]
+  if not stock then
+    local own_prefix, sku = split(inventory)
+    if not own_prefix then return nil, 'BADKEY inventory of item ' .. i .. ': not inventory:<sku>' end
+    if prefix and own_prefix ~= prefix then return nil, 'BADKEY inventory of item ' .. i .. ': of another shard' end
+    prefix, reservation_prefix = own_prefix, own_prefix .. 'reservation:'
+    stock = { key = inventory, sku = sku, active = inventory .. ':active' }
+    by_key[inventory] = stock
+    stocks[#stocks + 1] = stock
+  end
+  if active ~= stock.active then return nil, 'BADKEY active of item ' .. i .. ': not inventory:<sku>:active' end
+  local id = id_of(reservation, reservation_prefix)
+  if not id then return nil, 'BADKEY reservation of item ' .. i .. ': not reservation:<uuid>' end
+  return stock, id
+end
 
 -- Guards: no key is read before every name and number is right.
 
-if n < 1 or n > MAX_ITEMS or n % 1 ~= 0 or #ARGV ~= 2 + 3 * n then
-  return redis.error_reply('BADARGS items: 1 to 100, with 3 keys and 3 arguments each after the first 2')
+if n < 1 or n > 100 or n % 1 ~= 0 or #ARGV ~= 1 + 3 * n then
+  return redis.error_reply('BADARGS items: 1 to 100, with 3 keys each after the first 2, and 3 arguments each')
 end
 if mode ~= 'each' and mode ~= 'all' then return redis.error_reply('BADARGS mode: each or all') end
-if not whole(audit_max, 0, MAX_COUNT) then
-  return redis.error_reply('BADARGS auditMax: a whole number from 0 to 1000000000000')
-end
--- No stream grows this long: one XADD serves both cases.
-if audit_max == '0' then audit_max = '1000000000000000' end
 
-local items, stocks, common_prefix, reservation_prefix = {}, {}, nil, nil
+local items = {}
 for i = 1, n do
-  local inventory, active, reservation = KEYS[3 * i], KEYS[3 * i + 1], KEYS[3 * i + 2]
-  local cart, quantity, ttl_ms = ARGV[3 * i], ARGV[3 * i + 1], ARGV[3 * i + 2]
-  local units, ttl = whole(quantity, 1, MAX_QUANTITY), whole(ttl_ms, 1, MAX_TTL_MS)
-  local stock = stocks[inventory]
-  if not stock then
-    local prefix, sku = split(inventory)
-    if not prefix then return redis.error_reply('BADKEY inventory of item ' .. i .. ': not inventory:<sku>') end
-    if common_prefix and prefix ~= common_prefix then
-      return redis.error_reply('BADKEY inventory of item ' .. i .. ': of another shard')
-    end
-    common_prefix, reservation_prefix = prefix, prefix .. 'reservation:'
-    stock = { sku = sku, active = inventory .. ':active' }
-    stocks[inventory] = stock
-  end
-  if active ~= stock.active then
-    return redis.error_reply('BADKEY active of item ' .. i .. ': not inventory:<sku>:active')
-  end
-  local id = reservation:sub(#reservation_prefix + 1)
-  if reservation:sub(1, #reservation_prefix) ~= reservation_prefix or not is_id(id) then
-    return redis.error_reply('BADKEY reservation of item ' .. i .. ': not reservation:<uuid>')
-  end
+  local reservation = KEYS[3 * i + 2]
+  local stock, id = item_of(i, KEYS[3 * i], KEYS[3 * i + 1], reservation)
+  if not stock then return redis.error_reply(id) end
+  local cart, quantity = ARGV[3 * i - 1], ARGV[3 * i]
+  local units, ttl = whole(quantity, 1, 1000000000), whole(ARGV[3 * i + 1], 1, 2592000000)
   if not is_text(cart) then
     return redis.error_reply('BADARGS cartId of item ' .. i .. ': 1 to 128 bytes of UTF-8, no control character')
   end
@@ -187,38 +192,35 @@ for i = 1, n do
     return redis.error_reply('BADARGS quantity of item ' .. i .. ': a whole number from 1 to 1000000000')
   end
   if not ttl then return redis.error_reply('BADARGS ttlMs of item ' .. i .. ': a whole number from 1 to 2592000000') end
-  items[i] = { inventory = inventory, reservation = reservation, id = id, cart = cart,
-    units = units, quantity = quantity, ttl = ttl }
+  items[i] = { stock = stock, reservation = reservation, id = id, cart = cart, units = units, quantity = quantity,
+    expires = now + ttl }
 end
-if audit ~= common_prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
-if due ~= common_prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
+-- The keys that all SKUs of a shard have in common.
+if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
+if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
 
 -- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
 
 local may_all = may('XADD', audit) and may('ZADD', due)
-for inventory, stock in pairs(stocks) do
-  may_all = may_all and may('HSET', inventory) and may('ZADD', stock.active)
-end
-for i = 1, n do may_all = may_all and may('HSET', items[i].reservation) end
+for _, stock in ipairs(stocks) do may_all = may_all and may('HSET', stock.key) and may('ZADD', stock.active) end
+for _, item in ipairs(items) do may_all = may_all and may('HSET', item.reservation) end
 if not may_all then return redis.error_reply('NOPERM this user may not write what a hold writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here. But for
 -- the audit of a single item: the first write goes there, and stops it as well.
 
 if n > 1 and not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
-for inventory, named in pairs(stocks) do
-  local stock = read_stock(inventory)
-  if stock == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
-  stock = stock or { missing = true }
-  stock.sku, stock.active = named.sku, named.active
-  stock.due = tonumber(redis.call('ZSCORE', due, named.sku))
-  redis.call('ZCARD', named.active)
-  stocks[inventory] = stock
+for _, stock in ipairs(stocks) do
+  local found = read_stock(stock)
+  if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. stock.key) end
+  stock.left = found and stock.available
+  stock.due = tonumber(redis.call('ZSCORE', due, stock.sku))
+  redis.call('ZCARD', stock.active)
 end
 
 local records = {}
-for i = 1, n do
-  local reservation = items[i].reservation
+for _, item in ipairs(items) do
+  local reservation = item.reservation
   if not records[reservation] and redis.call('EXISTS', reservation) == 1 then
     local record = redis.call('HMGET', reservation,
       'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt')
@@ -231,73 +233,66 @@ end
 
 -- Decisions: a SKU or an id that is named twice sees what the items before it would leave.
 
-local replies, holds, refused = {}, {}, false
-for i = 1, n do
-  local item = items[i]
-  local stock, record = stocks[item.inventory], records[item.reservation]
-  local earlier = holds[item.reservation]
+local replies, made, refused = {}, {}, false
+for i, item in ipairs(items) do
+  local stock, record = item.stock, records[item.reservation]
+  local earlier = made[item.reservation]
   if earlier then
-    item.again = true
-    record = { earlier.cart, stocks[earlier.inventory].sku, earlier.quantity, 'active', '',
-      earlier.after.expires, now_text, now_text }
+    record = { earlier.cart, earlier.stock.sku, earlier.quantity, 'active', '',
+      earlier.expires_text, now_text, now_text }
   end
   if record then
     local field = record[1] ~= item.cart and 'cartId' or record[2] ~= stock.sku and 'sku'
       or record[3] ~= item.quantity and 'quantity'
     if field then
-      replies[i], refused, item.again = { 'CONFLICT', field }, true, nil
+      replies[i], refused = { 'CONFLICT', field }, true
     else
+      item.is_tentative = earlier ~= nil
       replies[i] = { 'REPLAYED', record[1], record[2], record[3], record[4],
         record[5], record[6], record[7], record[8] }
     end
-  elseif stock.missing then
+  elseif not stock.left then
     replies[i], refused = { 'UNKNOWN_SKU' }, true
-  elseif stock.available < item.units then
+  elseif stock.left < item.units then
     local lapsed = redis.call('ZCOUNT', stock.active, '-inf', now_text)
-    replies[i], refused = { 'INSUFFICIENT', decimal(stock.available), decimal(lapsed) }, true
+    replies[i], refused = { 'INSUFFICIENT', decimal(stock.left), decimal(lapsed) }, true
   else
-    stock.available = stock.available - item.units
-    stock.reserved = stock.reserved + item.units
-    stock.version = stock.version + 1
-    local expires = decimal(now + item.ttl)
-    item.after = { available = decimal(stock.available), reserved = decimal(stock.reserved),
-      version = decimal(stock.version), expires = expires }
-    holds[item.reservation] = item
-    replies[i] = { 'HELD', expires, now_text }
+    stock.left = stock.left - item.units
+    item.is_tentative, item.expires_text = true, decimal(item.expires)
+    made[item.reservation] = item
+    replies[i] = { 'HELD', item.expires_text, now_text }
   end
 end
 
 if refused and mode == 'all' then
-  for i = 1, n do
-    if items[i].after or items[i].again then replies[i] = { 'WITHDRAWN' } end
+  for i, item in ipairs(items) do
+    if item.is_tentative then replies[i] = { 'WITHDRAWN' } end
   end
   return replies
 end
 
 -- Writes: once the first is done, none of them can fail.
 
-local last = {}
-for i = 1, n do
-  local item = items[i]
-  if item.after then
-    local inventory, after = item.inventory, item.after
-    local stock, expires = stocks[inventory], now + item.ttl
-    if not stock.due or expires < stock.due then stock.due, stock.lowered = expires, after.expires end
-    last[inventory] = after
-    stock.last_event = redis.call('XADD', audit, 'MAXLEN', '~', audit_max, '*', 'event', 'hold',
-      'reservationId', item.id, 'cartId', item.cart, 'sku', stock.sku, 'quantity', item.quantity,
-      'state', 'active', 'reason', '', 'happenedAt', now_text,
-      'available', after.available, 'reserved', after.reserved, 'confirmed', decimal(stock.confirmed),
-      'version', after.version, 'previous', stock.last_event)
+for _, item in ipairs(items) do
+  if made[item.reservation] == item then
+    local stock, expires = item.stock, item.expires_text
+    stock.available, stock.reserved = stock.available - item.units, stock.reserved + item.units
+    append_event(stock, 'hold', item.id, item.cart, item.quantity, 'active', '')
     redis.call('HSET', item.reservation, 'cartId', item.cart, 'sku', stock.sku, 'quantity', item.quantity,
-      'state', 'active', 'reason', '', 'expiresAt', after.expires, 'createdAt', now_text, 'updatedAt', now_text)
-    redis.call('ZADD', stock.active, after.expires, item.id)
+      'state', 'active', 'reason', '', 'expiresAt', expires, 'createdAt', now_text, 'updatedAt', now_text)
+    local added = stock.added or {}
+    added[#added + 1], added[#added + 2] = expires, item.id
+    stock.added = added
+    if not stock.due or item.expires < stock.due then stock.due, stock.lowered = item.expires, expires end
   end
 end
-for inventory, after in pairs(last) do
-  local stock = stocks[inventory]
-  redis.call('HSET', inventory, 'available', after.available, 'reserved', after.reserved,
-    'updatedAt', now_text, 'version', after.version, 'lastEvent', stock.last_event)
-  if stock.lowered then redis.call('ZADD', due, stock.lowered, stock.sku) end
+local lowered = {}
+for _, stock in ipairs(stocks) do
+  if stock.added then
+    redis.call('ZADD', stock.active, unpack(stock.added))
+    write_stock(stock)
+    if stock.lowered then lowered[#lowered + 1], lowered[#lowered + 2] = stock.lowered, stock.sku end
+  end
 end
+if #lowered > 0 then redis.call('ZADD', due, unpack(lowered)) end
 return replies

@@ -24,11 +24,6 @@
 local inventory, active = KEYS[1], KEYS[2]
 local limit = ARGV[1]
 
-local MAX_ITEMS = 100
-local MAX_LISTED = 10000
-local MAX_COUNT = 1000000000000
-
--- @shared whole
 -- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
 local function whole(s, low, high)
   if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
@@ -36,15 +31,11 @@ local function whole(s, low, high)
   if value < low or value > high then return nil end
   return value
 end
--- @end
 
--- @shared decimal
 -- tostring(1e14) is 1e+14, and a bare number handed to redis.call is worse.
 local function decimal(value) return string.format('%d', value) end
--- @end
 
--- @shared is_text
--- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most are plain ASCII: one look, and no more.
+-- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most text is plain ASCII: one pattern decides.
 local function is_text(s)
   if #s < 1 or #s > 128 then return false end
   if s:find('^[ -~]+$') then return true end
@@ -58,11 +49,9 @@ local function is_text(s)
     :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
   return not rest:find('[\128-\255]')
 end
--- @end
 
--- @shared is_sku
--- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved, and
--- . and .. are gone from a path when a client normalises it.
+-- Text with none of space : { } and no Unicode white space. inventory:audit is the stream, so audit is reserved;
+-- clients that normalize paths cannot ask for . and .. over HTTP.
 local function is_sku(s)
   if s == 'audit' or s == '.' or s == '..' then return false end
   if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
@@ -70,9 +59,7 @@ local function is_sku(s)
   return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
     or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
 end
--- @end
 
--- @shared split
 -- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
 local function split(name)
   local prefix, sku = name:match('^(.-)inventory:(.*)$')
@@ -80,41 +67,40 @@ local function split(name)
   if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
   return prefix, sku
 end
--- @end
 
--- @shared clock
--- One reading of one clock: Redis's. Two readings in one script can differ.
+-- One reading of one clock: that of Redis. Two readings in one script can differ.
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local now_text = decimal(now)
--- @end
 
--- @shared read_stock
--- Counts and last event of a SKU; false when it was never seeded; nil when what is stored cannot be right.
-local function read_stock(key)
-  local f = redis.call('HMGET', key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+-- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
+-- stored cannot be right.
+local function read_stock(stock)
+  local f = redis.call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
   if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6]) then return false end
-  local available, reserved = whole(f[1], 0, MAX_COUNT), whole(f[2], 0, MAX_COUNT)
-  local confirmed, seeded = whole(f[3], 0, MAX_COUNT), whole(f[4], 0, MAX_COUNT)
-  local version = whole(f[5], 1, MAX_COUNT - 2 * MAX_ITEMS)
+  local available, reserved = whole(f[1], 0, 1000000000000), whole(f[2], 0, 1000000000000)
+  local confirmed, seeded = whole(f[3], 0, 1000000000000), whole(f[4], 0, 1000000000000)
+  -- A call has room for two events of each item.
+  local version = whole(f[5], 1, 1000000000000 - 200)
   if not (available and reserved and confirmed and seeded and version and f[6]) then return nil end
   if available + reserved + confirmed ~= seeded then return nil end
-  return {
-    available = available, reserved = reserved, confirmed = confirmed, version = version, last_event = f[6],
-  }
+  stock.available, stock.reserved, stock.confirmed = available, reserved, confirmed
+  stock.version, stock.last_event = version, f[6]
+  return true
 end
--- @end
 
 if #KEYS ~= 2 or #ARGV ~= 1 then return redis.error_reply('BADARGS keys: 2, with 1 argument') end
-if not whole(limit, 0, MAX_LISTED) then return redis.error_reply('BADARGS limit: a whole number from 0 to 10000') end
+if not whole(limit, 0, 10000) then return redis.error_reply('BADARGS limit: a whole number from 0 to 10000') end
+-- The keys of a call about one SKU.
 local prefix, sku = split(inventory)
 if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
 if active ~= inventory .. ':active' then return redis.error_reply('BADKEY active: not inventory:<sku>:active') end
 
-local stock = read_stock(inventory)
-if stock == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
+local stock = { key = inventory }
+local found = read_stock(stock)
+if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
 local live = redis.call('ZCARD', active)
-if not stock then return { { 'UNKNOWN_SKU' } } end
+if not found then return { { 'UNKNOWN_SKU' } } end
 
 local replies = { { 'STOCK', sku, decimal(stock.available), decimal(stock.reserved), decimal(stock.confirmed),
   decimal(stock.available + stock.reserved + stock.confirmed), redis.call('HGET', inventory, 'updatedAt') or '',

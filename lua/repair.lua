@@ -1,33 +1,32 @@
 #!lua flags=allow-oom
--- repair: mend what was damaged behind the scripts' back, for one SKU; each thing mended is told in the audit.
+-- repair: put right what was damaged behind the scripts' back, for one SKU; each thing repaired is told in the audit.
 --
 -- KEYS
 --   1     audit        stream  inventory:audit
 --   2     due          zset    stockhold:due
 --   3     skus         set     stockhold:skus
---   4     inventory    hash    inventory:<sku>
---   5     active       zset    inventory:<sku>:active
---   6...  reservation  hash    reservation:<id>, 0 to 100 of them, each once: those to look at
+--   4     settings     hash    stockhold:settings
+--   5     inventory    hash    inventory:<sku>
+--   6     active       zset    inventory:<sku>:active
+--   7...  reservation  hash    reservation:<id>, 0 to 100 of them, each once: those to look at
 --
 -- ARGV
---   1     auditMax     entries that the audit keeps, about; 0 keeps for ever
---   2     keepMs       milliseconds that a settled reservation is kept; 0 keeps for ever
---   3     version      the field version of inventory when the damage was found; empty if there was none
---   4     lastEvent    the field lastEvent then; empty if there was none
---   5     restart      empty | here (the events before count no more) | id of its newest event, to go on from there
---   6     available    units to add to the count that is stored, which is 0 if it cannot be read; may be negative
---   7     reserved     the same for the units reserved
---   8     confirmed    the same for the units confirmed
+--   1     version      the field version of inventory when the damage was found; empty if there was none
+--   2     lastEvent    the field lastEvent then; empty if there was none
+--   3     restart      empty | here (the events before count no more) | id of its newest event, to go on from there
+--   4     available    units to add to the count that is stored, which is 0 if it cannot be read; may be negative
+--   5     reserved     the same for the units reserved
+--   6     confirmed    the same for the units confirmed
 --   then one for each reservation:
---   8+i   event        id of its last event, to make its record again from; empty: its record is right
+--   6+i   event        id of its last event, to make its record again from; empty: its record is right
 --
 -- REPLIES: one array
---   UNKNOWN_SKU                     there is no stock that could be mended
---   STALE                           the SKU was seeded or mended since, or one of the reservations settled or its id is
---                                   another SKU's by now, or more happened than can be looked through: look again
---   OVERSOLD available              a count would be negative: so many units would be available; nothing was written
+--   UNKNOWN_SKU                     there is no stock that could be repaired
+--   STALE                           the SKU was seeded or repaired since, or a reservation settled, or its id is by now
+--                                   another SKU's, or more happened than can be looked through: look again
+--   OVERSOLD available              a count would be negative, and available would be this; nothing was written
 --   REPAIRED count available reserved confirmed version
---                                   so many things were mended, 0 when all was well, and the counts are these
+--                                   count things were repaired, 0 when all was well, and the counts are these
 --
 -- ERRORS: nothing has been written
 --   BADARGS what                    an argument breaks its rule, or the counts of keys and arguments do not fit
@@ -35,24 +34,22 @@
 --
 -- The counts are moved and not set, so buyers need not stop: what a hold or a confirm changed since stays changed. The
 -- active set, due and skus are made to fit the records. A hold that would outlive its ttl, or the longest allowed, is
--- shortened to it: the ttl of a hold that was made by a clock that was ahead begins now. An event repair without a
--- reservation states the counts anew: whoever replays the audit starts again there. Not safe to repeat after a lost
--- reply with another version: look again.
+-- shortened to it: the ttl of a hold that was made while the clock was ahead begins now. An event repair without a
+-- reservation states the counts anew: a replay of the audit starts again there. Not safe to repeat after a lost reply
+-- with another version: look again.
 
-local audit, due, skus, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local audit_max, keep_ms, version_seen, last_seen, restart = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local change = { available = ARGV[6], reserved = ARGV[7], confirmed = ARGV[8] }
-local n = #KEYS - 5
+local audit, due, skus, settings, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local version_seen, last_seen, restart = ARGV[1], ARGV[2], ARGV[3]
+local change = { available = ARGV[4], reserved = ARGV[5], confirmed = ARGV[6] }
+local n = #KEYS - 6
+local function reservation_key(i) return KEYS[6 + i] end
 
 local COUNTS = { 'available', 'reserved', 'confirmed' }
-local MAX_ITEMS = 100
 local MAX_PASSED = 1000
-local MAX_QUANTITY = 1000000000
 local MAX_TTL_MS = 2592000000
 local MAX_COUNT = 1000000000000
 local MAX_TIME = 9999999999999
 
--- @shared whole
 -- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
 local function whole(s, low, high)
   if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
@@ -60,15 +57,11 @@ local function whole(s, low, high)
   if value < low or value > high then return nil end
   return value
 end
--- @end
 
--- @shared decimal
 -- tostring(1e14) is 1e+14, and a bare number handed to redis.call is worse.
 local function decimal(value) return string.format('%d', value) end
--- @end
 
--- @shared is_text
--- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most are plain ASCII: one look, and no more.
+-- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most text is plain ASCII: one pattern decides.
 local function is_text(s)
   if #s < 1 or #s > 128 then return false end
   if s:find('^[ -~]+$') then return true end
@@ -82,11 +75,9 @@ local function is_text(s)
     :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
   return not rest:find('[\128-\255]')
 end
--- @end
 
--- @shared is_sku
--- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved, and
--- . and .. are gone from a path when a client normalises it.
+-- Text with none of space : { } and no Unicode white space. inventory:audit is the stream, so audit is reserved;
+-- clients that normalize paths cannot ask for . and .. over HTTP.
 local function is_sku(s)
   if s == 'audit' or s == '.' or s == '..' then return false end
   if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
@@ -94,17 +85,7 @@ local function is_sku(s)
   return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
     or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
 end
--- @end
 
--- @shared is_id
--- A UUID in its canonical lower-case form.
-local function is_id(s)
-  return #s == 36 and s == s:lower()
-    and s:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') ~= nil
-end
--- @end
-
--- @shared split
 -- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
 local function split(name)
   local prefix, sku = name:match('^(.-)inventory:(.*)$')
@@ -112,70 +93,83 @@ local function split(name)
   if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
   return prefix, sku
 end
--- @end
 
--- @shared clock
--- One reading of one clock: Redis's. Two readings in one script can differ.
+-- <prefix>reservation:<uuid> -> the UUID, in its canonical lower-case form; nil when the name is not one.
+local function id_of(key, reservation_prefix)
+  local id = key:sub(#reservation_prefix + 1)
+  if #id == 36 and key:sub(1, #reservation_prefix) == reservation_prefix and id == id:lower()
+    and id:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') then
+    return id
+  end
+  return nil
+end
+
+-- One reading of one clock: that of Redis. Two readings in one script can differ.
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local now_text = decimal(now)
--- @end
 
--- @shared read_record
+-- Whether the calling user may run a write. Redis itself asks only when the write is run, and undoes none before it. It
+-- is asked with a whole command: Redis 8 judges no other.
+local SHAPES = {
+  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, HDEL = { 'field' }, PEXPIRE = { '1' }, PERSIST = {},
+  ZADD = { '1', 'member' }, ZREM = { 'member' }, SADD = { 'member' },
+}
+local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
+
 -- A reservation's fields by name; false when there is none; nil when what is stored cannot be right.
-local function read_record(key)
+local function read_record(key, id)
   local f = redis.call('HMGET', key,
     'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt', 'token')
   if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6] or f[7] or f[8]) then return false end
-  local units, expires = whole(f[3], 1, MAX_QUANTITY), whole(f[6], 1, MAX_TIME)
+  local units, expires = whole(f[3], 1, 1000000000), whole(f[6], 1, 9999999999999)
   if not (f[1] and f[2] and units and f[5] and expires and f[7] and f[8]) then return nil end
   if f[4] ~= 'active' and f[4] ~= 'confirmed' and f[4] ~= 'released' then return nil end
   return {
-    key = key, cartId = f[1], sku = f[2], quantity = f[3], state = f[4], reason = f[5],
+    key = key, id = id, cartId = f[1], sku = f[2], quantity = f[3], state = f[4], reason = f[5],
     expiresAt = f[6], createdAt = f[7], updatedAt = f[8], token = f[9], units = units, expires = expires,
   }
 end
--- @end
 
--- @shared may
--- Whether the user who calls may run a write. Redis itself asks only when it is run, and takes back none before it.
--- It is asked with as many arguments as the command has to have: Redis 8 refuses to judge any other number.
-local SHAPES = {
-  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, PEXPIRE = { '1' }, ZADD = { '1', 'member' },
-  ZREM = { 'member' }, SADD = { 'member' }, DEL = {}, PERSIST = {},
-}
-local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
--- @end
+-- Appends what happened to a SKU to the audit. An event that concerns no reservation has an empty id and cart. The
+-- counts are those after it; version has no gap, and previous is the SKU's event before.
+local function append_event(stock, event, id, cart, units, state, reason)
+  stock.version = stock.version + 1
+  stock.available_text, stock.reserved_text = decimal(stock.available), decimal(stock.reserved)
+  stock.confirmed_text, stock.version_text = decimal(stock.confirmed), decimal(stock.version)
+  stock.last_event = redis.call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
+    'sku', stock.sku, 'quantity', units, 'state', state, 'reason', reason, 'happenedAt', now_text,
+    'available', stock.available_text, 'reserved', stock.reserved_text, 'confirmed', stock.confirmed_text,
+    'version', stock.version_text, 'previous', stock.last_event)
+end
 
--- @shared audit_has_room
 -- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
 local function audit_has_room()
   local newest = redis.call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
   return not newest or #newest[1]:match('^%d+') <= 15
 end
--- @end
 
--- @shared is_event_id
+-- Stores what the latest event of a stock has left; what it adds up to, too, when that is set anew.
+local function write_stock(stock, is_set)
+  redis.call('HSET', stock.key, 'available', stock.available_text, 'reserved', stock.reserved_text,
+    'confirmed', stock.confirmed_text, 'updatedAt', now_text, 'version', stock.version_text,
+    'lastEvent', stock.last_event)
+  if is_set then
+    local seeded = decimal(stock.available + stock.reserved + stock.confirmed)
+    redis.call('HSET', stock.key, 'sku', stock.sku, 'seeded', seeded)
+  end
+end
+
 -- 19 digits: each number must fit 64 bits.
 local function is_event_id(s)
   return s:find('^%d+%-%d+$') and #s:match('^%d+') <= 19 and #s:match('%d+$') <= 19
 end
--- @end
 
 -- Guards: no key is read before every name and number is right.
 
-if n < 0 or n > MAX_ITEMS or #ARGV ~= 8 + n then
-  return redis.error_reply('BADARGS keys: 5 and then 0 to 100 reservations, with 8 arguments and one for each')
+if n < 0 or n > 100 or #ARGV ~= 6 + n then
+  return redis.error_reply('BADARGS keys: 6 and then 0 to 100 reservations, with 6 arguments and one for each')
 end
-if not whole(audit_max, 0, MAX_COUNT) then
-  return redis.error_reply('BADARGS auditMax: a whole number from 0 to 1000000000000')
-end
-if not whole(keep_ms, 0, MAX_COUNT) then
-  return redis.error_reply('BADARGS keepMs: a whole number from 0 to 1000000000000')
-end
--- No stream grows this long: one XADD serves both cases.
-if audit_max == '0' then audit_max = '1000000000000000' end
-
 if restart ~= '' and restart ~= 'here' and not is_event_id(restart) then
   return redis.error_reply('BADARGS restart: empty, here, or the id of an event')
 end
@@ -187,35 +181,65 @@ for _, name in ipairs(COUNTS) do
   change[name] = change[name]:sub(1, 1) == '-' and -units or units
 end
 
+-- The keys of a call about one SKU.
 local prefix, sku = split(inventory)
 if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
-if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
-if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
-if skus ~= prefix .. 'stockhold:skus' then return redis.error_reply('BADKEY skus: not stockhold:skus') end
 if active ~= inventory .. ':active' then return redis.error_reply('BADKEY active: not inventory:<sku>:active') end
 
+-- The keys that all SKUs of a shard have in common.
+if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
+if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
+
+if skus ~= prefix .. 'stockhold:skus' then return redis.error_reply('BADKEY skus: not stockhold:skus') end
+
+-- The listed reservations, each once: their ids and keys.
 local reservation_prefix = prefix .. 'reservation:'
+local ids, listed = {}, {}
+for i = 1, n do
+  local key = reservation_key(i)
+  local id = id_of(key, reservation_prefix)
+  if not id then return redis.error_reply('BADKEY reservation ' .. i .. ': not reservation:<uuid>') end
+  if not listed[id] then
+    listed[id] = key
+    ids[#ids + 1] = id
+  end
+end
+if #ids < n then return redis.error_reply('BADKEY reservation: one is named twice') end
 local items, by_id = {}, {}
 for i = 1, n do
-  local reservation, event = KEYS[5 + i], ARGV[8 + i]
-  local id = reservation:sub(#reservation_prefix + 1)
-  if reservation:sub(1, #reservation_prefix) ~= reservation_prefix or not is_id(id) then
-    return redis.error_reply('BADKEY reservation ' .. i .. ': not reservation:<uuid>')
-  end
-  if by_id[id] then return redis.error_reply('BADKEY reservation ' .. i .. ': named twice') end
+  local event = ARGV[6 + i]
   if event ~= '' and not is_event_id(event) then
     return redis.error_reply('BADARGS event ' .. i .. ': empty, or the id of an event')
   end
-  items[i] = { id = id, key = reservation, event_id = event }
-  by_id[id] = items[i]
+  items[i] = { id = ids[i], key = listed[ids[i]], event_id = event }
+  by_id[ids[i]] = items[i]
 end
+
+-- Rights: those of every write, before the first.
+
+local may_all = may('XADD', audit) and may('HSET', inventory)
+  and may('ZADD', active) and may('ZREM', active) and may('ZADD', due) and may('ZREM', due) and may('SADD', skus)
+for _, item in ipairs(items) do
+  may_all = may_all and may('HSET', item.key) and may('HDEL', item.key) and may('PERSIST', item.key)
+    and may('PEXPIRE', item.key)
+end
+if not may_all then return redis.error_reply('NOPERM this user may not write what a repair writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
 
+-- Milliseconds that a settled reservation is kept, as the operator decided: 0 keeps for ever, nothing set is 30 days.
+if settings ~= prefix .. 'stockhold:settings' then
+  return redis.error_reply('BADKEY settings: not stockhold:settings')
+end
+local keep_ms = redis.call('HGET', settings, 'keepMs') or '2592000000'
+if not whole(keep_ms, 0, 1000000000000) then
+  return redis.error_reply('BADKEY settings: keepMs is not a whole number from 0 to 1000000000000')
+end
 if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
 local bound = redis.call('ZSCORE', due, sku)
 local is_listed = redis.call('SISMEMBER', skus, sku) == 1
-redis.call('ZRANGE', active, 0, 0, 'WITHSCORES')
+-- One more than can change: the earliest of those that stay as they are is among them.
+local first = redis.call('ZRANGE', active, 0, n, 'WITHSCORES')
 
 -- The SKU's event of that id, by field; nil when it was trimmed, or is another SKU's.
 local function event_of_sku(id)
@@ -227,7 +251,7 @@ local function event_of_sku(id)
 end
 
 local f = redis.call('HMGET', inventory, 'version', 'lastEvent', 'seeded', 'sku', 'updatedAt', unpack(COUNTS))
-local stock = { version = whole(f[1], 1, MAX_COUNT - 2 * MAX_ITEMS), last_event = f[2] }
+local stock = { version = whole(f[1], 1, MAX_COUNT - 200), last_event = f[2], key = inventory, sku = sku }
 local is_sound = stock.version and stock.last_event and f[4] == sku and whole(f[5], 1, MAX_TIME)
 for i, name in ipairs(COUNTS) do
   stock[name] = whole(f[5 + i], 0, MAX_COUNT) or 0
@@ -238,7 +262,7 @@ local from_event = restart ~= '' and restart ~= 'here'
 if from_event then
   local event = event_of_sku(restart)
   if not event then return { { 'STALE' } } end
-  stock.version, stock.last_event = whole(event.version, 1, MAX_COUNT - 2 * MAX_ITEMS), restart
+  stock.version, stock.last_event = whole(event.version, 1, MAX_COUNT - 200), restart
 end
 if not (stock.version and stock.last_event) then return { { 'UNKNOWN_SKU' } } end
 
@@ -260,7 +284,7 @@ if is_bound and ((f[1] or '') ~= version_seen or id ~= last_seen) then
 end
 
 for _, item in ipairs(items) do
-  local record = read_record(item.key)
+  local record = read_record(item.key, item.id)
   item.score = redis.call('ZSCORE', active, item.id)
   item.is_mortal = redis.call('PTTL', item.key) >= 0
   if item.event_id ~= '' then
@@ -269,7 +293,7 @@ for _, item in ipairs(items) do
     if event.reservationId ~= item.id or event.event == 'repair' then
       return redis.error_reply('BADARGS event: ' .. item.event_id .. ' is no event of ' .. item.key)
     end
-    local units, at = whole(event.quantity, 1, MAX_QUANTITY), whole(event.happenedAt, 1, MAX_TIME)
+    local units, at = whole(event.quantity, 1, 1000000000), whole(event.happenedAt, 1, MAX_TIME)
     if not (units and at and event.cartId and event.state and event.reason) then
       return redis.error_reply('BADKEY audit: damaged event ' .. item.event_id)
     end
@@ -279,11 +303,10 @@ for _, item in ipairs(items) do
       return { { 'STALE' } }
     end
     -- An event tells all but the times of the hold: as stored, or else from the active set, or else it is over now.
-    local kept = redis.call('HMGET', item.key, 'createdAt', 'expiresAt', 'token')
+    local kept = redis.call('HMGET', item.key, 'createdAt', 'expiresAt')
     local created = event.event ~= 'hold' and whole(kept[1], 1, at) or at
     local expires = whole(kept[2], created + 1, MAX_TIME) or whole(item.score, created + 1, MAX_TIME)
       or math.max(now, created + 1)
-    item.token = event.state ~= 'active' and kept[3]
     record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state, reason = event.reason,
       expiresAt = decimal(expires), createdAt = decimal(created), updatedAt = event.happenedAt }
   end
@@ -301,15 +324,28 @@ for _, item in ipairs(items) do
   end
 end
 
--- Rights: those of every write, before the first.
-
-local may_all = may('XADD', audit) and may('HSET', inventory)
-  and may('ZADD', active) and may('ZREM', active) and may('ZADD', due) and may('ZREM', due) and may('SADD', skus)
+-- The active set as it will be: what is added to it, what leaves it, and the earliest expiry of all.
+local added, leaving, touched, earliest = {}, {}, {}, nil
+local is_filed, is_due_late = is_listed, false
 for _, item in ipairs(items) do
-  may_all = may_all and may('DEL', item.key) and may('PERSIST', item.key)
-    and may('HSET', item.key) and may('PEXPIRE', item.key)
+  if item.is_active and item.score ~= item.record.expiresAt then
+    is_filed = is_filed and item.is_shortened
+    if item.is_shortened and bound and tonumber(bound) > tonumber(item.record.expiresAt) then
+      bound, is_due_late = item.record.expiresAt, true
+    end
+    added[#added + 1], added[#added + 2], touched[item.id] = item.record.expiresAt, item.id, true
+    earliest = math.min(earliest or MAX_TIME, tonumber(item.record.expiresAt))
+  elseif item.score and not item.is_active then
+    is_filed = false
+    leaving[#leaving + 1], touched[item.id] = item.id, true
+  end
 end
-if not may_all then return redis.error_reply('NOPERM this user may not write what a repair writes') end
+for i = 1, #first, 2 do
+  if not touched[first[i]] then
+    earliest = math.min(earliest or MAX_TIME, tonumber(first[i + 1]))
+    break
+  end
+end
 
 for _, name in ipairs(COUNTS) do stock[name] = stock[name] + change[name] end
 if stock.available < 0 or stock.reserved < 0 or stock.confirmed < 0 then
@@ -321,75 +357,52 @@ end
 
 -- Writes: none of them can fail.
 
-local mended = 0
+local repaired = 0
 
--- What was mended: the stock itself when no record is named.
-local function tell(record_id, record, state, reason)
-  mended = mended + 1
-  stock.version = stock.version + 1
-  stock.last_event = redis.call('XADD', audit, 'MAXLEN', '~', audit_max, '*', 'event', 'repair',
-    'reservationId', record_id, 'cartId', record.cartId, 'sku', sku, 'quantity', record.quantity,
-    'state', state, 'reason', reason, 'happenedAt', now_text,
-    'available', decimal(stock.available), 'reserved', decimal(stock.reserved), 'confirmed', decimal(stock.confirmed),
-    'version', decimal(stock.version), 'previous', stock.last_event)
+-- What was repaired: the stock itself when no record is named.
+local function tell(id_or_none, cart, quantity, state, reason)
+  repaired = repaired + 1
+  append_event(stock, 'repair', id_or_none, cart, quantity, state, reason)
 end
 
-local NO_RECORD = { cartId = '', quantity = '0' }
 if not is_sound or restart ~= '' or change.available ~= 0 or change.reserved ~= 0 or change.confirmed ~= 0 then
-  tell('', NO_RECORD, 'repaired', 'counts_restored')
+  tell('', '', '0', 'repaired', 'counts_restored')
 end
-local is_filed = is_listed
-if not is_listed then redis.call('SADD', skus, sku) end
 for _, item in ipairs(items) do
   local record = item.record
   if item.event_id ~= '' then
-    redis.call('DEL', item.key)
     redis.call('HSET', item.key, 'cartId', record.cartId, 'sku', sku, 'quantity', record.quantity,
       'state', record.state, 'reason', record.reason, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt,
       'updatedAt', record.updatedAt)
-    if item.token then redis.call('HSET', item.key, 'token', item.token) end
-    tell(item.id, record, record.state, 'record_restored')
+    if item.is_active then redis.call('HDEL', item.key, 'token') end
+    if item.is_mortal then redis.call('PERSIST', item.key) end
+    tell(item.id, record.cartId, record.quantity, record.state, 'record_restored')
   elseif item.is_active and item.is_mortal then
     redis.call('PERSIST', item.key)
     is_filed = false
   end
   if item.is_shortened then
     redis.call('HSET', item.key, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
-    redis.call('ZADD', active, record.expiresAt, item.id)
-    if bound and tonumber(bound) > tonumber(record.expiresAt) then
-      bound = record.expiresAt
-      redis.call('ZADD', due, bound, sku)
-    end
-    tell(item.id, record, record.state, 'expiry_restored')
-  elseif item.is_active then
-    if item.score ~= record.expiresAt then
-      redis.call('ZADD', active, record.expiresAt, item.id)
-      is_filed = false
-    end
-  elseif item.score then
-    redis.call('ZREM', active, item.id)
-    is_filed = false
+    tell(item.id, record.cartId, record.quantity, record.state, 'expiry_restored')
   end
 end
-local earliest = redis.call('ZRANGE', active, 0, 0, 'WITHSCORES')[2]
-if not earliest then
-  if bound then
-    redis.call('ZREM', due, sku)
-    is_filed = false
-  end
-elseif not bound or tonumber(bound) > tonumber(earliest) then
-  redis.call('ZADD', due, earliest, sku)
+if not is_listed then redis.call('SADD', skus, sku) end
+if #added > 0 then redis.call('ZADD', active, unpack(added)) end
+if #leaving > 0 then redis.call('ZREM', active, unpack(leaving)) end
+if earliest and not (bound and tonumber(bound) <= earliest) then
+  redis.call('ZADD', due, decimal(earliest), sku)
+  is_filed = false
+elseif is_due_late then
+  redis.call('ZADD', due, bound, sku)
+elseif bound and not earliest then
+  redis.call('ZREM', due, sku)
   is_filed = false
 end
-if not is_filed then tell('', NO_RECORD, 'repaired', 'index_restored') end
-if mended > 0 then
-  redis.call('HSET', inventory, 'sku', sku, 'available', decimal(stock.available), 'reserved', decimal(stock.reserved),
-    'confirmed', decimal(stock.confirmed), 'seeded', decimal(stock.available + stock.reserved + stock.confirmed),
-    'updatedAt', now_text, 'version', decimal(stock.version), 'lastEvent', stock.last_event)
-end
+if not is_filed then tell('', '', '0', 'repaired', 'index_restored') end
+if repaired > 0 then write_stock(stock, true) end
 -- Last: a record that is kept for a moment only is gone now.
 for _, item in ipairs(items) do
   if item.event_id ~= '' and not item.is_active and keep_ms ~= '0' then redis.call('PEXPIRE', item.key, keep_ms) end
 end
-return { { 'REPAIRED', decimal(mended), decimal(stock.available), decimal(stock.reserved), decimal(stock.confirmed),
+return { { 'REPAIRED', decimal(repaired), decimal(stock.available), decimal(stock.reserved), decimal(stock.confirmed),
   decimal(stock.version) } }

@@ -5,19 +5,18 @@
 --   1     audit        stream  inventory:audit
 --   2     due          zset    stockhold:due
 --   3     skus         set     stockhold:skus
---   4     inventory    hash    inventory:<sku>
---   5     active       zset    inventory:<sku>:active
---   6...  reservation  hash    reservation:<id>, 0 to 100 members of the active set: the holds to release
+--   4     settings     hash    stockhold:settings
+--   5     inventory    hash    inventory:<sku>
+--   6     active       zset    inventory:<sku>:active
+--   7...  reservation  hash    reservation:<id>, 0 to 100 members of the active set: the holds to release
 --
 -- ARGV
---   1     auditMax     entries that the audit keeps, about; 0 keeps for ever
---   2     keepMs       milliseconds that a settled reservation is kept; 0 keeps for ever
---   3     quantity     units, 1 to 1000000000; or probe: check names, rights and what is stored, and write nothing
+--   1     quantity     units, 0 (off sale) to 1000000000; or probe: check names, rights and stored types, write nothing
 --
 -- REPLIES: one array
 --   PROBED                          quantity is probe: a seed would be carried out
 --   DRAINING left                   the listed holds are released and nothing is available, so that no new hold comes
---                                   in; so many holds are still live: list the next ones and call again
+--                                   in; this number of holds is still live: list the next ones and call again
 --   SEEDED quantity updatedAt version
 --                                   done: no hold is live and the counts are quantity, 0, 0
 --
@@ -27,16 +26,11 @@
 --
 -- A repeat after a lost reply seeds again: it releases the holds that were made in between.
 
-local audit, due, skus, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local audit_max, keep_ms, quantity = ARGV[1], ARGV[2], ARGV[3]
-local n = #KEYS - 5
+local audit, due, skus, settings, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local quantity = ARGV[1]
+local n = #KEYS - 6
+local function reservation_key(i) return KEYS[6 + i] end
 
-local MAX_ITEMS = 100
-local MAX_QUANTITY = 1000000000
-local MAX_COUNT = 1000000000000
-local MAX_TIME = 9999999999999
-
--- @shared whole
 -- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
 local function whole(s, low, high)
   if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
@@ -44,15 +38,11 @@ local function whole(s, low, high)
   if value < low or value > high then return nil end
   return value
 end
--- @end
 
--- @shared decimal
 -- tostring(1e14) is 1e+14, and a bare number handed to redis.call is worse.
 local function decimal(value) return string.format('%d', value) end
--- @end
 
--- @shared is_text
--- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most are plain ASCII: one look, and no more.
+-- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most text is plain ASCII: one pattern decides.
 local function is_text(s)
   if #s < 1 or #s > 128 then return false end
   if s:find('^[ -~]+$') then return true end
@@ -66,11 +56,9 @@ local function is_text(s)
     :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
   return not rest:find('[\128-\255]')
 end
--- @end
 
--- @shared is_sku
--- Text with none of space : { } and no Unicode white space; inventory:audit is the stream, so audit is reserved, and
--- . and .. are gone from a path when a client normalises it.
+-- Text with none of space : { } and no Unicode white space. inventory:audit is the stream, so audit is reserved;
+-- clients that normalize paths cannot ask for . and .. over HTTP.
 local function is_sku(s)
   if s == 'audit' or s == '.' or s == '..' then return false end
   if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
@@ -78,17 +66,7 @@ local function is_sku(s)
   return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
     or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
 end
--- @end
 
--- @shared is_id
--- A UUID in its canonical lower-case form.
-local function is_id(s)
-  return #s == 36 and s == s:lower()
-    and s:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') ~= nil
-end
--- @end
-
--- @shared split
 -- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
 local function split(name)
   local prefix, sku = name:match('^(.-)inventory:(.*)$')
@@ -96,118 +74,117 @@ local function split(name)
   if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
   return prefix, sku
 end
--- @end
 
--- @shared clock
--- One reading of one clock: Redis's. Two readings in one script can differ.
+-- <prefix>reservation:<uuid> -> the UUID, in its canonical lower-case form; nil when the name is not one.
+local function id_of(key, reservation_prefix)
+  local id = key:sub(#reservation_prefix + 1)
+  if #id == 36 and key:sub(1, #reservation_prefix) == reservation_prefix and id == id:lower()
+    and id:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') then
+    return id
+  end
+  return nil
+end
+
+-- One reading of one clock: that of Redis. Two readings in one script can differ.
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local now_text = decimal(now)
--- @end
 
--- @shared read_stock
--- Counts and last event of a SKU; false when it was never seeded; nil when what is stored cannot be right.
-local function read_stock(key)
-  local f = redis.call('HMGET', key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+-- Whether the calling user may run a write. Redis itself asks only when the write is run, and undoes none before it. It
+-- is asked with a whole command: Redis 8 judges no other.
+local SHAPES = {
+  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, HDEL = { 'field' }, PEXPIRE = { '1' }, PERSIST = {},
+  ZADD = { '1', 'member' }, ZREM = { 'member' }, SADD = { 'member' },
+}
+local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
+
+-- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
+-- stored cannot be right.
+local function read_stock(stock)
+  local f = redis.call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
   if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6]) then return false end
-  local available, reserved = whole(f[1], 0, MAX_COUNT), whole(f[2], 0, MAX_COUNT)
-  local confirmed, seeded = whole(f[3], 0, MAX_COUNT), whole(f[4], 0, MAX_COUNT)
-  local version = whole(f[5], 1, MAX_COUNT - 2 * MAX_ITEMS)
+  local available, reserved = whole(f[1], 0, 1000000000000), whole(f[2], 0, 1000000000000)
+  local confirmed, seeded = whole(f[3], 0, 1000000000000), whole(f[4], 0, 1000000000000)
+  -- A call has room for two events of each item.
+  local version = whole(f[5], 1, 1000000000000 - 200)
   if not (available and reserved and confirmed and seeded and version and f[6]) then return nil end
   if available + reserved + confirmed ~= seeded then return nil end
-  return {
-    available = available, reserved = reserved, confirmed = confirmed, version = version, last_event = f[6],
-  }
+  stock.available, stock.reserved, stock.confirmed = available, reserved, confirmed
+  stock.version, stock.last_event = version, f[6]
+  return true
 end
--- @end
 
--- @shared read_record
 -- A reservation's fields by name; false when there is none; nil when what is stored cannot be right.
-local function read_record(key)
+local function read_record(key, id)
   local f = redis.call('HMGET', key,
     'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt', 'token')
   if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6] or f[7] or f[8]) then return false end
-  local units, expires = whole(f[3], 1, MAX_QUANTITY), whole(f[6], 1, MAX_TIME)
+  local units, expires = whole(f[3], 1, 1000000000), whole(f[6], 1, 9999999999999)
   if not (f[1] and f[2] and units and f[5] and expires and f[7] and f[8]) then return nil end
   if f[4] ~= 'active' and f[4] ~= 'confirmed' and f[4] ~= 'released' then return nil end
   return {
-    key = key, cartId = f[1], sku = f[2], quantity = f[3], state = f[4], reason = f[5],
+    key = key, id = id, cartId = f[1], sku = f[2], quantity = f[3], state = f[4], reason = f[5],
     expiresAt = f[6], createdAt = f[7], updatedAt = f[8], token = f[9], units = units, expires = expires,
   }
 end
--- @end
 
--- @shared settle
--- Ends an active reservation: its units leave reserved for a pool (available, confirmed; withdrawn is none of them).
-local function settle(stock, record, event, state, reason, pool)
-  stock.reserved = stock.reserved - record.units
-  stock[pool] = (stock[pool] or 0) + record.units
+-- Appends what happened to a SKU to the audit. An event that concerns no reservation has an empty id and cart. The
+-- counts are those after it; version has no gap, and previous is the SKU's event before.
+local function append_event(stock, event, id, cart, units, state, reason)
   stock.version = stock.version + 1
-  stock.last_event = redis.call('XADD', audit, 'MAXLEN', '~', audit_max, '*', 'event', event,
-    'reservationId', record.id, 'cartId', record.cartId, 'sku', record.sku, 'quantity', record.quantity,
-    'state', state, 'reason', reason, 'happenedAt', now_text,
-    'available', decimal(stock.available), 'reserved', decimal(stock.reserved), 'confirmed', decimal(stock.confirmed),
-    'version', decimal(stock.version), 'previous', stock.last_event)
-  redis.call('HSET', record.key, 'state', state, 'reason', reason, 'updatedAt', now_text)
-  if record.token and record.token ~= '' then redis.call('HSET', record.key, 'token', record.token) end
-  redis.call('ZREM', stock.active, record.id)
-  -- Last: a record that is kept for a moment only is gone now.
-  if keep_ms ~= '0' then redis.call('PEXPIRE', record.key, keep_ms) end
+  stock.available_text, stock.reserved_text = decimal(stock.available), decimal(stock.reserved)
+  stock.confirmed_text, stock.version_text = decimal(stock.confirmed), decimal(stock.version)
+  stock.last_event = redis.call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
+    'sku', stock.sku, 'quantity', units, 'state', state, 'reason', reason, 'happenedAt', now_text,
+    'available', stock.available_text, 'reserved', stock.reserved_text, 'confirmed', stock.confirmed_text,
+    'version', stock.version_text, 'previous', stock.last_event)
 end
--- @end
 
--- @shared may
--- Whether the user who calls may run a write. Redis itself asks only when it is run, and takes back none before it.
--- It is asked with as many arguments as the command has to have: Redis 8 refuses to judge any other number.
-local SHAPES = {
-  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, PEXPIRE = { '1' }, ZADD = { '1', 'member' },
-  ZREM = { 'member' }, SADD = { 'member' }, DEL = {}, PERSIST = {},
-}
-local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
--- @end
-
--- @shared audit_has_room
 -- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
 local function audit_has_room()
   local newest = redis.call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
   return not newest or #newest[1]:match('^%d+') <= 15
 end
--- @end
+
+-- Stores what the latest event of a stock has left; what it adds up to, too, when that is set anew.
+local function write_stock(stock, is_set)
+  redis.call('HSET', stock.key, 'available', stock.available_text, 'reserved', stock.reserved_text,
+    'confirmed', stock.confirmed_text, 'updatedAt', now_text, 'version', stock.version_text,
+    'lastEvent', stock.last_event)
+  if is_set then
+    local seeded = decimal(stock.available + stock.reserved + stock.confirmed)
+    redis.call('HSET', stock.key, 'sku', stock.sku, 'seeded', seeded)
+  end
+end
 
 -- Guards: no key is read before every name and number is right.
 
-if n < 0 or n > MAX_ITEMS or #ARGV ~= 3 then
-  return redis.error_reply('BADARGS keys: 5 and then 0 to 100 reservations, with 3 arguments')
+if n < 0 or n > 100 or #ARGV ~= 1 then
+  return redis.error_reply('BADARGS keys: 6 and then 0 to 100 reservations, with 1 argument')
 end
-if not whole(audit_max, 0, MAX_COUNT) then
-  return redis.error_reply('BADARGS auditMax: a whole number from 0 to 1000000000000')
+if quantity ~= 'probe' and not whole(quantity, 0, 1000000000) then
+  return redis.error_reply('BADARGS quantity: a whole number from 0 to 1000000000, or probe')
 end
-if not whole(keep_ms, 0, MAX_COUNT) then
-  return redis.error_reply('BADARGS keepMs: a whole number from 0 to 1000000000000')
-end
-if quantity ~= 'probe' and not whole(quantity, 1, MAX_QUANTITY) then
-  return redis.error_reply('BADARGS quantity: a whole number from 1 to 1000000000, or probe')
-end
--- No stream grows this long: one XADD serves both cases.
-if audit_max == '0' then audit_max = '1000000000000000' end
-
+-- The keys of a call about one SKU.
 local prefix, sku = split(inventory)
 if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
-if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
-if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
-if skus ~= prefix .. 'stockhold:skus' then return redis.error_reply('BADKEY skus: not stockhold:skus') end
 if active ~= inventory .. ':active' then return redis.error_reply('BADKEY active: not inventory:<sku>:active') end
 
+-- The keys that all SKUs of a shard have in common.
+if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
+if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
+
+if skus ~= prefix .. 'stockhold:skus' then return redis.error_reply('BADKEY skus: not stockhold:skus') end
+
+-- The listed reservations, each once: their ids and keys.
 local reservation_prefix = prefix .. 'reservation:'
 local ids, listed = {}, {}
 for i = 1, n do
-  local reservation = KEYS[5 + i]
-  local id = reservation:sub(#reservation_prefix + 1)
-  if reservation:sub(1, #reservation_prefix) ~= reservation_prefix or not is_id(id) then
-    return redis.error_reply('BADKEY reservation ' .. i .. ': not reservation:<uuid>')
-  end
+  local key = reservation_key(i)
+  local id = id_of(key, reservation_prefix)
+  if not id then return redis.error_reply('BADKEY reservation ' .. i .. ': not reservation:<uuid>') end
   if not listed[id] then
-    listed[id] = true
+    listed[id] = key
     ids[#ids + 1] = id
   end
 end
@@ -216,34 +193,53 @@ end
 
 local may_all = may('XADD', audit) and may('HSET', inventory)
   and may('ZREM', active) and may('ZREM', due) and may('SADD', skus)
-for _, id in ipairs(ids) do
-  local key = reservation_prefix .. id
-  may_all = may_all and may('HSET', key) and may('PEXPIRE', key)
-end
+for _, id in ipairs(ids) do may_all = may_all and may('HSET', listed[id]) and may('PEXPIRE', listed[id]) end
 if not may_all then return redis.error_reply('NOPERM this user may not write what a seed writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
 
+-- Milliseconds that a settled reservation is kept, as the operator decided: 0 keeps for ever, nothing set is 30 days.
+if settings ~= prefix .. 'stockhold:settings' then
+  return redis.error_reply('BADKEY settings: not stockhold:settings')
+end
+local keep_ms = redis.call('HGET', settings, 'keepMs') or '2592000000'
+if not whole(keep_ms, 0, 1000000000000) then
+  return redis.error_reply('BADKEY settings: keepMs is not a whole number from 0 to 1000000000000')
+end
+
+-- Ends an active reservation: its units leave reserved for a pool (available, confirmed; withdrawn is none of them).
+-- What ended leaves the active set later, all at once: a key that one write may have emptied is not touched again.
+local function end_reservation(stock, record, event, state, reason, pool)
+  stock.reserved = stock.reserved - record.units
+  stock[pool] = (stock[pool] or 0) + record.units
+  append_event(stock, event, record.id, record.cartId, record.quantity, state, reason)
+  if record.token and record.token ~= '' then
+    redis.call('HSET', record.key, 'state', state, 'reason', reason, 'updatedAt', now_text, 'token', record.token)
+  else
+    redis.call('HSET', record.key, 'state', state, 'reason', reason, 'updatedAt', now_text)
+  end
+  stock.ended[#stock.ended + 1] = record.id
+  -- Last: a record that is kept for a moment only is gone now.
+  if keep_ms ~= '0' then redis.call('PEXPIRE', record.key, keep_ms) end
+end
 if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
 redis.call('ZSCORE', due, sku)
 redis.call('SISMEMBER', skus, sku)
 local live = redis.call('ZCARD', active)
-local stock = read_stock(inventory)
-if stock == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
-stock = stock or { available = 0, reserved = 0, confirmed = 0, version = 0, last_event = '' }
-stock.active = active
+local stock = { key = inventory, sku = sku, ended = {} }
+local found = read_stock(stock)
+if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
+if not found then
+  stock.available, stock.reserved, stock.confirmed, stock.version, stock.last_event = 0, 0, 0, 0, ''
+end
 local version_before = stock.version
 
-local held, strays, owed = {}, {}, 0
+local held, owed = {}, 0
 for _, id in ipairs(ids) do
-  local key = reservation_prefix .. id
-  local record = read_record(key)
-  if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. key) end
+  local record = read_record(listed[id], id)
+  if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. listed[id]) end
   if redis.call('ZSCORE', active, id) then live = live - 1 end
-  if not record or record.sku ~= sku or record.state ~= 'active' then
-    strays[#strays + 1] = id
-  else
-    record.id = id
+  if record and record.sku == sku and record.state == 'active' then
     owed = owed + record.units
     held[#held + 1] = record
   end
@@ -251,41 +247,26 @@ end
 if owed > stock.reserved then
   return redis.error_reply('BADKEY inventory: fewer units reserved than the reservations hold in ' .. inventory)
 end
-
 if quantity == 'probe' then return { { 'PROBED' } } end
 
 -- Writes: none of them can fail.
 
--- A stock event concerns no reservation: the counts after it are what the SKU was set to.
-local function stock_event(state, reason, units)
-  stock.version = stock.version + 1
-  stock.last_event = redis.call('XADD', audit, 'MAXLEN', '~', audit_max, '*', 'event', 'seed',
-    'reservationId', '', 'cartId', '', 'sku', sku, 'quantity', units,
-    'state', state, 'reason', reason, 'happenedAt', now_text,
-    'available', decimal(stock.available), 'reserved', decimal(stock.reserved), 'confirmed', decimal(stock.confirmed),
-    'version', decimal(stock.version), 'previous', stock.last_event)
-end
-
 if stock.available > 0 and (live > 0 or #held > 0) then
   stock.available = 0
-  stock_event('draining', 'inventory_reseeded', '0')
+  append_event(stock, 'seed', '', '', '0', 'draining', 'inventory_reseeded')
 end
 for _, record in ipairs(held) do
-  settle(stock, record, 'release', 'released', 'inventory_reseeded', 'withdrawn')
+  end_reservation(stock, record, 'release', 'released', 'inventory_reseeded', 'withdrawn')
 end
-for _, id in ipairs(strays) do redis.call('ZREM', active, id) end
-
+-- All that are listed: those that hold nothing do not belong there.
+if #ids > 0 then redis.call('ZREM', active, unpack(ids)) end
 if live == 0 then
   stock.available, stock.reserved, stock.confirmed = tonumber(quantity), 0, 0
-  stock_event('seeded', '', quantity)
+  append_event(stock, 'seed', '', '', quantity, 'seeded', '')
   redis.call('ZREM', due, sku)
   redis.call('SADD', skus, sku)
 end
 -- No event, no change: a call that found only holds of others to wait for leaves the hash as it is.
-if stock.version > version_before then
-  redis.call('HSET', inventory, 'sku', sku, 'available', decimal(stock.available), 'reserved', decimal(stock.reserved),
-    'confirmed', decimal(stock.confirmed), 'seeded', decimal(stock.available + stock.reserved + stock.confirmed),
-    'updatedAt', now_text, 'version', decimal(stock.version), 'lastEvent', stock.last_event)
-end
+if stock.version > version_before then write_stock(stock, true) end
 if live > 0 then return { { 'DRAINING', decimal(live) } } end
-return { { 'SEEDED', quantity, now_text, decimal(stock.version) } }
+return { { 'SEEDED', quantity, now_text, stock.version_text } }

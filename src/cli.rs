@@ -7,6 +7,7 @@ mod output;
 mod ready;
 mod scripts;
 mod serve;
+mod settings;
 mod target;
 
 use std::ffi::OsString;
@@ -18,7 +19,7 @@ use std::str::FromStr;
 use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::engine::{MAX_BATCH, Retention};
+use crate::engine::MAX_BATCH;
 use crate::http::{DEFAULT_KEEP_ALIVE, HostName};
 use crate::sweeper;
 use target::Target;
@@ -42,6 +43,8 @@ enum Command {
     /// Check that all stock is as the scripts left it, on a live system; exit status 0 if so, 1 if not, 2 if it could not be
     /// found out
     Check(check::CheckArgs),
+    /// Show what all servers and callers obey, or change it
+    Settings(settings::SettingsArgs),
     /// Ask a running server whether it is ready; exit status 0 if so, 1 if not
     Ready(ReadyArgs),
 }
@@ -91,15 +94,8 @@ struct ServeArgs {
           value_parser = clap::value_parser!(u64).range(10..=60_000))]
     sweep_interval_ms: u64,
 
-    /// Entries that the audit keeps, about; 0 keeps for ever
-    #[arg(long, env = "STOCKHOLD_AUDIT_MAX", default_value_t = Retention::default().audit_max, value_name = "ENTRIES",
-          value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
-    audit_max: u64,
-
-    /// How long settled reservations are kept; 0 keeps for ever
-    #[arg(long, env = "STOCKHOLD_KEEP_SECONDS", default_value_t = Retention::default().keep_ms / 1000, value_name = "SECONDS",
-          value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
-    keep_seconds: u64,
+    #[command(flatten)]
+    retention: settings::Retention,
 
     /// Requests of a kind that go to Redis in one call at most; 1 sends each by itself
     #[arg(long, env = "STOCKHOLD_MAX_BATCH", default_value_t = MAX_BATCH as u64, value_name = "REQUESTS",
@@ -158,6 +154,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Serve(args) => start(*args),
         Command::Scripts(args) => scripts::run(args),
         Command::Check(args) => Ok(check::run(&args)),
+        Command::Settings(args) => settings::run(&args),
         Command::Ready(args) => runtime()?.block_on(ready::ask(args.host, args.port)),
     }
 }

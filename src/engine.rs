@@ -10,14 +10,15 @@ mod judge;
 mod mend;
 mod outcome;
 mod readiness;
+mod settings;
 
 use std::sync::Arc;
 
-use crate::keys::{CartId, IdempotencyKey, Layout, ReservationId, Sku, StockKeys};
+use crate::keys::{CartId, IdempotencyKey, Layout, ReservationId, ShardKeys, Sku, StockKeys};
 use crate::redis::{Failure, Redis};
 use crate::scripts::{Catalogue, Reply, Scripts};
 
-pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Retention, Ttl};
+pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Ttl};
 pub use check::{Census, Checked, Damage, Finding, Thoroughness};
 pub use error::Error;
 pub use expiry::Swept;
@@ -29,6 +30,7 @@ pub use outcome::{Event, Hold, Reservation, ReservationState, Settle, Stock};
 use outcome::{Seed, odd};
 pub use readiness::Impairment;
 use readiness::Looks;
+pub use settings::{Change, Settings};
 
 /// Times that a drain may get nowhere before that is taken for damage and not for a race.
 const MAX_STALLS: u32 = 3;
@@ -56,8 +58,6 @@ pub struct Engine {
     redis: Redis,
     scripts: Arc<Scripts>,
     layout: Layout,
-    audit_max: String,
-    keep_ms: String,
     holds: GroupCommit,
     confirms: GroupCommit,
     releases: GroupCommit,
@@ -67,31 +67,27 @@ pub struct Engine {
 
 impl Engine {
     /// An engine on `redis`; nothing is sent yet.
-    pub fn new(redis: Redis, retention: Retention) -> Self {
-        Self::with(redis, retention, Options::default())
+    pub fn new(redis: Redis) -> Self {
+        Self::with(redis, Options::default())
     }
 
     /// As [`Self::new`], with options.
-    pub fn with(redis: Redis, retention: Retention, Options { max_batch, replicas }: Options) -> Self {
+    pub fn with(redis: Redis, Options { max_batch, replicas }: Options) -> Self {
         let layout = Layout::UNSHARDED;
         let scripts = Scripts::new(Catalogue::embedded(), redis.clone()).wait_for_replicas(replicas);
         let scripts = Arc::new(scripts);
-        let (audit_max, keep_ms) = (retention.audit_max.to_string(), retention.keep_ms.to_string());
-        let group = |name, arguments: &[&str]| {
-            let shard = layout.shards().next().expect("a layout has a shard");
-            let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-            let call = Call { scripts: Arc::clone(&scripts), name, keys: [shard.audit, shard.due], arguments };
-            GroupCommit::new(call, max_batch)
+        let ShardKeys { audit, due, settings, .. } = layout.first_shard();
+        let group = |name, keys: &[&String]| {
+            let keys = keys.iter().map(|key| (*key).clone()).collect();
+            GroupCommit::new(Call { scripts: Arc::clone(&scripts), name, keys }, max_batch)
         };
         Self {
-            holds: group("hold", &["each", &audit_max]),
-            confirms: group("confirm", &["each", &audit_max, &keep_ms]),
-            releases: group("release", &["each", &audit_max, &keep_ms]),
+            holds: group("hold", &[&audit, &due]),
+            confirms: group("confirm", &[&audit, &due, &settings]),
+            releases: group("release", &[&audit, &due, &settings]),
             scripts,
             redis,
             layout,
-            audit_max,
-            keep_ms,
             sweeps: Turns::default(),
             looks: Looks::default(),
         }
@@ -121,9 +117,10 @@ impl Engine {
     async fn seed_once(&self, sku: &Sku, keys: &StockKeys, quantity: &str) -> Result<Seed, Error> {
         let holds = self.earliest_holds(keys, DRAINED_PER_CALL).await?;
         let shard = &keys.shard;
-        let mut names = vec![&*shard.audit, &*shard.due, &*shard.skus, &*keys.inventory, &*keys.active];
+        let mut names =
+            vec![&*shard.audit, &*shard.due, &*shard.skus, &*shard.settings, &*keys.inventory, &*keys.active];
         names.extend(holds.iter().map(String::as_str));
-        let replies = self.scripts.call("seed", &names, &[&self.audit_max, &self.keep_ms, quantity]).await?;
+        let replies = self.scripts.call("seed", &names, &[quantity]).await?;
         match &*only(&replies)?.parts() {
             ["DRAINING", left] => Ok(Seed::Draining { left: outcome::number(left)? }),
             ["SEEDED", quantity, updated_at, _version] => Ok(Seed::Seeded(Stock::seeded(sku, quantity, updated_at)?)),

@@ -59,6 +59,11 @@ impl Layout {
         (0..layout.shards).map(move |shard| layout.shard(shard))
     }
 
+    /// The first shard's own keys: what is the same in all is read from there.
+    pub fn first_shard(&self) -> ShardKeys {
+        self.shard(0)
+    }
+
     /// The keys of a SKU.
     pub fn stock(&self, sku: &Sku) -> StockKeys {
         let shard = self.shard_of(sku);
@@ -91,6 +96,7 @@ impl Layout {
             audit: format!("{prefix}inventory:audit"),
             due: format!("{prefix}stockhold:due"),
             skus: format!("{prefix}stockhold:skus"),
+            settings: format!("{prefix}stockhold:settings"),
         }
     }
 
@@ -117,6 +123,8 @@ pub struct ShardKeys {
     pub due: String,
     /// Set: every SKU ever seeded.
     pub skus: String,
+    /// Hash: what the operator decides and scripts obey.
+    pub settings: String,
 }
 
 /// The keys that every script call for a SKU names.
@@ -143,6 +151,7 @@ mod tests {
         assert_eq!(keys.shard.audit, "inventory:audit");
         assert_eq!(keys.shard.due, "stockhold:due");
         assert_eq!(keys.shard.skus, "stockhold:skus");
+        assert_eq!(keys.shard.settings, "stockhold:settings");
         let id = ReservationId::parse("018f0000-0000-8abc-8000-000000000001").unwrap();
         assert_eq!(layout.reservation(&id), "reservation:018f0000-0000-8abc-8000-000000000001");
     }

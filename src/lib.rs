@@ -21,12 +21,12 @@
 //! # As a library
 //!
 //! ```no_run
-//! use stockhold::engine::{Engine, Hold, HoldRequest, Quantity, Retention, Ttl};
+//! use stockhold::engine::{Engine, Hold, HoldRequest, Quantity, Ttl};
 //! use stockhold::keys::{CartId, Sku};
 //! use stockhold::redis::Redis;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let engine = Engine::new(Redis::open("redis://127.0.0.1:6379")?, Retention::default());
+//! let engine = Engine::new(Redis::open("redis://127.0.0.1:6379")?);
 //! engine.load_scripts().await?;
 //! let outcome = engine
 //!     .hold(HoldRequest {

@@ -6,6 +6,7 @@
 mod private;
 mod reads;
 mod scans;
+mod writes;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};

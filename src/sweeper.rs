@@ -1,4 +1,4 @@
-//! The loop that expires holds when nobody asks for them.
+//! The loop that expires holds when nobody asks for them, and trims the audit to the operator's setting.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,6 +19,9 @@ pub async fn run(engine: &Engine, every: Duration) {
     let mut reported = HashSet::new();
     loop {
         ticks.tick().await;
+        if let Err(error) = engine.trim_audit().await {
+            debug!(%error, "cannot trim the audit");
+        }
         match engine.sweep_due().await {
             Ok(swept) => {
                 if std::mem::take(&mut failing) {

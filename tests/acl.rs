@@ -108,8 +108,8 @@ const NOBODYS: &[&str] = &[
     "ZADD inventory:tea 1 x",
     "SADD inventory:tea x",
     "XADD inventory:tea * x y",
-    "XTRIM inventory:audit MAXLEN 0",
     "XDEL inventory:audit 1-1",
+    "HDEL stockhold:settings keepMs",
     "HDEL stockhold:scripts hold",
     "DEL stockhold:scripts",
 ];
@@ -255,7 +255,8 @@ fn with(commands: BTreeSet<String>, more: &[&str]) -> BTreeSet<String> {
 #[test]
 fn the_file_grants_what_the_scripts_call_and_no_command_more() {
     assert_eq!(granted(CALLER), with(inner_commands(), &["evalsha", "hgetall"]));
-    let server = ["evalsha", "hgetall", "hsetnx", "info", "script|exists", "script|load", "wait", "zrangebyscore"];
+    let server =
+        ["evalsha", "hgetall", "hsetnx", "info", "script|exists", "script|load", "wait", "xtrim", "zrangebyscore"];
     assert_eq!(granted(SERVER), with(inner_commands(), &server));
     let deployer = ["hget", "hgetall", "hset", "hsetnx", "role", "script|exists", "script|load", "time"];
     assert_eq!(granted(DEPLOYER), with(BTreeSet::new(), &deployer));
@@ -335,7 +336,7 @@ async fn the_caller_runs_every_script_on_every_path() {
             (hold("all", &[line("tea", C), line("tea", D).quantity(99)]), vec!["WITHDRAWN", "INSUFFICIENT"]),
             (hold("all", &[line("tea", C), line("tea", D)]), vec!["HELD", "HELD"]),
             (hold("each", &[line("cup", "00000000-0000-8000-8000-000000000004")]), vec!["UNKNOWN_SKU"]),
-            (confirm("each", &[("tea", A, "token")]).with("keepMs", "60000"), vec!["CONFIRMED"]),
+            (confirm("each", &[("tea", A, "token")]), vec!["CONFIRMED"]),
             (confirm("each", &[("tea", A, "token")]), vec!["REPLAYED"]),
             (release("all", &[("tea", B, ""), ("tea", C, "")]), vec!["RELEASED", "RELEASED"]),
             (release("each", &[("tea", B, "")]), vec!["NOT_ACTIVE"]),
@@ -370,6 +371,8 @@ async fn the_caller_runs_every_script_on_every_path() {
 async fn the_caller_may_do_nothing_else() {
     let mut guarded = Guarded::stocked().await;
     guarded.assert_refused(CALLER, NOBODYS).await;
+    // What others see of the past, and for how long, is the operator's.
+    guarded.assert_refused(CALLER, &["XTRIM inventory:audit MAXLEN 0", "HSET stockhold:settings keepMs 1"]).await;
     let more = [
         "SCRIPT LOAD return(1)",
         "SCRIPT EXISTS x",
@@ -478,6 +481,8 @@ async fn the_server_user_is_refused_what_the_server_does_not_need() {
     let mut guarded = Guarded::stocked().await;
     guarded.assert_refused(SERVER, NOBODYS).await;
     guarded.assert_refused(SERVER, &["SMEMBERS stockhold:skus", "HGET stockhold:scripts hold"]).await;
+    // It trims the audit, and nothing else.
+    guarded.assert_refused(SERVER, &["XTRIM inventory:tea MAXLEN 0"]).await;
 }
 
 #[tokio::test]

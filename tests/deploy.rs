@@ -29,8 +29,9 @@ async fn callers_of_both_versions_share_the_units() {
         redis::cmd("HGET").arg("stockhold:scripts").arg("hold").query_async(&mut connection).await.unwrap();
     assert_eq!(published, newer);
 
-    let keys = ["inventory:audit", "stockhold:due", "stockhold:skus", "inventory:tea", "inventory:tea:active"];
-    scripts.call("seed", &keys, &["0", "0", "100"]).await.unwrap();
+    let shard = ["inventory:audit", "stockhold:due", "stockhold:skus", "stockhold:settings"];
+    let keys = [&shard[..], &["inventory:tea", "inventory:tea:active"]].concat();
+    scripts.call("seed", &keys, &["100"]).await.unwrap();
     let mut callers = JoinSet::new();
     for sha1 in [newer, older].into_iter().cycle().take(16) {
         let mut connection = redis.connection().await;
@@ -44,7 +45,7 @@ async fn callers_of_both_versions_share_the_units() {
                     "inventory:tea",
                     "inventory:tea:active",
                 ]);
-                call.arg(format!("reservation:{}", uuid::Uuid::new_v4())).arg(&["each", "0", "cart", "1", "60000"]);
+                call.arg(format!("reservation:{}", uuid::Uuid::new_v4())).arg(&["each", "cart", "1", "60000"]);
                 let replies: Vec<Vec<String>> = call.query_async(&mut connection).await.unwrap();
                 held += usize::from(replies[0][0] == "HELD");
             }

@@ -115,68 +115,121 @@ mod scripts {
     }
 
     #[test]
-    fn what_is_shared_is_the_same_everywhere() {
-        let mut blocks: BTreeMap<String, (String, String)> = BTreeMap::new();
-        let mut copies = 0;
-        for (script, source) in scripts() {
-            for (block, text) in shared_blocks(&script, &source) {
-                copies += 1;
-                let (first, expected) = blocks.entry(block.clone()).or_insert_with(|| (script.clone(), text.clone()));
-                assert_eq!(&text, expected, "`@shared {block}` of {script}.lua is not that of {first}.lua");
-            }
-        }
-        assert!(copies > blocks.len(), "nothing is shared: were the marks renamed?");
-    }
-
-    #[test]
-    fn a_function_that_two_scripts_define_is_shared() {
-        let mut seen: BTreeMap<String, String> = BTreeMap::new();
-        for (script, source) in scripts() {
-            let shared: String = shared_blocks(&script, &source).into_iter().map(|(_, text)| text).collect();
-            let own = source.lines().filter(|line| !shared.contains(*line));
-            for name in own.filter_map(|line| line.strip_prefix("local function ")?.split('(').next()) {
-                let earlier = seen.insert(name.to_owned(), script.clone());
-                assert_eq!(earlier, None, "{script}.lua has a {name} of its own");
-            }
-        }
-    }
-
-    #[test]
-    fn confirm_and_release_differ_in_one_line_of_code() {
-        let scripts = scripts();
-        let [confirm, release] = ["confirm", "release"].map(|name| {
-            let (_, below) = scripts[name].split_once("\nlocal EVENT, STATE").unwrap();
-            below.split_once('\n').unwrap().1
-        });
-        assert_eq!(confirm, release);
-    }
-
-    /// The `-- @shared NAME` ... `-- @end` blocks of a script, marks left out.
-    fn shared_blocks(script: &str, source: &str) -> Vec<(String, String)> {
-        let mut blocks = Vec::new();
-        let mut open: Option<(String, String)> = None;
-        for line in source.split_inclusive('\n') {
-            if let Some(name) = line.strip_prefix("-- @shared ") {
-                let unclosed = open.replace((name.trim_end().to_owned(), String::new()));
-                assert_eq!(unclosed, None, "{script}.lua: @shared within @shared");
-            } else if line == "-- @end\n" {
-                let block = open.take().unwrap_or_else(|| panic!("{script}.lua: @end without @shared"));
-                assert!(blocks.iter().all(|(name, _)| *name != block.0), "{script}.lua: @shared {} twice", block.0);
-                blocks.push(block);
-            } else if let Some((_, text)) = &mut open {
-                text.push_str(line);
-            }
-        }
-        assert_eq!(open, None, "{script}.lua: @shared without @end");
-        blocks
+    fn a_previous_version_does_not_hide_its_successor() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("previous")).unwrap();
+        fs::write(folder.path().join("hold.lua"), "new").unwrap();
+        fs::write(folder.path().join("previous/hold.lua"), "old").unwrap();
+        let found = scripts_in(folder.path());
+        assert_eq!(found, BTreeMap::from([("hold".to_owned(), "new".to_owned())]));
+        assert_eq!(scripts_in(&folder.path().join("previous"))["hold"], "old");
     }
 
     /// The scripts by name, without the extension.
     fn scripts() -> BTreeMap<String, String> {
-        files_below(&root().join("lua"), "lua")
-            .into_iter()
+        scripts_in(&root().join("lua"))
+    }
+
+    /// Those of this folder, not of the folders in it.
+    pub fn scripts_in(folder: &Path) -> BTreeMap<String, String> {
+        let files = files_below(folder, "lua").into_iter().filter(|path| path.parent() == Some(folder));
+        files
             .map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap()))
             .collect()
+    }
+}
+
+/// `lua/NAME.lua` is `lua/source/NAME.lua` with the includes expanded: one rule stands in one place, and the bytes that
+/// run stand in one file.
+mod expansion {
+    use super::scripts::scripts_in;
+    use super::*;
+
+    const INCLUDE: &str = "-- @include ";
+
+    /// Rewrites what differs, so that the next run passes: the commit shows what the change came to.
+    #[test]
+    fn the_scripts_are_their_sources_expanded() {
+        let lua = root().join("lua");
+        let (sources, includes) = (scripts_in(&lua.join("source")), scripts_in(&lua.join("source/include")));
+        let (committed, mut differ, mut used) = (scripts_in(&lua), Vec::new(), BTreeSet::new());
+        for (name, source) in &sources {
+            let expanded = expand(name, source, &includes, &mut used).unwrap();
+            if committed.get(name) != Some(&expanded) {
+                fs::write(lua.join(format!("{name}.lua")), expanded).unwrap();
+                differ.push(name);
+            }
+        }
+        assert_eq!(committed.keys().collect::<Vec<_>>(), sources.keys().collect::<Vec<_>>());
+        assert_eq!(used, includes.keys().cloned().collect(), "includes that no script uses");
+        assert!(
+            differ.is_empty(),
+            "{differ:?} were not as their sources say: they are rewritten, and SHA1SUMS is to be"
+        );
+    }
+
+    #[test]
+    fn an_include_that_is_missing_or_doubled_is_an_error() {
+        let includes = [("a", "-- @include b\na\n"), ("b", "b\n"), ("loop", "-- @include loop\n")];
+        let includes = includes.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+        let expand = |source| expand("x", source, &includes, &mut BTreeSet::new());
+        assert_eq!(expand("1\n-- @include a\n2\n").unwrap(), "1\nb\na\n2\n");
+        assert_eq!(expand("-- @include b\n-- @include loop\n").unwrap_err(), "x includes loop twice");
+        assert_eq!(expand("-- @include a\n-- @include b\n").unwrap_err(), "x includes b twice");
+        assert_eq!(expand("-- @include c\n").unwrap_err(), "x includes c, which there is not");
+    }
+
+    #[test]
+    fn a_function_stands_in_one_place() {
+        let lua = root().join("lua/source");
+        let mut seen: BTreeMap<String, String> = BTreeMap::new();
+        for (file, source) in scripts_in(&lua).into_iter().chain(scripts_in(&lua.join("include"))) {
+            // Where a script's list of reservations begins is its own.
+            let names = source.lines().filter_map(|line| line.strip_prefix("local function ")?.split('(').next());
+            for name in names.filter(|name| *name != "reservation_key") {
+                let earlier = seen.insert(name.to_owned(), file.clone());
+                assert_eq!(earlier, None, "{file}.lua has a {name} of its own");
+            }
+        }
+    }
+
+    fn expand(
+        script: &str,
+        source: &str,
+        includes: &BTreeMap<String, String>,
+        used: &mut BTreeSet<String>,
+    ) -> Result<String, String> {
+        let mut in_script = BTreeSet::new();
+        let expanded = expand_into(script, source, includes, &mut in_script)?;
+        used.extend(in_script);
+        Ok(expanded)
+    }
+
+    /// Each include once in a script; an empty line between two.
+    fn expand_into(
+        script: &str,
+        source: &str,
+        includes: &BTreeMap<String, String>,
+        in_script: &mut BTreeSet<String>,
+    ) -> Result<String, String> {
+        let mut expanded = String::new();
+        let mut lines = source.lines().peekable();
+        while let Some(line) = lines.next() {
+            let Some(name) = line.strip_prefix(INCLUDE) else {
+                expanded.push_str(line);
+                expanded.push('\n');
+                continue;
+            };
+            let text = includes.get(name).ok_or_else(|| format!("{script} includes {name}, which there is not"))?;
+            if !in_script.insert(name.to_owned()) {
+                return Err(format!("{script} includes {name} twice"));
+            }
+            expanded.push_str(&expand_into(script, text, includes, in_script)?);
+            if lines.peek().is_some_and(|next| next.starts_with(INCLUDE)) {
+                expanded.push('\n');
+            }
+        }
+        Ok(expanded)
     }
 }
 

@@ -14,9 +14,6 @@ pub const AMPLE: u64 = 1_000_000_000;
 /// As long as a hold over HTTP lasts by default.
 pub const TTL_MS: u64 = 600_000;
 
-/// The server's default: about so many entries of the audit are kept.
-pub const AUDIT_MAX: u64 = 1_000_000;
-
 /// Items that a call of `hold` takes, at most.
 const MAX_ITEMS: usize = 100;
 
@@ -46,34 +43,34 @@ impl Scripts {
     pub async fn seed(&mut self, skus: &[StockKeys], quantity: u64) {
         let mut calls = pipe();
         for StockKeys { shard, inventory, active } in skus {
-            let call = calls.cmd("EVALSHA").arg(&self.seed).arg(5);
-            call.arg(&shard.audit).arg(&shard.due).arg(&shard.skus).arg(inventory).arg(active);
-            call.arg(AUDIT_MAX).arg(0).arg(quantity).ignore();
+            let call = calls.cmd("EVALSHA").arg(&self.seed).arg(6);
+            call.arg(&shard.audit).arg(&shard.due).arg(&shard.skus).arg(&shard.settings).arg(inventory).arg(active);
+            call.arg(quantity).ignore();
         }
         calls.exec_async(&mut self.connection).await.expect("the SKUs are seeded");
     }
 
     /// A call that holds one unit for each item.
-    pub fn hold(&self, items: &[&StockKeys], ttl_ms: u64, audit_max: u64) -> Cmd {
+    pub fn hold(&self, items: &[&StockKeys], ttl_ms: u64) -> Cmd {
         let mut call = cmd("EVALSHA");
         let shard = &items[0].shard;
         call.arg(&self.hold).arg(2 + 3 * items.len()).arg(&shard.audit).arg(&shard.due);
         for item in items {
             call.arg(&item.inventory).arg(&item.active).arg(Layout::UNSHARDED.reservation(&ReservationId::mint(0)));
         }
-        call.arg("each").arg(audit_max);
+        call.arg("each");
         for _ in items {
             call.arg("cart-12345").arg(1).arg(ttl_ms);
         }
         call
     }
 
-    /// Makes a hold for each item, many in one call, and nothing of the audit is dropped.
+    /// Makes a hold for each item, many in one call.
     pub async fn fill(&mut self, items: &[&StockKeys], ttl_ms: u64) {
         for chunk in items.chunks(MAX_ITEMS * CALLS_IN_FLIGHT) {
             let mut calls = pipe();
             for items in chunk.chunks(MAX_ITEMS) {
-                calls.add_command(self.hold(items, ttl_ms, 0));
+                calls.add_command(self.hold(items, ttl_ms));
             }
             let replies: Vec<Value> = calls.query_async(&mut self.connection).await.expect("the holds are made");
             let made: usize = replies.iter().map(held).sum();

@@ -12,8 +12,7 @@ import { Redis, ReplyError } from 'ioredis';
 
 const AUDIT = 'inventory:audit';
 const DUE = 'stockhold:due';
-const AUDIT_MAX = '1000000'; // as the server's --audit-max
-const KEEP_MS = '2592000000'; // as the server's --keep-seconds
+const SETTINGS = 'stockhold:settings';
 
 // First words of errors that pass.
 const PASSING = ['NOSCRIPT', 'LOADING', 'BUSY', 'READONLY', 'OOM', 'MISCONF', 'MASTERDOWN'];
@@ -34,7 +33,7 @@ export class Stockhold {
   /** Holds every line { sku, quantity, id } or none. The caller makes up the ids, and keeps them before it calls. */
   async hold(cart, ttlMs, lines) {
     const keys = [AUDIT, DUE, ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
-    const args = ['all', AUDIT_MAX, ...lines.flatMap(({ quantity }) => [cart, String(quantity), String(ttlMs)])];
+    const args = ['all', ...lines.flatMap(({ quantity }) => [cart, String(quantity), String(ttlMs)])];
     const deadline = Date.now() + this.#patienceMs;
     for (;;) {
       const replies = await this.#call('hold', keys, args);
@@ -53,8 +52,8 @@ export class Stockhold {
   }
 
   async #settle(script, sku, id, token) {
-    const keys = [AUDIT, DUE, ...itemKeys(sku, id)];
-    const [reply] = await this.#call(script, keys, ['each', AUDIT_MAX, KEEP_MS, token]);
+    const keys = [AUDIT, DUE, SETTINGS, ...itemKeys(sku, id)];
+    const [reply] = await this.#call(script, keys, ['each', token]);
     return reply;
   }
 
@@ -63,7 +62,7 @@ export class Stockhold {
     const stock = [`inventory:${sku}`, `inventory:${sku}:active`];
     const [, ...listed] = await this.#call('inventory', stock, ['100']);
     const reservations = listed.map(([, id]) => `reservation:${id}`);
-    await this.#call('sweep', [AUDIT, DUE, ...stock, ...reservations], [AUDIT_MAX, KEEP_MS]);
+    await this.#call('sweep', [AUDIT, DUE, SETTINGS, ...stock, ...reservations], []);
   }
 
   /** Calls until there is an answer. That is safe: a repeat with the same id or token has no second effect. */

@@ -4,7 +4,7 @@
     python stockhold.py confirm SKU ID TOKEN
     python stockhold.py release SKU ID TOKEN
 
-REDIS_URL says where. Exit status: 0 done, 1 refused, 75 no answer (run the same command again).
+REDIS_URL says where. Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
 """
 
 import os
@@ -15,9 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-AUDIT, DUE = "inventory:audit", "stockhold:due"
-AUDIT_MAX = 1_000_000  # as the server's --audit-max
-KEEP_MS = 2_592_000_000  # as the server's --keep-seconds
+AUDIT, DUE, SETTINGS = "inventory:audit", "stockhold:due", "stockhold:settings"
 
 # The connection or the server is in a state that passes.
 PASSING = (
@@ -40,7 +38,7 @@ class Stockhold:
 
     def hold(self, cart: str, ttl_ms: int, lines: list[tuple[str, int, str]]) -> list[list[str]]:
         """Holds every line (sku, quantity, id) or none. The caller makes up the ids, and keeps them before it calls."""
-        keys, args = [AUDIT, DUE], ["all", AUDIT_MAX]
+        keys, args = [AUDIT, DUE], ["all"]
         for sku, quantity, id in lines:
             keys += item_keys(sku, id)
             args += [cart, quantity, ttl_ms]
@@ -60,7 +58,7 @@ class Stockhold:
         return self._settle("release", sku, id, token)
 
     def _settle(self, script: str, sku: str, id: str, token: str) -> list[str]:
-        (reply,) = self._call(script, [AUDIT, DUE, *item_keys(sku, id)], ["each", AUDIT_MAX, KEEP_MS, token])
+        (reply,) = self._call(script, [AUDIT, DUE, SETTINGS, *item_keys(sku, id)], ["each", token])
         return reply
 
     def _sweep(self, sku: str) -> None:
@@ -68,7 +66,7 @@ class Stockhold:
         inventory, active = f"inventory:{sku}", f"inventory:{sku}:active"
         listed = self._call("inventory", [inventory, active], [100])[1:]
         reservations = [f"reservation:{id}" for _, id, _ in listed]
-        self._call("sweep", [AUDIT, DUE, inventory, active, *reservations], [AUDIT_MAX, KEEP_MS])
+        self._call("sweep", [AUDIT, DUE, SETTINGS, inventory, active, *reservations], [])
 
     def _call(self, script: str, keys: list, args: list) -> list[list[str]]:
         """Calls until there is an answer. That is safe: a repeat with the same id or token has no second effect."""
@@ -160,6 +158,9 @@ def main(command: str, *words: str) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(*(sys.argv[1:] or ["help"])))
+    except redis.ResponseError as refused:
+        print(f"not possible: {refused}", file=sys.stderr)
+        sys.exit(2)
     except OutcomeUnknown as unknown:
         print(f"no answer: {unknown}", file=sys.stderr)
         sys.exit(75)

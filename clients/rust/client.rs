@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use stockhold::engine::{Engine, Error, Hold, HoldRequest, Quantity, Retention, Settle, Ttl};
+use stockhold::engine::{Engine, Error, Hold, HoldRequest, Quantity, Settle, Ttl};
 use stockhold::keys::{CartId, IdempotencyKey, ReservationId, Sku};
 use stockhold::redis::Redis;
 
@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 async fn main() -> anyhow::Result<ExitCode> {
     let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6390".to_owned());
     // It knows the scripts and loads them if Redis has not got them: no SHA-1 has to be looked up.
-    let engine = Engine::new(Redis::open(&url).context("REDIS_URL")?, Retention::default());
+    let engine = Engine::new(Redis::open(&url).context("REDIS_URL")?);
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let answer = match *words {

@@ -9,10 +9,8 @@
 # Exit status: 0 done, 1 refused, 75 no answer (run the same command again).
 set -euo pipefail
 
-audit=inventory:audit due=stockhold:due
-audit_max=1000000  # as the server's --audit-max
-keep_ms=2592000000 # as the server's --keep-seconds
-patience=10        # seconds
+audit=inventory:audit due=stockhold:due settings=stockhold:settings
+patience=10 # seconds
 
 ask() { timeout 2 redis-cli -e --no-auth-warning -u "${REDIS_URL:-redis://127.0.0.1:6390}" "$@" 2>&1; }
 
@@ -49,22 +47,21 @@ sweep() {
   call inventory 2 "inventory:$1" "inventory:$1:active" 100
   # STOCK and its nine fields; then ACTIVE, id and expiry of each reservation.
   for ((listed = 11; listed < ${#reply[@]}; listed += 3)); do reservations+=("reservation:${reply[listed]}"); done
-  call sweep $((4 + ${#reservations[@]})) $audit $due "inventory:$1" "inventory:$1:active" "${reservations[@]}" \
-    $audit_max $keep_ms
+  call sweep $((5 + ${#reservations[@]})) $audit $due $settings "inventory:$1" "inventory:$1:active" "${reservations[@]}"
 }
 
 hold() {
   local cart=$1 ttl_ms=$2 sku=$3 quantity=$4 id=$5 deadline=$((SECONDS + patience))
   while true; do
     call hold 5 $audit $due "inventory:$sku" "inventory:$sku:active" "reservation:$id" \
-      each $audit_max "$cart" "$quantity" "$ttl_ms"
+      each "$cart" "$quantity" "$ttl_ms"
     [ "${reply[0]}" = INSUFFICIENT ] && [ "${reply[2]}" != 0 ] && [ $SECONDS -lt $deadline ] || break
     sweep "$sku"
   done
 }
 
 settle() {
-  call "$1" 5 $audit $due "inventory:$2" "inventory:$2:active" "reservation:$3" each $audit_max $keep_ms "$4"
+  call "$1" 6 $audit $due $settings "inventory:$2" "inventory:$2:active" "reservation:$3" each "$4"
 }
 
 case "$#-${1:-}" in

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::output::{complain, print};
 use super::runtime;
 use super::target::Target;
-use crate::engine::{Census, Checked, Damage, Engine, Finding, Retention, Thoroughness};
+use crate::engine::{Census, Checked, Damage, Engine, Finding, Thoroughness};
 use crate::keys::{self, Sku};
 use crate::redis::Redis;
 use crate::sweeper;
@@ -43,16 +43,6 @@ pub(super) struct CheckArgs {
     /// As of the servers that sweep
     #[arg(long, env = "STOCKHOLD_SWEEP_INTERVAL_MS", default_value_t = sweeper::DEFAULT_INTERVAL.as_millis() as u64, value_name = "MILLISECONDS")]
     sweep_interval_ms: u64,
-
-    /// As of the servers: entries that the audit keeps, about; 0 keeps for ever
-    #[arg(long, env = "STOCKHOLD_AUDIT_MAX", default_value_t = Retention::default().audit_max, value_name = "ENTRIES",
-          value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
-    audit_max: u64,
-
-    /// As of the servers: how long settled reservations are kept; 0 keeps for ever
-    #[arg(long, env = "STOCKHOLD_KEEP_SECONDS", default_value_t = Retention::default().keep_ms / 1000, value_name = "SECONDS",
-          value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
-    keep_seconds: u64,
 
     #[command(flatten)]
     target: Target,
@@ -101,8 +91,7 @@ async fn check_target(args: &CheckArgs) -> anyhow::Result<Report> {
 
 async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
     let published = redis.hash(keys::SCRIPTS).await?.fields;
-    let retention = Retention { audit_max: args.audit_max, keep_ms: args.keep_seconds * 1000 };
-    let engine = Engine::new(redis, retention);
+    let engine = Engine::new(redis);
     let how = Thoroughness {
         events: usize::try_from(args.events)?,
         overdue_ms: args.sweep_interval_ms.saturating_add(SWEEP_GRACE_MS),

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::ServeArgs;
 use super::output::print;
 use super::target::{self, Target};
-use crate::engine::{Engine, Error, Impairment, Options, Retention};
+use crate::engine::{Change, Engine, Error, Impairment, Options};
 use crate::http::{Access, Tokens};
 use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis};
 use crate::{http, keeper, sweeper};
@@ -65,14 +65,14 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop: Stop) -> anyhow::Result<()> {
     let redis = target::open(redis_url)?;
-    let retention = Retention { audit_max: args.audit_max, keep_ms: args.keep_seconds * 1000 };
     let address = redis.address();
     let options = Options { max_batch: args.max_batch as usize, replicas: args.durability.replicas };
     // One for the loops below, and one for each thread that serves, every one with a connection of its own.
-    let engine = Engine::with(redis.clone(), retention, options);
+    let engine = Engine::with(redis.clone(), options);
     let start = async {
         refuse_cluster(&redis, &address).await?;
         load(&engine, &address).await?;
+        set(&engine, args.retention.change()).await?;
         prove(&engine, &address).await
     };
     let Some(started) = stop.or(start).await else { return Ok(()) };
@@ -82,7 +82,7 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
     let hangup = signal(SignalKind::hangup())?;
     print(format_args!("stockhold listens on http://{}", listener.local_addr()?))?;
     info!(redis = address, "serving");
-    let served_by = || Engine::with(redis.apart(), retention, options);
+    let served_by = || Engine::with(redis.apart(), options);
     let keep_alive = Duration::from_secs(args.keep_alive_seconds);
     tokio::select! {
         served = http::serve(listener, served_by, Arc::clone(&access), keep_alive, stop.wait()) => served?,
@@ -177,6 +177,15 @@ async fn until_it_is_there<T>(address: &str, ask: impl AsyncFn() -> Result<T, Er
             Err(Error::Broken(why)) => bail!("the Redis at {address} cannot be used: {why}"),
         }
     }
+}
+
+/// Stores what the operator has decided. Where that cannot be written now, what was decided before holds on.
+async fn set(engine: &Engine, change: Change) -> anyhow::Result<()> {
+    match engine.set(change).await {
+        Err(Error::Unavailable(why)) => warn!(why, "the settings stay as they were"),
+        set => set?,
+    }
+    Ok(())
 }
 
 /// Makes sure that every operation can be carried out: a server that never could must not look as if it did.

@@ -83,22 +83,6 @@ impl Ttl {
     }
 }
 
-/// How much of the past is kept; 0 keeps for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Entries in the audit, about.
-    pub audit_max: u64,
-    /// Milliseconds that a settled reservation is kept.
-    pub keep_ms: u64,
-}
-
-/// The last 1,000,000 audit entries and settled reservations for 30 days.
-impl Default for Retention {
-    fn default() -> Self {
-        Self { audit_max: 1_000_000, keep_ms: 30 * 24 * 60 * 60 * 1000 }
-    }
-}
-
 /// How an engine goes about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {

@@ -150,11 +150,11 @@ impl Engine {
 
     /// How many were expired, and when the next expiry of the SKU is due, epoch milliseconds.
     async fn sweep(&self, keys: &StockKeys, holds: &[String]) -> Result<(u64, Option<u64>), Error> {
-        let mut names = vec![&*keys.shard.audit, &*keys.shard.due, &*keys.inventory, &*keys.active];
+        let shard = &keys.shard;
+        let mut names = vec![&*shard.audit, &*shard.due, &*shard.settings, &*keys.inventory, &*keys.active];
         names.extend(holds.iter().map(String::as_str));
-        let arguments = [&*self.audit_max, &*self.keep_ms];
         // Sweeping twice does what sweeping once does: a lost reply leaves no doubt.
-        let replies = self.scripts.call("sweep", &names, &arguments).await.map_err(Error::without_doubt)?;
+        let replies = self.scripts.call("sweep", &names, &[]).await.map_err(Error::without_doubt)?;
         match &*only(&replies)?.parts() {
             ["SWEPT", count, ""] => Ok((number(count)?, None)),
             ["SWEPT", count, next] => Ok((number(count)?, Some(number(next)?))),

@@ -11,9 +11,9 @@
 mod set_apart;
 
 use std::collections::BTreeMap;
-use std::slice;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use std::{iter, slice};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
@@ -35,6 +35,9 @@ const PAUSE_APART: Duration = Duration::from_millis(5);
 /// In the message of a refusal: the key that it names is damaged, whatever else is in the call.
 const DAMAGED: &str = "damaged ";
 
+/// The mode of the scripts in which items have nothing to do with one another.
+const INDEPENDENT: &str = "each";
+
 /// What one request adds to a call.
 pub(super) struct Item {
     /// inventory, active, reservation.
@@ -47,9 +50,8 @@ pub(super) struct Item {
 pub(super) struct Call {
     pub scripts: Arc<Scripts>,
     pub name: &'static str,
-    /// audit, due.
-    pub keys: [String; 2],
-    pub arguments: Vec<String>,
+    /// Those of the shard.
+    pub keys: Vec<String>,
 }
 
 /// One script's requests on their way into common calls.
@@ -224,9 +226,9 @@ impl Call {
     async fn send<'a>(&self, items: impl ExactSizeIterator<Item = &'a Item> + Clone) -> Result<Vec<Reply>, Failure> {
         let count = items.len();
         let keys = self.keys.iter().chain(items.clone().flat_map(|item| &item.keys));
-        let arguments = self.arguments.iter().chain(items.flat_map(|item| &item.arguments));
+        let arguments = items.flat_map(|item| &item.arguments).map(String::as_str);
         let keys: Vec<&str> = keys.map(String::as_str).collect();
-        let arguments: Vec<&str> = arguments.map(String::as_str).collect();
+        let arguments: Vec<&str> = iter::once(INDEPENDENT).chain(arguments).collect();
         let replies = self.scripts.call(self.name, &keys, &arguments).await?;
         if replies.len() != count {
             return Err(Failure::NoReply(format!("{} replies to {count} items", replies.len())));

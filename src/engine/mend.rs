@@ -90,11 +90,11 @@ impl Engine {
             ReservationId::parse(id).map(|id| self.layout.reservation(&id)).map_err(|_| odd("the id of a reservation"))
         };
         let records = items.iter().map(record).collect::<Result<Vec<_>, _>>()?;
-        let mut names = vec![&*shard.audit, &*shard.due, &*shard.skus, &*keys.inventory, &*keys.active];
+        let mut names =
+            vec![&*shard.audit, &*shard.due, &*shard.skus, &*shard.settings, &*keys.inventory, &*keys.active];
         names.extend(records.iter().map(String::as_str));
         let change = change.map(|units| units.to_string());
-        let mut arguments = vec![&*self.audit_max, &*self.keep_ms];
-        arguments.extend(bound);
+        let mut arguments = bound.to_vec();
         arguments.extend(change.iter().map(String::as_str));
         arguments.extend(items.iter().map(|(_, event)| event.as_str()));
         let replies = match self.scripts.call("repair", &names, &arguments).await.map_err(Error::from) {

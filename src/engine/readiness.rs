@@ -149,19 +149,19 @@ impl Engine {
         let reservation = self.layout.reservation(&ReservationId::nobodys(self.layout.shard_of(&sku)));
         let [stock, item] = [vec![&inventory, &active], vec![&inventory, &active, &reservation]];
         let both = vec![&shard.audit, &shard.due];
+        let settings = [&shard.settings];
         let cart = vec!["readiness-probe", "1000000000", "1"];
-        let [audit_max, keep_ms] = [&*self.audit_max, &*self.keep_ms];
         let probe = |script, keys: &[&[&String]], arguments: &[&[&str]]| Probe {
             script,
             keys: keys.concat().into_iter().cloned().collect(),
             arguments: arguments.concat().into_iter().map(str::to_owned).collect(),
         };
         vec![
-            probe("hold", &[&both, &item, &item], &[&["all", audit_max], &cart, &cart]),
-            probe("confirm", &[&both, &item], &[&["all", audit_max, keep_ms, ""]]),
-            probe("release", &[&both, &item], &[&["all", audit_max, keep_ms, ""]]),
-            probe("sweep", &[&both, &stock], &[&[audit_max, keep_ms]]),
-            probe("seed", &[&both, &[&shard.skus], &stock], &[&[audit_max, keep_ms, "probe"]]),
+            probe("hold", &[&both, &item, &item], &[&["all"], &cart, &cart]),
+            probe("confirm", &[&both, &settings, &item], &[&["all", ""]]),
+            probe("release", &[&both, &settings, &item], &[&["all", ""]]),
+            probe("sweep", &[&both, &settings, &stock], &[]),
+            probe("seed", &[&both, &[&shard.skus], &settings, &stock], &[&["probe"]]),
             probe("inventory", &[&stock], &[&["0"]]),
             probe("audit", &[&[&shard.audit]], &[&["1", ""]]),
         ]

@@ -5,7 +5,7 @@ use sha1::{Digest, Sha1};
 
 use super::header::Contract;
 
-static LUA: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/lua");
+static LUA: Dir<'_> = include_dir!("$OUT_DIR/lua");
 
 /// One script: its file's bytes are what runs.
 #[derive(Debug, Clone)]

@@ -23,6 +23,10 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub enum Act {
     WaitMs(u64),
+    /// The operator sets how long settled records are kept, or sets nothing.
+    Keep(Option<u64>),
+    /// The sweeper trims the audit to about this number of entries.
+    Trim(usize),
     /// No call either: an active reservation becomes what a clock that was so much ahead would have made of it.
     Ahead {
         id: u8,
@@ -33,27 +37,22 @@ pub enum Act {
         sku: &'static str,
         quantity: Option<u64>,
         ids: Vec<u8>,
-        keep: Keep,
     },
     Hold {
         mode: &'static str,
         lines: Vec<Line>,
-        audit_max: u64,
     },
     Confirm {
         mode: &'static str,
         items: Vec<Item>,
-        keep: Keep,
     },
     Release {
         mode: &'static str,
         items: Vec<Item>,
-        keep: Keep,
     },
     Sweep {
         sku: &'static str,
         ids: Vec<u8>,
-        keep: Keep,
     },
     /// The damage was found so many events of the SKU ago.
     Repair {
@@ -62,7 +61,6 @@ pub enum Act {
         found: usize,
         restart: Restart,
         change: [i64; 3],
-        keep: Keep,
     },
     Inventory {
         sku: &'static str,
@@ -90,13 +88,6 @@ pub enum Restart {
     Nowhere,
     Here,
     AfterTheLastEvent,
-}
-
-/// How much is kept of what is over.
-#[derive(Clone, Copy, Debug)]
-pub struct Keep {
-    pub audit_max: u64,
-    pub ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -144,31 +135,32 @@ impl fmt::Debug for Step {
 impl Act {
     fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
         let call = match self {
-            Self::WaitMs(_) | Self::Ahead { .. } => return None,
-            Self::Seed { sku, quantity, ids, keep } => {
-                let keys = ["inventory:audit", "stockhold:due", "stockhold:skus"].map(String::from);
+            Self::WaitMs(_) | Self::Ahead { .. } | Self::Keep(_) | Self::Trim(_) => return None,
+            Self::Seed { sku, quantity, ids } => {
+                let keys =
+                    ["inventory:audit", "stockhold:due", "stockhold:skus", "stockhold:settings"].map(String::from);
                 let quantity = quantity.map_or("probe".to_owned(), |quantity| quantity.to_string());
-                let args = [keep.audit_max.to_string(), keep.ms.to_string(), quantity];
-                Call::new("seed", keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key)), args)
+                let keys = keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key));
+                Call::new("seed", keys, [quantity])
             }
-            Self::Hold { mode, lines, audit_max } => {
+            Self::Hold { mode, lines } => {
                 let numbers = |line: &Line| [line.cart.to_owned(), line.quantity.to_string(), line.ttl_ms.to_string()];
-                let args = [(*mode).to_owned(), audit_max.to_string()];
+                let args = [(*mode).to_owned()];
                 Call::new(
                     "hold",
-                    item_keys(lines.iter().map(|line| (line.sku, line.id))),
+                    item_keys(&["inventory:audit", "stockhold:due"], lines.iter().map(|line| (line.sku, line.id))),
                     args.into_iter().chain(lines.iter().flat_map(numbers)),
                 )
             }
-            Self::Confirm { mode, items, keep } => settle("confirm", mode, items, keep),
-            Self::Release { mode, items, keep } => settle("release", mode, items, keep),
-            Self::Sweep { sku, ids, keep } => {
-                let keys = ["inventory:audit", "stockhold:due"].map(String::from);
-                let args = [keep.audit_max, keep.ms].map(|number| number.to_string());
-                Call::new("sweep", keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key)), args)
+            Self::Confirm { mode, items } => settle("confirm", mode, items),
+            Self::Release { mode, items } => settle("release", mode, items),
+            Self::Sweep { sku, ids } => {
+                let keys = ["inventory:audit", "stockhold:due", "stockhold:settings"].map(String::from);
+                Call::new("sweep", keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key)), [])
             }
-            Self::Repair { sku, ids, found, restart, change, keep } => {
-                let keys = ["inventory:audit", "stockhold:due", "stockhold:skus"].map(String::from);
+            Self::Repair { sku, ids, found, restart, change } => {
+                let keys =
+                    ["inventory:audit", "stockhold:due", "stockhold:skus", "stockhold:settings"].map(String::from);
                 let reservations = ids.iter().map(|(id, _)| reservation_key(id));
                 let seen = model.events.iter().rev().filter(|event| event.sku() == *sku).nth(*found);
                 let [version, last_event] =
@@ -180,7 +172,6 @@ impl Act {
                         model.stocks.get(*sku).map_or("1-1".to_owned(), |stock| stock.last_event.clone())
                     }
                 };
-                let numbers = [keep.audit_max, keep.ms].map(|number| number.to_string());
                 let change = change.map(|units| units.to_string());
                 let from = ids.iter().map(|(id, record)| match record {
                     Record::LeaveAsItIs => String::new(),
@@ -190,7 +181,7 @@ impl Act {
                 Call::new(
                     "repair",
                     keys.into_iter().chain(stock_keys(sku)).chain(reservations),
-                    numbers.into_iter().chain([version, last_event, restart]).chain(change).chain(from),
+                    [version, last_event, restart].into_iter().chain(change).chain(from),
                 )
             }
             Self::Inventory { sku, limit } => Call::new("inventory", stock_keys(sku), [limit.to_string()]),
@@ -204,10 +195,15 @@ impl Act {
     }
 }
 
-fn settle(script: &'static str, mode: &str, items: &[Item], keep: &Keep) -> Call {
-    let args = [mode.to_owned(), keep.audit_max.to_string(), keep.ms.to_string()];
+fn settle(script: &'static str, mode: &str, items: &[Item]) -> Call {
+    let of_shard = ["inventory:audit", "stockhold:due", "stockhold:settings"];
+    let args = [mode.to_owned()];
     let tokens = items.iter().map(|item| item.token.to_owned());
-    Call::new(script, item_keys(items.iter().map(|item| (item.sku, item.id))), args.into_iter().chain(tokens))
+    Call::new(
+        script,
+        item_keys(&of_shard, items.iter().map(|item| (item.sku, item.id))),
+        args.into_iter().chain(tokens),
+    )
 }
 
 impl Call {
@@ -221,9 +217,9 @@ impl Call {
     }
 }
 
-fn item_keys(items: impl Iterator<Item = (&'static str, u8)>) -> impl Iterator<Item = String> {
+fn item_keys(of_shard: &[&str], items: impl Iterator<Item = (&'static str, u8)>) -> Vec<String> {
     let of_item = |(sku, id)| stock_keys(sku).into_iter().chain([reservation_key(&id)]);
-    ["inventory:audit", "stockhold:due"].map(String::from).into_iter().chain(items.flat_map(of_item))
+    of_shard.iter().map(|key| (*key).to_owned()).chain(items.flat_map(of_item)).collect()
 }
 
 fn stock_keys(sku: &str) -> [String; 2] {

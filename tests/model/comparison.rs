@@ -75,6 +75,8 @@ impl Comparison {
                     self.compare(&call).map_err(|why| Difference { length: n + 1, why })?;
                 }
                 (Act::WaitMs(ms), _) => sleep(Duration::from_millis(*ms)),
+                (Act::Keep(keep_ms), _) => self.set_keep_ms(*keep_ms),
+                (Act::Trim(most), _) => self.trim(*most),
                 (Act::Ahead { id, ms }, _) => self.put_ahead(&reservation_id(id), *ms),
                 (act, None) => panic!("{act:?} is no call"),
             }
@@ -98,8 +100,7 @@ impl Comparison {
     fn compare(&mut self, call: &Call) -> Result<(), String> {
         let since = self.ids.len();
         let seen = self.call(call)?;
-        let (kept, new) = seen.stores.audit();
-        self.ids.extend(new);
+        self.ids.extend(seen.stores.new_events());
         self.tally.calls += 1;
         match &seen.answer {
             Ok(lines) => lines.iter().for_each(|line| self.tally.add(call.script, &line[0])),
@@ -110,7 +111,7 @@ impl Comparison {
         let mut least: Option<Vec<String>> = None;
         for (began, now) in moments(&self.model, &seen) {
             let mut model = self.model.clone();
-            let answer = model.step(call, &Turn { began, now, ended: seen.ended, ids: &self.ids, kept });
+            let answer = model.step(call, &Turn { began, now, ended: seen.ended, ids: &self.ids });
             model.see_dropped(&seen.stores.keys, &seen.stores.dropped_at, seen.read);
             let mut differences = Stores::from_model(&model, since).differences(&seen.stores);
             if answer != seen.answer {
@@ -125,6 +126,23 @@ impl Comparison {
             }
         }
         Err(least.expect("there is at least one moment").join("\n"))
+    }
+
+    /// As the operator does.
+    fn set_keep_ms(&mut self, keep_ms: Option<u64>) {
+        match keep_ms {
+            Some(keep_ms) => cmd("HSET").arg("stockhold:settings").arg("keepMs").arg(keep_ms).exec(&mut self.redis),
+            None => cmd("DEL").arg("stockhold:settings").exec(&mut self.redis),
+        }
+        .unwrap();
+        self.model.keep_ms = keep_ms;
+    }
+
+    /// As the sweeper does.
+    fn trim(&mut self, most: usize) {
+        cmd("XTRIM").arg("inventory:audit").arg("MAXLEN").arg("~").arg(most).exec(&mut self.redis).unwrap();
+        let kept = cmd("XLEN").arg("inventory:audit").query(&mut self.redis).unwrap();
+        self.model.trim(most, kept);
     }
 
     /// The call between two looks at the clock, and then all that is stored.

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::call::{Act, CARTS, IDS, Item, Keep, Line, Record, Restart, SKUS, Step, TOKENS};
+use crate::call::{Act, CARTS, IDS, Item, Line, Record, Restart, SKUS, Step, TOKENS};
 use crate::spoil::{self, Spoil};
 
 const LONGEST: usize = 200;
@@ -17,12 +17,12 @@ const IDS_OF_SKU: u8 = (*IDS.end() + 1) / SKUS.len() as u8;
 /// With less, Redis may drop a record in the middle of the script that settles it.
 const SHORTEST_KEPT_MS: u64 = 1;
 
-/// At least as many as one call can add, so that no entry goes before its id was seen.
-const AUDIT_MAX: u64 = 20;
-
 pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
-    let first = vec(seed().prop_map(|act| Step { act, spoil: None }), 0..=FIRST_SEEDS);
-    (first, vec(step(), 1..=LONGEST - FIRST_SEEDS)).prop_map(|(first, then)| [first, then].concat())
+    let unspoiled = |act| Step { act, spoil: None };
+    let keep_ms = keep_ms().prop_map(move |keep_ms| vec![unspoiled(Act::Keep(keep_ms))]);
+    let first = vec(seed().prop_map(unspoiled), 0..=FIRST_SEEDS);
+    (keep_ms, first, vec(step(), 1..=LONGEST - FIRST_SEEDS))
+        .prop_map(|(keep_ms, first, then)| [keep_ms, first, then].concat())
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -37,12 +37,13 @@ fn step() -> impl Strategy<Value = Step> {
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         2 => (1..=15u64).prop_map(Act::WaitMs),
+        1 => keep_ms().prop_map(Act::Keep),
+        1 => (1..=40usize).prop_map(Act::Trim),
         3 => (IDS, select(vec![HOUR_MS, TEN_YEARS_MS])).prop_map(|(id, ms)| Act::Ahead { id, ms }),
         7 => seed(),
-        36 => (mode(), some(line()), audit_max())
-            .prop_map(|(mode, lines, audit_max)| Act::Hold { mode, lines, audit_max }),
-        18 => (mode(), some(item()), keep()).prop_map(|(mode, items, keep)| Act::Confirm { mode, items, keep }),
-        15 => (mode(), some(item()), keep()).prop_map(|(mode, items, keep)| Act::Release { mode, items, keep }),
+        36 => (mode(), some(line())).prop_map(|(mode, lines)| Act::Hold { mode, lines }),
+        18 => (mode(), some(item())).prop_map(|(mode, items)| Act::Confirm { mode, items }),
+        15 => (mode(), some(item())).prop_map(|(mode, items)| Act::Release { mode, items }),
         12 => sweep(),
         4 => repair(),
         2 => filing(),
@@ -61,17 +62,16 @@ fn read() -> impl Strategy<Value = Act> {
 fn seed() -> impl Strategy<Value = Act> {
     let all_of_sku =
         (0..SKUS.len() as u8).prop_map(|n| (SKUS[usize::from(n)], (0..IDS_OF_SKU).map(|i| id_of_sku(n, i)).collect()));
-    let quantity = prop_oneof![1 => Just(None), 3 => (1..=9u64).prop_map(Some), 6 => (10..=60u64).prop_map(Some)];
-    (prop_oneof![sku_and_ids(), all_of_sku], quantity, keep()).prop_map(|((sku, ids), quantity, keep)| Act::Seed {
+    let quantity = prop_oneof![1 => Just(None), 3 => (0..=9u64).prop_map(Some), 6 => (10..=60u64).prop_map(Some)];
+    (prop_oneof![sku_and_ids(), all_of_sku], quantity).prop_map(|((sku, ids), quantity)| Act::Seed {
         sku,
         quantity,
         ids,
-        keep,
     })
 }
 
 fn sweep() -> impl Strategy<Value = Act> {
-    (sku_and_ids(), keep()).prop_map(|((sku, ids), keep)| Act::Sweep { sku, ids, keep })
+    sku_and_ids().prop_map(|(sku, ids)| Act::Sweep { sku, ids })
 }
 
 /// Of what is in order: what a repair does with damage is another test's. So nothing here takes reserved units away from
@@ -98,27 +98,19 @@ fn repair() -> impl Strategy<Value = Act> {
     const TOO_MANY: i64 = -1_000_000_000_000;
     let available = prop_oneof![6 => Just(0), 1 => Just(TOO_MANY), 3 => -2..=3i64];
     let confirmed = prop_oneof![6 => Just(0), 1 => -1..=2i64];
-    (ids, found, restart, available, confirmed, keep()).prop_map(
-        |((sku, ids), found, restart, available, confirmed, keep)| Act::Repair {
-            sku,
-            ids,
-            found,
-            restart,
-            change: [available, 0, confirmed],
-            keep,
-        },
-    )
+    (ids, found, restart, available, confirmed).prop_map(|((sku, ids), found, restart, available, confirmed)| {
+        Act::Repair { sku, ids, found, restart, change: [available, 0, confirmed] }
+    })
 }
 
 /// All of a SKU are looked at, as their records are.
 fn filing() -> impl Strategy<Value = Act> {
-    (0..SKUS.len() as u8, keep()).prop_map(|(n, keep)| Act::Repair {
+    (0..SKUS.len() as u8).prop_map(|n| Act::Repair {
         sku: SKUS[usize::from(n)],
         ids: (0..IDS_OF_SKU).map(|turn| (id_of_sku(n, turn), Record::LeaveAsItIs)).collect(),
         found: 0,
         restart: Restart::Nowhere,
         change: [0; 3],
-        keep,
     })
 }
 
@@ -196,16 +188,11 @@ fn ttl_ms() -> impl Strategy<Value = u64> + Clone {
 }
 
 /// Mostly soon over: an id can be used again when its record is gone.
-fn keep() -> impl Strategy<Value = Keep> {
-    (audit_max(), prop_oneof![2 => Just(0), 1 => Just(LONG_MS), 27 => SHORTEST_KEPT_MS..=15])
-        .prop_map(|(audit_max, ms)| Keep { audit_max, ms })
+fn keep_ms() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![1 => Just(None), 2 => Just(Some(0)), 1 => Just(Some(LONG_MS)), 27 => (SHORTEST_KEPT_MS..=15).prop_map(Some)]
 }
 
-fn audit_max() -> impl Strategy<Value = u64> {
-    prop_oneof![6 => Just(0), 2 => Just(1_000_000), 1 => Just(AUDIT_MAX)]
-}
-
-/// True but for one time in so many.
+/// True but for one time in this number.
 fn mostly(times: u32) -> impl Strategy<Value = bool> + Clone {
     prop_oneof![times - 1 => Just(true), 1 => Just(false)]
 }

@@ -15,8 +15,9 @@ pub fn text(bytes: &[u8]) -> Option<String> {
 
 /// Text with neither white space nor what has a meaning in keys.
 pub fn sku(bytes: &[u8]) -> Option<String> {
-    let is_reserved = |sku: &str| ["audit", ".", ".."].contains(&sku);
-    text(bytes).filter(|sku| !is_reserved(sku) && !sku.contains(|c: char| c.is_whitespace() || ":{}".contains(c)))
+    text(bytes).filter(|sku| {
+        !["audit", ".", ".."].contains(&&**sku) && !sku.contains(|c: char| c.is_whitespace() || ":{}".contains(c))
+    })
 }
 
 /// A UUID in lower case.

@@ -21,15 +21,7 @@ pub enum Fault {
 }
 
 /// A call that keeps all rules.
-pub struct Request {
-    /// About how many entries the audit keeps; 0: all.
-    pub audit_max: u64,
-    /// How long settled reservations are kept; 0: for ever.
-    pub keep_ms: u64,
-    pub what: What,
-}
-
-pub enum What {
+pub enum Request {
     /// Without a quantity, a probe.
     Seed {
         sku: String,
@@ -113,67 +105,65 @@ impl Request {
         let args = Args(&call.args);
         match call.script {
             "seed" => {
-                let ([audit, due, skus, inventory, active], reservations) = tail(call, 3)?;
-                let (audit_max, keep_ms) = (args.number(0, 0, MOST)?, args.number(1, 0, MOST)?);
-                let quantity = if call.args[2] == b"probe" { None } else { Some(args.number(2, 1, MOST_UNITS)?) };
-                let sku = stock(inventory, active)?;
-                fits(audit == b"inventory:audit" && due == b"stockhold:due" && skus == b"stockhold:skus")?;
-                Ok(Self { audit_max, keep_ms, what: What::Seed { sku, ids: ids(reservations)?, quantity } })
-            }
-            "sweep" => {
-                let ([audit, due, inventory, active], reservations) = tail(call, 2)?;
-                let (audit_max, keep_ms) = (args.number(0, 0, MOST)?, args.number(1, 0, MOST)?);
+                let ([audit, due, skus, settings, inventory, active], reservations) = tail(call, 1)?;
+                let quantity = if call.args[0] == b"probe" { None } else { Some(args.number(0, 0, MOST_UNITS)?) };
                 let sku = stock(inventory, active)?;
                 fits(audit == b"inventory:audit" && due == b"stockhold:due")?;
-                Ok(Self { audit_max, keep_ms, what: What::Sweep { sku, ids: ids(reservations)? } })
+                fits(skus == b"stockhold:skus" && settings == b"stockhold:settings")?;
+                Ok(Self::Seed { sku, ids: ids(reservations)?, quantity })
+            }
+            "sweep" => {
+                let ([audit, due, settings, inventory, active], reservations) = tail(call, 0)?;
+                let sku = stock(inventory, active)?;
+                fits(audit == b"inventory:audit" && due == b"stockhold:due" && settings == b"stockhold:settings")?;
+                Ok(Self::Sweep { sku, ids: ids(reservations)? })
             }
             "hold" => {
-                let items = items(call, 2, 3)?;
-                let (all, audit_max) = (args.mode(0)?, args.number(1, 0, MOST)?);
+                let items = items(call, [b"inventory:audit", b"stockhold:due"], 3)?;
+                let all = args.mode(0)?;
                 let lines = items.into_iter().enumerate().map(|(i, (sku, id))| {
-                    let quantity = args.number(3 + 3 * i, 1, MOST_UNITS)?;
-                    let ttl_ms = args.number(4 + 3 * i, 1, MOST_TTL_MS)?;
-                    Ok(Line { sku, id, cart: args.text(2 + 3 * i)?, quantity, ttl_ms })
+                    let quantity = args.number(2 + 3 * i, 1, MOST_UNITS)?;
+                    let ttl_ms = args.number(3 + 3 * i, 1, MOST_TTL_MS)?;
+                    Ok(Line { sku, id, cart: args.text(1 + 3 * i)?, quantity, ttl_ms })
                 });
                 let lines = lines.collect::<Result<_, _>>()?;
-                Ok(Self { audit_max, keep_ms: 0, what: What::Hold { all, lines } })
+                Ok(Self::Hold { all, lines })
             }
             "confirm" | "release" => {
-                let items = items(call, 3, 1)?;
-                let (all, audit_max, keep_ms) = (args.mode(0)?, args.number(1, 0, MOST)?, args.number(2, 0, MOST)?);
+                let items = items(call, [b"inventory:audit", b"stockhold:due", b"stockhold:settings"], 1)?;
+                let all = args.mode(0)?;
                 let items = items.into_iter().enumerate().map(|(i, (sku, id))| {
-                    let token = if call.args[3 + i].is_empty() { String::new() } else { args.text(3 + i)? };
+                    let token = if call.args[1 + i].is_empty() { String::new() } else { args.text(1 + i)? };
                     Ok(Item { sku, id, token })
                 });
                 let items = items.collect::<Result<_, _>>()?;
-                let what =
-                    if call.script == "confirm" { What::Confirm { all, items } } else { What::Release { all, items } };
-                Ok(Self { audit_max, keep_ms, what })
+                Ok(if call.script == "confirm" { Self::Confirm { all, items } } else { Self::Release { all, items } })
             }
             "repair" => {
-                let ([audit, due, skus, inventory, active], reservations) = tail(call, 8 + call.keys.len().max(5) - 5)?;
-                let (audit_max, keep_ms) = (args.number(0, 0, MOST)?, args.number(1, 0, MOST)?);
-                let seen = [2, 3].map(|place| String::from_utf8_lossy(&call.args[place]).into_owned());
-                let restart = match &call.args[4][..] {
+                let of_each = call.keys.len().saturating_sub(6);
+                let ([audit, due, skus, settings, inventory, active], reservations) = tail(call, 6 + of_each)?;
+                let seen = [0, 1].map(|place| String::from_utf8_lossy(&call.args[place]).into_owned());
+                let restart = match &call.args[2][..] {
                     b"" => None,
                     b"here" => Some(Restart::Here),
-                    _ => Some(Restart::After(args.event(4)?)),
+                    _ => Some(Restart::After(args.event(2)?)),
                 };
-                let change = [args.signed(5)?, args.signed(6)?, args.signed(7)?];
+                let change = [args.signed(3)?, args.signed(4)?, args.signed(5)?];
                 let sku = stock(inventory, active)?;
-                fits(audit == b"inventory:audit" && due == b"stockhold:due" && skus == b"stockhold:skus")?;
+                fits(audit == b"inventory:audit" && due == b"stockhold:due")?;
+                fits(skus == b"stockhold:skus" && settings == b"stockhold:settings")?;
                 let ids = ids(reservations)?;
                 fits(ids.iter().collect::<BTreeSet<_>>().len() == ids.len())?;
-                let event = |i: usize| if call.args[8 + i].is_empty() { Ok(None) } else { args.event(8 + i).map(Some) };
+                let event = |i: usize| if call.args[6 + i].is_empty() { Ok(None) } else { args.event(6 + i).map(Some) };
                 let items = ids.into_iter().enumerate().map(|(i, id)| Ok(Mend { id, event: event(i)? }));
                 let items = items.collect::<Result<_, _>>()?;
-                Ok(Self { audit_max, keep_ms, what: What::Repair(Repair { sku, items, seen, restart, change }) })
+                Ok(Self::Repair(Repair { sku, items, seen, restart, change }))
             }
             "inventory" => {
                 let [inventory, active] = &call.keys[..] else { return Err(Fault::BadArgs) };
                 count(call.args.len() == 1)?;
                 let limit = args.number(0, 0, 10_000)? as usize;
-                Ok(Self::reading(What::Inventory { sku: stock(inventory, active)?, limit }))
+                Ok(Self::Inventory { sku: stock(inventory, active)?, limit })
             }
             "audit" => {
                 count((1..=2).contains(&call.keys.len()) && call.args.len() == 2)?;
@@ -188,14 +178,10 @@ impl Request {
                     (key, None) if is_audit_of_shard(key) => Events::Elsewhere,
                     _ => return Err(Fault::BadKey),
                 };
-                Ok(Self::reading(What::Audit { of, limit, before }))
+                Ok(Self::Audit { of, limit, before })
             }
             script => panic!("no rules for {script}"),
         }
-    }
-
-    fn reading(what: What) -> Self {
-        Self { audit_max: 0, keep_ms: 0, what }
     }
 }
 
@@ -240,15 +226,19 @@ fn tail<const FIXED: usize>(call: &Call, args: usize) -> Result<Tail<'_, FIXED>,
     Ok((fixed.each_ref().map(Vec::as_slice), rest))
 }
 
-/// The SKUs and ids of a call with three keys for each item.
-fn items(call: &Call, args_before: usize, args_each: usize) -> Result<Vec<(String, String)>, Fault> {
-    let ([audit, due], rest) = call.keys.split_first_chunk().ok_or(Fault::BadArgs)?;
+/// The SKUs and ids of a call with three keys for each item, after the keys of the shard.
+fn items<const FIXED: usize>(
+    call: &Call,
+    of_shard: [&[u8]; FIXED],
+    args_each: usize,
+) -> Result<Vec<(String, String)>, Fault> {
+    let (fixed, rest) = call.keys.split_first_chunk::<FIXED>().ok_or(Fault::BadArgs)?;
     let (triples, over) = rest.as_chunks::<3>();
     count(over.is_empty() && (1..=MOST_ITEMS).contains(&triples.len()))?;
-    count(call.args.len() == args_before + args_each * triples.len())?;
+    count(call.args.len() == 1 + args_each * triples.len())?;
     let items =
         triples.iter().map(|[inventory, active, reservation]| Ok((stock(inventory, active)?, id(reservation)?)));
-    fits(audit == b"inventory:audit" && due == b"stockhold:due")?;
+    fits(fixed.each_ref().map(Vec::as_slice) == of_shard)?;
     items.collect()
 }
 

@@ -5,8 +5,11 @@ use std::rc::Rc;
 
 use crate::call::Call;
 use crate::names::event_id;
-use crate::request::{Events, Fault, Item, Line, Request, What};
+use crate::request::{Events, Fault, Item, Line, Request};
 use crate::state::{CONFIRM, DRAIN, EXPIRE, Ending, Event, Model, RELEASE, Record, Turn, reply};
+
+/// How long settled records are kept unless the operator says otherwise.
+const THIRTY_DAYS_MS: u64 = 2_592_000_000;
 
 /// A line for each item.
 pub type Answer = Result<Vec<Vec<String>>, Fault>;
@@ -16,22 +19,18 @@ impl Model {
     pub fn step(&mut self, call: &Call, turn: &Turn) -> Answer {
         self.records.retain(|_, record| record.dropped_at.is_none_or(|(_, latest)| turn.began <= latest));
         let request = Request::read(call)?;
-        let keep_ms = request.keep_ms;
-        let before = self.count;
-        let lines = match &request.what {
-            What::Seed { quantity: None, .. } => vec![reply("PROBED", [])],
-            What::Seed { sku, ids, quantity: Some(quantity) } => vec![self.seed(sku, ids, *quantity, keep_ms, turn)],
-            What::Hold { all, lines } => self.hold_lines(*all, lines, turn),
-            What::Confirm { all, items } => self.settle_items(&CONFIRM, *all, items, keep_ms, turn),
-            What::Release { all, items } => self.settle_items(&RELEASE, *all, items, keep_ms, turn),
-            What::Sweep { sku, ids } => vec![self.sweep(sku, ids, keep_ms, turn)],
-            What::Repair(repair) => vec![self.repair(repair, keep_ms, turn)?],
-            What::Inventory { sku, limit } => self.inventory(sku, *limit, turn),
-            What::Audit { of, limit, before } => return self.audit(of, *limit, *before),
+        let keep_ms = self.keep_ms.unwrap_or(THIRTY_DAYS_MS);
+        let lines = match &request {
+            Request::Seed { quantity: None, .. } => vec![reply("PROBED", [])],
+            Request::Seed { sku, ids, quantity: Some(quantity) } => vec![self.seed(sku, ids, *quantity, keep_ms, turn)],
+            Request::Hold { all, lines } => self.hold_lines(*all, lines, turn),
+            Request::Confirm { all, items } => self.settle_items(&CONFIRM, *all, items, keep_ms, turn),
+            Request::Release { all, items } => self.settle_items(&RELEASE, *all, items, keep_ms, turn),
+            Request::Sweep { sku, ids } => vec![self.sweep(sku, ids, keep_ms, turn)],
+            Request::Repair(repair) => vec![self.repair(repair, keep_ms, turn)?],
+            Request::Inventory { sku, limit } => self.inventory(sku, *limit, turn),
+            Request::Audit { of, limit, before } => return self.audit(of, *limit, *before),
         };
-        if self.count > before && request.audit_max > 0 {
-            self.trim(request.audit_max as usize, turn.kept);
-        }
         Ok(lines)
     }
 
@@ -134,7 +133,9 @@ impl Model {
             let repeated = all && ended.contains(&item.id);
             let reply = draft.settle(ending, item, repeated, keep_ms, turn);
             match &*reply[0] {
-                "EXPIRED" => expired.push(&item.id),
+                "EXPIRED" if self.records[&item.id].state == "active" && !expired.contains(&&item.id) => {
+                    expired.push(&item.id);
+                }
                 word if word == ending.word => drop(ended.insert(&item.id)),
                 _ => {}
             }
@@ -163,6 +164,8 @@ impl Model {
             let same_token = !item.token.is_empty() && item.token == record.token;
             return if record.state == ending.state && (same_token || repeated) {
                 record.shown("REPLAYED")
+            } else if record.reason == EXPIRE.reason {
+                reply(EXPIRE.word, [])
             } else {
                 reply("NOT_ACTIVE", [record.state, record.reason].map(str::to_owned))
             };

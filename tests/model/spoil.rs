@@ -5,7 +5,7 @@ use std::fmt;
 use crate::call::Call;
 
 /// The place among the arguments of a repair.
-const RESERVED: usize = 6;
+const RESERVED: usize = 4;
 
 /// One thing that is done to a call; a place counts around when there are fewer.
 #[derive(Clone)]
@@ -32,6 +32,8 @@ pub const KEYS: &[&[u8]] = &[
     b"inventory:tea",
     b"inventory:tea:active",
     b"inventory:two words",
+    b"inventory:.",
+    b"inventory:..",
     b"inventory:a:b",
     b"inventory:{a}",
     b"inventory:line\n",
@@ -49,6 +51,8 @@ pub const KEYS: &[&[u8]] = &[
     b"{7}:reservation:00000000-0000-8000-8000-000000000001",
     b"stockhold:due",
     b"stockhold:skus",
+    b"stockhold:settings",
+    b"{7}:stockhold:settings",
     b"stockhold:due ",
     b"reservation:",
     b"reservation:00000000-0000-8000-8000-000000000001",
@@ -60,8 +64,7 @@ pub const KEYS: &[&[u8]] = &[
       aaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
 
-/// Arguments that break the rule of one place or another. No number from 1 to 19: as `auditMax` it would let entries
-/// go that the same call has made, before anybody sees their ids.
+/// Arguments that break the rule of one place or another.
 pub const ARGS: &[&[u8]] = &[
     b"",
     b"0",
@@ -125,7 +128,8 @@ impl Spoil {
                 keys[place] = key.to_vec();
             }
             Self::Arg(place, arg) => {
-                let place = place % args.len();
+                // A sweep has none.
+                let Some(place) = place.checked_rem(args.len()) else { return };
                 // Units that are held cannot be taken away: that would be damage.
                 if (call.script, place) != ("repair", RESERVED) {
                     args[place] = arg.to_vec();
@@ -136,7 +140,11 @@ impl Spoil {
                 keys.swap(one % count, other % count);
             }
             Self::DropKey(place) => drop(keys.remove(place % keys.len())),
-            Self::DropArg(place) => drop(args.remove(place % args.len())),
+            Self::DropArg(place) => {
+                if let Some(place) = place.checked_rem(args.len()) {
+                    args.remove(place);
+                }
+            }
             Self::MoreKeys(key) => keys.push(key.to_vec()),
             Self::MoreArgs(arg) => args.push(arg.to_vec()),
             Self::KeepKeys(count) => keys.truncate(count),
@@ -144,10 +152,10 @@ impl Spoil {
             Self::Items(count) => {
                 let (keys_each, args_each, keys_first) = match call.script {
                     "hold" => (3, 3, 2),
-                    "confirm" | "release" => (3, 1, 2),
-                    "sweep" => (1, 0, 4),
-                    "seed" => (1, 0, 5),
-                    "repair" => (1, 1, 5),
+                    "confirm" | "release" => (3, 1, 3),
+                    "sweep" => (1, 0, 5),
+                    "seed" => (1, 0, 6),
+                    "repair" => (1, 1, 6),
                     _ => return,
                 };
                 while (keys.len() - keys_first) / keys_each < count {

@@ -17,8 +17,6 @@ pub struct Turn<'a> {
     pub ended: u64,
     /// The ids of all events, those of this call too.
     pub ids: &'a [String],
-    /// How many audit entries are left after the call.
-    pub kept: usize,
 }
 
 #[derive(Clone, Default)]
@@ -30,6 +28,8 @@ pub struct Model {
     pub events: Vec<Rc<Event>>,
     /// How many events there ever were.
     pub count: usize,
+    /// What the operator has set: how long settled records are kept, 0 for ever.
+    pub keep_ms: Option<u64>,
 }
 
 #[derive(Clone, Default)]

@@ -134,6 +134,9 @@ impl Stores {
         if !model.due.is_empty() {
             stores.keys.insert("stockhold:due".to_owned(), Stored::Scores(model.due.clone()));
         }
+        if let Some(keep_ms) = model.keep_ms {
+            stores.keys.insert("stockhold:settings".to_owned(), hash([("", ""); 0], [("keepMs", keep_ms)]));
+        }
         if !model.stocks.is_empty() {
             stores.keys.insert("stockhold:skus".to_owned(), Stored::Set(model.stocks.keys().cloned().collect()));
         }
@@ -146,11 +149,11 @@ impl Stores {
         stores
     }
 
-    /// How many events are stored, and the ids of the new ones.
-    pub fn audit(&self) -> (usize, Vec<String>) {
+    /// The ids of the new events.
+    pub fn new_events(&self) -> Vec<String> {
         match self.keys.get("inventory:audit") {
-            Some(Stored::Stream { length, new, .. }) => (*length, new.iter().map(|(id, _)| id.clone()).collect()),
-            _ => (0, Vec::new()),
+            Some(Stored::Stream { new, .. }) => new.iter().map(|(id, _)| id.clone()).collect(),
+            _ => Vec::new(),
         }
     }
 

@@ -24,7 +24,7 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 34] = [
+pub const BUGS: [Bug; 39] = [
     rule(
         "lua/hold.lua",
         "`hold` writes a reservation before it looks at the stock",
@@ -40,32 +40,32 @@ pub const BUGS: [Bug; 34] = [
     rule(
         "lua/hold.lua",
         "`hold` gives a unit that is not there",
-        "stock.available < item.units",
-        "stock.available + 1 < item.units",
+        "stock.left < item.units",
+        "stock.left + 1 < item.units",
     ),
     rule(
         "lua/hold.lua",
         "`hold` looks at the stock before the id: a repeat is refused when all is sold",
         "  if record then\n",
-        "  if record and not (stock.available and stock.available < item.units) then\n",
+        "  if record and not (stock.left and stock.left < item.units) then\n",
     ),
     rule(
         "lua/hold.lua",
         "`hold` of a cart, all or nothing, writes what there is",
-        "if items[i].after or items[i].again then replies[i] = { 'WITHDRAWN' } end\n  end\n  return replies\n",
-        "if items[i].after or items[i].again then replies[i] = { 'WITHDRAWN' } end\n  end\n",
+        "if item.is_tentative then replies[i] = { 'WITHDRAWN' } end\n  end\n  return replies\n",
+        "if item.is_tentative then replies[i] = { 'WITHDRAWN' } end\n  end\n",
     ),
     rule(
         "lua/hold.lua",
         "`hold` of a cart that names a SKU twice takes its units once",
-        "    stock.available = stock.available - item.units\n",
-        "    if not stock.taken then stock.available = stock.available - item.units end\n    stock.taken = true\n",
+        "    stock.left = stock.left - item.units\n",
+        "    if not stock.taken then stock.left = stock.left - item.units end\n    stock.taken = true\n",
     ),
     rule(
         "lua/hold.lua",
         "`hold` of one id twice in a call takes its units twice",
-        "    holds[item.reservation] = item\n",
-        "",
+        "local earlier = made[item.reservation]\n",
+        "local earlier = nil\n",
     ),
     rule(
         "lua/hold.lua",
@@ -73,7 +73,7 @@ pub const BUGS: [Bug; 34] = [
         "or record[3] ~= item.quantity and 'quantity'",
         "",
     ),
-    rule("lua/hold.lua", "`hold` does not bring the SKU's due time forward", "or expires < stock.due", ""),
+    rule("lua/hold.lua", "`hold` does not bring the SKU's due time forward", "or item.expires < stock.due", ""),
     rule(
         "lua/hold.lua",
         "`hold` takes 1e3 for a number",
@@ -95,8 +95,8 @@ pub const BUGS: [Bug; 34] = [
     rule(
         "lua/confirm.lua",
         "`confirm` of a cart, all or nothing, confirms some",
-        "local withdrawn = refused and mode == 'all'",
-        "local withdrawn = false",
+        "local is_withdrawn = refused and mode == 'all'",
+        "local is_withdrawn = false",
     ),
     rule(
         "lua/confirm.lua",
@@ -107,8 +107,8 @@ pub const BUGS: [Bug; 34] = [
     rule(
         "lua/confirm.lua",
         "`confirm` does not remember its token: a repeat is refused",
-        "  if record.token and record.token ~= '' then redis.call('HSET', record.key, 'token', record.token) end\n",
-        "",
+        ", 'token', record.token)",
+        ")",
     ),
     rule(
         "lua/confirm.lua",
@@ -119,14 +119,44 @@ pub const BUGS: [Bug; 34] = [
     rule(
         "lua/confirm.lua",
         "`confirm` leaves what it confirmed among the active",
-        "  redis.call('ZREM', stock.active, record.id)\n",
-        "",
+        "redis.call('ZREM', stock.active, unpack(stock.ended)) == stock.live",
+        "#stock.ended == stock.live",
+    ),
+    rule(
+        "lua/confirm.lua",
+        "`confirm` answers otherwise when a sweep was first to expire",
+        "elseif record.reason == 'reservation_ttl_elapsed' then",
+        "elseif false then",
+    ),
+    rule(
+        "lua/confirm.lua",
+        "`confirm` keeps the record for ever, whatever the operator has set",
+        "if keep_ms ~= '0' then redis.call('PEXPIRE'",
+        "if false then redis.call('PEXPIRE'",
+    ),
+    rule(
+        "lua/release.lua",
+        "`release` keeps the record for ever when the operator has set nothing",
+        "or '2592000000'",
+        "or '0'",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` trims what others have written into the audit",
+        "redis.call('XADD', audit, '*',",
+        "redis.call('XADD', audit, 'MAXLEN', '5', '*',",
+    ),
+    rule(
+        "lua/sweep.lua",
+        "`sweep` takes what it expires for the next to expire",
+        "if not leaving[first[i]] then",
+        "if first[i] then",
     ),
     rule(
         "lua/release.lua",
         "`release` undoes a sale",
-        "elseif record.state ~= 'active' then",
-        "elseif record.state == 'released' then",
+        "elseif record.state == 'active' then",
+        "elseif record.state ~= 'released' then",
     ),
     rule(
         "lua/release.lua",
@@ -145,7 +175,7 @@ pub const BUGS: [Bug; 34] = [
     rule(
         "lua/sweep.lua",
         "`sweep` writes no event",
-        "redis.call('XADD', audit, 'MAXLEN', '~', audit_max, '*', 'event', event,",
+        "redis.call('XADD', audit, '*', 'event', event,",
         "select(1, stock.last_event, 'event', event,",
     ),
     rule(

@@ -3,6 +3,7 @@
 use redis::cmd;
 
 use crate::call::{LONG_MS, audit, audit_all, confirm, hold, line, seed, sweep};
+use crate::contract::Contract;
 use crate::shop::{NEW, Shop, hold_many, id};
 use crate::support::invariants::History;
 
@@ -92,46 +93,42 @@ async fn no_more_are_read_than_asked_for() {
     assert_eq!(shop.replies(&audit_all(2, "")).await.len(), 2);
 }
 
+/// The sweeper trims the stream; a SKU's chain then ends where the stream does.
 #[tokio::test]
-async fn audit_max_trims_about_there_and_the_chain_ends_where_the_stream_does() {
-    const AUDIT_MAX: u64 = 50;
+async fn the_chain_ends_where_the_stream_was_trimmed() {
     let mut shop = Shop::open().await;
     shop.history = History::Trimmed;
-    // Redis drops whole nodes of the stream, so small nodes make "about" near.
-    shop.run::<()>(cmd("CONFIG").arg("SET").arg("stream-node-max-entries").arg(10)).await;
     shop.replies(&seed("tea", 100, &[])).await;
-    let ids = hold_many(&mut shop, "tea", 100, LONG_MS).await;
-    assert_eq!(shop.events().await, 101, "0 keeps all");
-
-    let items: Vec<_> = ids.iter().map(|id| ("tea", &**id, "")).collect();
-    shop.replies(&confirm("all", &items).with("auditMax", AUDIT_MAX.to_string())).await;
-    let kept = shop.events().await;
-    assert!((AUDIT_MAX..AUDIT_MAX + 20).contains(&kept), "{kept} events");
+    hold_many(&mut shop, "tea", 100, LONG_MS).await;
+    shop.run::<u64>(cmd("XTRIM").arg("inventory:audit").arg("MAXLEN").arg(50)).await;
 
     let events = shop.replies(&audit("tea", 1000, "")).await;
-    assert_eq!(events.len() as u64, kept);
+    assert_eq!(events.len(), 50);
     let oldest = events.last().unwrap();
     assert_ne!(oldest[PREVIOUS], "");
     assert!(shop.replies(&audit("tea", 10, &oldest[PREVIOUS])).await.is_empty(), "before what was trimmed");
 }
 
+/// No argument of a call decides what others still see.
 #[tokio::test]
-async fn every_script_that_writes_trims() {
+async fn no_script_trims() {
     let mut shop = Shop::open().await;
-    shop.history = History::Trimmed;
     shop.run::<()>(cmd("CONFIG").arg("SET").arg("stream-node-max-entries").arg(1)).await;
+    shop.replies(&seed("tea", 1000, &[])).await;
     let lapsing = id(1);
-    let calls = [
-        seed("tea", 100, &[]),
+    for call in [
         hold("each", &[line("tea", NEW)]),
         confirm("each", &[("tea", NEW, "")]),
         hold("each", &[line("tea", &lapsing).ttl_ms(1)]),
-    ];
-    for call in calls {
-        shop.replies(&call.with("auditMax", "1")).await;
-        assert_eq!(shop.events().await, 1);
+    ] {
+        shop.replies(&call).await;
     }
     shop.lapse(&lapsing).await;
-    shop.replies(&sweep("tea", &[&lapsing]).with("auditMax", "1")).await;
-    assert_eq!(shop.events().await, 1);
+    shop.replies(&sweep("tea", &[&lapsing])).await;
+    shop.replies(&seed("tea", 1000, &[])).await;
+    assert_eq!(shop.events().await, 6);
+    for script in ["seed", "hold", "confirm", "release", "sweep", "repair"] {
+        let source = &Contract::of(script).source;
+        assert!(!source.contains("MAXLEN") && !source.contains("XTRIM"), "{script}");
+    }
 }

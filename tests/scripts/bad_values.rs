@@ -77,9 +77,9 @@ const NOT_UTF8: [&[u8]; 14] = [
 /// What breaks the rule of a script's argument.
 pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
     match name {
-        "quantity" => numbers(&["0", "1000000001"]),
+        "quantity" if script == "seed" => numbers(&["1000000001", "Probe"]),
+        "quantity" => numbers(&["0", "1000000001", "probe"]),
         "ttlMs" => numbers(&["0", "2592000001"]),
-        "auditMax" | "keepMs" => numbers(&["1000000000001"]),
         "limit" if script == "inventory" => numbers(&["10001"]),
         "limit" => numbers(&["0", "1001"]),
         "mode" => bytes(NOT_MODES),
@@ -117,6 +117,7 @@ pub fn bad_keys(call: &Call, slot: usize, prefix: &str) -> Vec<Vec<u8>> {
         "audit" => &["inventory:tea", "audit", "stockhold:audit"],
         "due" => &["stockhold:skus", "due"],
         "skus" => &["stockhold:due", "skus"],
+        "settings" => &["stockhold:due", "settings"],
         "reservation" => {
             bad.extend(NOT_IDS.split_whitespace().map(|id| format!("{prefix}reservation:{id}")));
             bad.push(format!("{prefix}Reservation:{ACTIVE}"));

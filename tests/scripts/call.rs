@@ -7,6 +7,11 @@ use crate::contract::Contract;
 /// Ten minutes: a hold with it never lapses during a test.
 pub const LONG_MS: u64 = 600_000;
 
+const AUDIT: &str = "inventory:audit";
+const DUE: &str = "stockhold:due";
+const SKUS: &str = "stockhold:skus";
+const SETTINGS: &str = "stockhold:settings";
+
 /// One `EVALSHA`.
 #[derive(Clone)]
 pub struct Call {
@@ -47,15 +52,16 @@ impl<'a> Line<'a> {
 /// Sets the stock of a SKU; the ids are the holds to release.
 pub fn seed(sku: &str, quantity: u64, ids: &[&str]) -> Call {
     let [inventory, active] = stock_keys(sku);
-    let mut keys = vec!["inventory:audit".into(), "stockhold:due".into(), "stockhold:skus".into(), inventory, active];
+    let mut keys = [AUDIT, DUE, SKUS, SETTINGS].map(String::from).to_vec();
+    keys.extend([inventory, active]);
     keys.extend(ids.iter().map(|id| reservation_key(id)));
-    Call::new("seed", keys, vec!["0".into(), "0".into(), quantity.to_string()])
+    Call::new("seed", keys, vec![quantity.to_string()])
 }
 
 pub fn hold(mode: &str, lines: &[Line]) -> Call {
     let args = lines.iter().flat_map(|line| [line.cart.into(), line.quantity.to_string(), line.ttl_ms.to_string()]);
-    let args = [mode.into(), "0".into()].into_iter().chain(args).collect();
-    Call::new("hold", triples(lines.iter().map(|line| (line.sku, line.id))), args)
+    let args = [mode.into()].into_iter().chain(args).collect();
+    Call::new("hold", triples(&[AUDIT, DUE], lines.iter().map(|line| (line.sku, line.id))), args)
 }
 
 /// Confirms; an item is a SKU, an id and a token.
@@ -71,15 +77,16 @@ pub fn release(mode: &str, items: &[(&str, &str, &str)]) -> Call {
 /// Confirms or releases, by the script's name.
 pub fn settle(script: &'static str, mode: &str, items: &[(&str, &str, &str)]) -> Call {
     let tokens = items.iter().map(|(_, _, token)| (*token).to_owned());
-    let args = [mode.to_owned(), "0".to_owned(), "0".to_owned()].into_iter().chain(tokens).collect();
-    Call::new(script, triples(items.iter().map(|(sku, id, _)| (*sku, *id))), args)
+    let args = [mode.to_owned()].into_iter().chain(tokens).collect();
+    Call::new(script, triples(&[AUDIT, DUE, SETTINGS], items.iter().map(|(sku, id, _)| (*sku, *id))), args)
 }
 
 pub fn sweep(sku: &str, ids: &[&str]) -> Call {
     let [inventory, active] = stock_keys(sku);
-    let mut keys = vec!["inventory:audit".into(), "stockhold:due".into(), inventory, active];
+    let mut keys = [AUDIT, DUE, SETTINGS].map(String::from).to_vec();
+    keys.extend([inventory, active]);
     keys.extend(ids.iter().map(|id| reservation_key(id)));
-    Call::new("sweep", keys, vec!["0".into(), "0".into()])
+    Call::new("sweep", keys, vec![])
 }
 
 /// As [`crate::shop::Shop`] puts it in: the `lastEvent` of the SKU; behind a `:`, the last event of that reservation.
@@ -89,9 +96,10 @@ pub const LAST_EVENT: &str = "last-event";
 /// the events to make them again from.
 pub fn repair(sku: &str, [version, last, restart]: [&str; 3], change: [i64; 3], items: &[(&str, &str)]) -> Call {
     let [inventory, active] = stock_keys(sku);
-    let mut keys = vec!["inventory:audit".into(), "stockhold:due".into(), "stockhold:skus".into(), inventory, active];
+    let mut keys = [AUDIT, DUE, SKUS, SETTINGS].map(String::from).to_vec();
+    keys.extend([inventory, active]);
     keys.extend(items.iter().map(|(id, _)| reservation_key(id)));
-    let mut args = ["0", "0", version, last, restart].map(str::to_owned).to_vec();
+    let mut args = [version, last, restart].map(str::to_owned).to_vec();
     args.extend(change.iter().map(i64::to_string));
     args.extend(items.iter().map(|(_, event)| (*event).to_owned()));
     Call::new("repair", keys, args)
@@ -103,16 +111,12 @@ pub fn inventory(sku: &str, limit: u64) -> Call {
 
 /// The newest events of a SKU; those before an event when `before` is not empty.
 pub fn audit(sku: &str, limit: u64, before: &str) -> Call {
-    Call::new(
-        "audit",
-        vec!["inventory:audit".into(), format!("inventory:{sku}")],
-        vec![limit.to_string(), before.to_owned()],
-    )
+    Call::new("audit", vec![AUDIT.into(), format!("inventory:{sku}")], vec![limit.to_string(), before.to_owned()])
 }
 
 /// The newest events of all SKUs.
 pub fn audit_all(limit: u64, before: &str) -> Call {
-    Call::new("audit", vec!["inventory:audit".into()], vec![limit.to_string(), before.to_owned()])
+    Call::new("audit", vec![AUDIT.into()], vec![limit.to_string(), before.to_owned()])
 }
 
 impl Call {
@@ -152,8 +156,9 @@ impl fmt::Debug for Call {
     }
 }
 
-fn triples<'a>(items: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
-    let mut keys = vec!["inventory:audit".to_owned(), "stockhold:due".to_owned()];
+/// The keys of the shard, and then three for each item.
+fn triples<'a>(of_shard: &[&str], items: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    let mut keys: Vec<String> = of_shard.iter().map(|key| (*key).to_owned()).collect();
     for (sku, id) in items {
         keys.extend(stock_keys(sku));
         keys.push(reservation_key(id));

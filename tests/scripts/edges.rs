@@ -3,7 +3,7 @@
 use redis::cmd;
 
 use crate::call::{LONG_MS, audit, audit_all, confirm, hold, inventory, line, release, seed, settle, sweep};
-use crate::shop::{NEW, Shop, hold_many, id};
+use crate::shop::{ACTIVE, LAPSED, NEW, Shop, hold_many, id};
 
 const MOST_UNITS: u64 = 1_000_000_000;
 const LONGEST_TTL_MS: u64 = 2_592_000_000;
@@ -33,10 +33,19 @@ async fn a_hold_lasts_from_a_millisecond_to_thirty_days() {
 
 #[tokio::test]
 async fn retention_goes_from_for_ever_to_a_million_million() {
-    let mut shop = Shop::open().await;
-    for value in ["0", "1", "1000000000000"] {
-        shop.replies(&seed("tea", 10, &[]).with("auditMax", value).with("keepMs", "1000000000000")).await;
+    for keep_ms in [0, 1_000_000_000_000] {
+        let mut shop = Shop::stocked().await;
+        shop.keep_ms(keep_ms).await;
+        shop.replies(&seed("tea", 10, &[ACTIVE, LAPSED])).await;
     }
+}
+
+#[tokio::test]
+async fn a_sku_goes_off_sale_with_a_quantity_of_0() {
+    let mut shop = Shop::stocked().await;
+    assert_eq!(shop.words(&seed("tea", 0, &[ACTIVE, LAPSED])).await, ["SEEDED"]);
+    assert_eq!(shop.counts("tea").await, [0, 0, 0]);
+    assert_eq!(shop.reply(&hold("each", &[line("tea", NEW)])).await, ["INSUFFICIENT", "0", "0"]);
 }
 
 #[tokio::test]
@@ -58,7 +67,6 @@ async fn names_may_be_long_and_in_any_script() {
         "Audit",
         "%d[x]*^$",
         "...",
-        "..a",
         "\"'\\",
         "\u{fffd}",
         &"ö".repeat(64),

@@ -41,7 +41,8 @@ async fn a_settled_record_keeps_its_token_and_its_times() {
     let created = shop.field(&record, "createdAt").await;
     shop.run::<()>(cmd("HSET").arg(&record).arg(&["state", "active", "quantity", "x"])).await;
     let event = format!("{LAST_EVENT}:{CONFIRMED}");
-    shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(CONFIRMED, &event)]).with("keepMs", "60000")).await;
+    shop.keep_ms(60_000).await;
+    shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(CONFIRMED, &event)])).await;
     assert_eq!(shop.field(&record, "createdAt").await, created);
     assert_eq!(shop.words(&confirm("each", &[("tea", CONFIRMED, "token")])).await, ["REPLAYED"]);
     let left: i64 = shop.run(cmd("PTTL").arg(&record)).await;

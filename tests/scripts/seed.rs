@@ -30,7 +30,8 @@ async fn starts_anew_over_what_was_sold() {
 #[tokio::test]
 async fn releases_the_holds_that_it_is_given() {
     let mut shop = Shop::stocked().await;
-    let call = seed("tea", 4, &[ACTIVE, LAPSED, ACTIVE]).with("keepMs", "500000");
+    shop.keep_ms(500_000).await;
+    let call = seed("tea", 4, &[ACTIVE, LAPSED, ACTIVE]);
     assert_eq!(shop.words(&call).await, ["SEEDED"]);
     for id in [ACTIVE, LAPSED] {
         let key = format!("reservation:{id}");

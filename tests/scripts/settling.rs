@@ -5,8 +5,8 @@ use std::time::Duration;
 use redis::cmd;
 use tokio::time::{sleep, timeout};
 
-use crate::call::{LONG_MS, confirm, hold, line, release, seed, settle};
-use crate::shop::{ACTIVE, CONFIRMED, CUP, LAPSED, RELEASED, Shop, hold_many, id};
+use crate::call::{LONG_MS, confirm, hold, line, release, repair, seed, settle, sweep};
+use crate::shop::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, RELEASED, Shop, hold_many, id};
 
 /// A settling script, its answer when it is done, and what of the stocked shop's tea is where after it settled ACTIVE.
 const SCRIPTS: [(&str, &str, [u64; 3]); 2] = [("confirm", "CONFIRMED", [6, 1, 3]), ("release", "RELEASED", [8, 1, 1])];
@@ -94,7 +94,21 @@ async fn a_due_reservation_is_expired_and_never_settled() {
             let call = settle(script, mode, &[("tea", LAPSED, "token")]);
             assert_eq!(shop.reply(&call).await, ["EXPIRED"]);
             assert_eq!(shop.counts("tea").await, [7, 2, 1]);
-            assert_eq!(shop.reply(&call).await, ["NOT_ACTIVE", "released", "reservation_ttl_elapsed"]);
+            assert_eq!(shop.reply(&call).await, ["EXPIRED"]);
+        }
+    }
+}
+
+/// To a payment service it is the same: too late.
+#[tokio::test]
+async fn a_reservation_that_a_sweep_expired_answers_the_same() {
+    for (script, ..) in SCRIPTS {
+        for mode in ["each", "all"] {
+            let mut shop = Shop::stocked().await;
+            shop.replies(&sweep("tea", &[LAPSED])).await;
+            let events = shop.events().await;
+            assert_eq!(shop.reply(&settle(script, mode, &[("tea", LAPSED, "token")])).await, ["EXPIRED"]);
+            assert_eq!(shop.events().await, events);
         }
     }
 }
@@ -104,7 +118,7 @@ async fn a_due_reservation_is_expired_even_when_the_rest_is_withdrawn() {
     for (script, ..) in SCRIPTS {
         let mut shop = Shop::stocked().await;
         let items = [("tea", ACTIVE, ""), ("tea", LAPSED, ""), ("tea", LAPSED, ""), ("cup", CUP, "")];
-        let words = ["WITHDRAWN", "EXPIRED", "NOT_ACTIVE", "WITHDRAWN"];
+        let words = ["WITHDRAWN", "EXPIRED", "EXPIRED", "WITHDRAWN"];
         assert_eq!(shop.words(&settle(script, "all", &items)).await, words);
         assert_eq!([shop.counts("tea").await, shop.counts("cup").await], [[7, 2, 1], [4, 1, 0]]);
         assert_eq!([shop.state(ACTIVE).await, shop.state(LAPSED).await], ["active", "released"]);
@@ -141,10 +155,11 @@ async fn an_empty_token_is_not_kept_and_replays_nothing() {
 async fn keep_ms_is_how_long_a_settled_record_stays() {
     const KEEP_MS: i64 = 500_000;
     for (script, ..) in SCRIPTS {
-        for (keep_ms, lives) in [(KEEP_MS.to_string(), KEEP_MS - 60_000..=KEEP_MS), ("0".to_owned(), -1..=-1)] {
+        for (keep_ms, lives) in [(KEEP_MS, KEEP_MS - 60_000..=KEEP_MS), (0, -1..=-1)] {
             let mut shop = Shop::stocked().await;
+            shop.keep_ms(keep_ms).await;
             let items = [("tea", ACTIVE, "token"), ("tea", LAPSED, "")];
-            shop.replies(&settle(script, "each", &items).with("keepMs", &*keep_ms)).await;
+            shop.replies(&settle(script, "each", &items)).await;
             for id in [ACTIVE, LAPSED] {
                 let left: i64 = shop.run(cmd("PTTL").arg(format!("reservation:{id}"))).await;
                 assert!(lives.contains(&left), "{script} with keepMs {keep_ms} leaves {left} ms");
@@ -156,9 +171,41 @@ async fn keep_ms_is_how_long_a_settled_record_stays() {
 }
 
 #[tokio::test]
+async fn settled_records_stay_for_30_days_when_nothing_is_set() {
+    const THIRTY_DAYS_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+    let mut shop = Shop::stocked().await;
+    shop.run::<()>(cmd("DEL").arg("stockhold:settings")).await;
+    shop.replies(&confirm("each", &[("tea", ACTIVE, "")])).await;
+    let left: i64 = shop.run(cmd("PTTL").arg(format!("reservation:{ACTIVE}"))).await;
+    assert!((THIRTY_DAYS_MS - 60_000..=THIRTY_DAYS_MS).contains(&left), "{left}");
+}
+
+/// What the operator has set by mistake stops what would obey it, and is named.
+#[tokio::test]
+async fn a_setting_that_cannot_be_understood_is_refused() {
+    for bad in ["", "x", "-1", "1e3", "1000000000001", "07"] {
+        let mut shop = Shop::stocked().await;
+        shop.run::<()>(cmd("HSET").arg("stockhold:settings").arg("keepMs").arg(bad)).await;
+        for call in [
+            confirm("each", &[("tea", ACTIVE, "")]),
+            release("each", &[("tea", ACTIVE, "")]),
+            sweep("tea", &[LAPSED]),
+            seed("tea", 4, &[ACTIVE, LAPSED]),
+            repair("tea", ["", "", ""], [0; 3], &[]),
+        ] {
+            let refusal = shop.refusal(&call).await;
+            assert!(refusal.word == "BADKEY" && refusal.text.starts_with("settings: keepMs"), "{call:?}: {refusal:?}");
+        }
+        // What no setting concerns goes on.
+        assert_eq!(shop.words(&hold("each", &[line("tea", NEW)])).await, ["HELD"]);
+    }
+}
+
+#[tokio::test]
 async fn a_record_that_was_kept_long_enough_is_not_found() {
     let mut shop = Shop::stocked().await;
-    shop.evalsha(&confirm("each", &[("tea", ACTIVE, "token")]).with("keepMs", "1")).await.unwrap();
+    shop.keep_ms(1).await;
+    shop.evalsha(&confirm("each", &[("tea", ACTIVE, "token")])).await.unwrap();
     let key = format!("reservation:{ACTIVE}");
     let gone = async {
         while shop.run::<bool>(cmd("EXISTS").arg(&key)).await {

@@ -22,9 +22,9 @@ pub const NEW: &str = "00000000-0000-8000-8000-00000000000f";
 pub const NEWER: &str = "00000000-0000-8000-8000-000000000010";
 
 /// Answers that go with a write, always.
-const DONE: [&str; 5] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED", "EXPIRED"];
+const DONE: [&str; 4] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED"];
 /// Answers that may go with a write: they also tidy up.
-const TIDYING: [&str; 3] = ["DRAINING", "REPAIRED", "SWEPT"];
+const TIDYING: [&str; 4] = ["DRAINING", "EXPIRED", "REPAIRED", "SWEPT"];
 
 type Fields = BTreeMap<String, Vec<u8>>;
 
@@ -72,10 +72,16 @@ impl Shop {
     /// next call that succeeds checks the books with all that is in them.
     pub async fn stock(&mut self) {
         self.run::<()>(&cmd("FLUSHALL")).await;
+        self.keep_ms(0).await;
         for call in stocking("") {
             self.evalsha(&call).await.unwrap();
         }
         self.lapse(LAPSED).await;
+    }
+
+    /// Sets how long settled records are kept, as the operator does; 0 keeps for ever.
+    pub async fn keep_ms(&mut self, keep_ms: i64) {
+        self.run::<()>(cmd("HSET").arg("stockhold:settings").arg("keepMs").arg(keep_ms)).await;
     }
 
     /// Calls a script, and checks all that is true of every call: the reply is one that the header lists, with as many
@@ -165,7 +171,7 @@ impl Shop {
                 let is_of = |fields: &Fields| fields.get("reservationId").is_some_and(|of| of == id);
                 entries.into_iter().find(|(_, fields)| is_of(fields)).map(|(event, _)| event)
             } else {
-                cmd("HGET").arg(call.keys.get(3)).arg("lastEvent").query_async(&mut redis).await.ok().flatten()
+                cmd("HGET").arg(call.keys.get(4)).arg("lastEvent").query_async(&mut redis).await.ok().flatten()
             };
             *arg = found.unwrap_or_else(|| arg.clone());
         }

@@ -84,7 +84,8 @@ async fn strays_leave_the_active_set() {
 #[tokio::test]
 async fn keep_ms_is_how_long_an_expired_record_stays() {
     let mut shop = Shop::stocked().await;
-    shop.replies(&sweep("tea", &[LAPSED, ACTIVE]).with("keepMs", "500000")).await;
+    shop.keep_ms(500_000).await;
+    shop.replies(&sweep("tea", &[LAPSED, ACTIVE])).await;
     let left: i64 = shop.run(cmd("PTTL").arg(format!("reservation:{LAPSED}"))).await;
     assert!((440_000..=500_000).contains(&left), "{left}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
-use stockhold::engine::{Engine, Error, Hold, HoldRequest, Quantity, Retention, Settle, Ttl};
+use stockhold::engine::{Engine, Error, Hold, HoldRequest, Quantity, Settle, Ttl};
 use stockhold::keys::{CartId, IdempotencyKey, ReservationId, Sku};
 use stockhold::redis::{CALL_TIMEOUT, Redis};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,7 +30,7 @@ impl Shop {
     /// A shop with 100 units of tea.
     async fn open() -> Self {
         let redis = RedisServer::start();
-        let engine = Engine::new(Redis::open(&redis.url()).unwrap(), Retention::default());
+        let engine = Engine::new(Redis::open(&redis.url()).unwrap());
         engine.load_scripts().await.unwrap();
         engine.seed(&sku("tea"), Quantity::new(100).unwrap()).await.unwrap();
         cmd("CONFIG").arg("RESETSTAT").exec_async(&mut redis.connection().await).await.unwrap();
@@ -303,7 +303,7 @@ async fn nothing_goes_again_after_a_reply_that_is_lost() {
         shop.engine.seed(&sku("cup"), Quantity::new(5).unwrap()).await.unwrap();
         shop.plant(damage).await;
         let network = LossyNetwork::start(shop.redis.port(), CARRIED).await;
-        let engine = Engine::new(Redis::open(&format!("redis://{}", network.address)).unwrap(), Retention::default());
+        let engine = Engine::new(Redis::open(&format!("redis://{}", network.address)).unwrap());
         let engine = Arc::new(engine);
         engine.load_scripts().await.unwrap();
 

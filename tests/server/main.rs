@@ -13,6 +13,7 @@ mod private;
 mod races;
 mod readiness;
 mod scripts;
+mod settings;
 mod walk;
 
 #[path = "../support/mod.rs"]

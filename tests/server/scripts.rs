@@ -48,7 +48,7 @@ fn list_names_every_script() {
             assert!(line.starts_with(&name) && line.contains(&sha1), "{line}");
         }
         assert!(printed.contains("audit due (inventory active reservation)+"), "{printed}");
-        assert!(printed.contains("mode auditMax (cartId quantity ttlMs)+"), "{printed}");
+        assert!(printed.contains("mode (cartId quantity ttlMs)+"), "{printed}");
     }
 }
 
@@ -68,7 +68,8 @@ fn export_writes_what_the_checksums_say() {
     for (script, (name, sha1)) in manifest["scripts"].as_array().unwrap().iter().zip(sums()) {
         assert_eq!((&script["name"], &script["sha1"]), (&Value::from(name), &Value::from(sha1)));
         for part in ["keys", "arguments", "replies", "errors"] {
-            assert!(!script[part].as_array().unwrap().is_empty(), "{part} of {}", script["name"]);
+            let is_empty = script[part].as_array().unwrap().is_empty();
+            assert_eq!(is_empty, part == "arguments" && script["name"] == "sweep", "{part} of {}", script["name"]);
         }
     }
     // A file is in the way.

@@ -70,7 +70,7 @@ struct Books {
 impl Books {
     async fn read(redis: &mut MultiplexedConnection) -> Self {
         let keys = snapshot::keys(redis).await.into_iter().map(|key| String::from_utf8(key).unwrap());
-        let keys: Vec<String> = keys.filter(|key| key != stockhold::keys::SCRIPTS).collect();
+        let keys: Vec<String> = keys.filter(|key| !is_the_operators(key)).collect();
         let mut books = Self::default();
         for page in keys.chunks(PAGE) {
             books.read_page(redis, page).await;
@@ -320,6 +320,11 @@ impl std::ops::Index<&str> for Event {
     fn index(&self, field: &str) -> &String {
         &self.fields[field]
     }
+}
+
+/// What the scripts read and do not write.
+fn is_the_operators(key: &str) -> bool {
+    key == stockhold::keys::SCRIPTS || key.ends_with("stockhold:settings")
 }
 
 enum Shape {

@@ -13,7 +13,6 @@ use super::journal::{Order, Told};
 use super::shop::{Manner, Shop, manner, order, verbs};
 
 const ITEMS: usize = 20;
-const KEEP_MS: &str = "60000";
 /// How long a lost reply is waited for.
 const REPLY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -68,19 +67,22 @@ impl Caller {
             return vec![Told::No; orders.len()];
         };
         let mut call = cmd("EVALSHA");
-        call.arg(shas.get(verb)).arg(2 + 3 * orders.len()).arg("inventory:audit").arg("stockhold:due");
+        let of_shard: &[&str] = match verb {
+            "hold" => &["inventory:audit", "stockhold:due"],
+            _ => &["inventory:audit", "stockhold:due", "stockhold:settings"],
+        };
+        call.arg(shas.get(verb)).arg(of_shard.len() + 3 * orders.len()).arg(of_shard);
         for Order { sku, id, .. } in orders {
             call.arg(format!("inventory:{sku}"))
                 .arg(format!("inventory:{sku}:active"))
                 .arg(format!("reservation:{id}"));
         }
-        call.arg(mode).arg("0");
+        call.arg(mode);
         if verb == "hold" {
             for Order { cart, quantity, ttl_ms, .. } in orders {
                 call.arg(cart).arg(quantity).arg(ttl_ms);
             }
         } else {
-            call.arg(KEEP_MS);
             for Order { cart, .. } in orders {
                 call.arg(cart);
             }

@@ -3,7 +3,7 @@
 use stockhold::keys::StockKeys;
 
 use crate::load::{Caller, Limit, Tally, Verdict, closed_loop};
-use crate::script_calls::{AMPLE, AUDIT_MAX, Scripts, TTL_MS, held, keys};
+use crate::script_calls::{AMPLE, Scripts, TTL_MS, held, keys};
 use crate::support::redis_server::RedisServer;
 
 pub const NAME: &str = "EVALSHA";
@@ -37,7 +37,7 @@ struct Service {
 
 impl Caller for Service {
     async fn call(&mut self) -> Verdict {
-        let call = self.scripts.hold(&vec![&self.sku; self.items], TTL_MS, AUDIT_MAX);
+        let call = self.scripts.hold(&vec![&self.sku; self.items], TTL_MS);
         match self.scripts.connection.send_packed_command(&call).await {
             Ok(reply) if held(&reply) == self.items => Verdict::Accepted(self.items as u64),
             Ok(_) => Verdict::SoldOut,

@@ -10,7 +10,7 @@ use redis::{Pipeline, Value, pipe};
 use stockhold::keys::{Layout, ReservationId, StockKeys};
 
 use crate::load::{Caller, Limit, Tally, Verdict, closed_loop};
-use crate::script_calls::{AMPLE, AUDIT_MAX, Scripts, TTL_MS, keys};
+use crate::script_calls::{AMPLE, Scripts, TTL_MS, keys};
 use crate::support::redis_server::RedisServer;
 
 pub const NAME: &str = "bare writes";
@@ -57,7 +57,7 @@ impl Writer {
         let event_id = format!("{now}-0");
         let mut writes = pipe();
         writes.atomic();
-        writes.cmd("XADD").arg(&self.keys.shard.audit).arg("MAXLEN").arg("~").arg(AUDIT_MAX).arg("*");
+        writes.cmd("XADD").arg(&self.keys.shard.audit).arg("*");
         writes.arg("event").arg("hold").arg("reservationId").arg(id.to_string()).arg("cartId").arg("cart-12345");
         writes.arg("sku").arg(&self.sku).arg("quantity").arg(1).arg("state").arg("active").arg("reason").arg("");
         writes.arg("happenedAt").arg(now).arg("available").arg(available).arg("reserved").arg(held);

@@ -9,7 +9,7 @@ use redis::{Pipeline, RedisResult, pipe};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
-use crate::script_calls::{AUDIT_MAX, connect};
+use crate::script_calls::connect;
 
 /// How often it is tried before the client is told to come again.
 const ATTEMPTS: usize = 5;
@@ -185,7 +185,7 @@ fn set_counts(writes: &mut Pipeline, inventory: &str, [available, reserved, conf
 }
 
 fn append_event(writes: &mut Pipeline, event: &str, record: &Record, [available, reserved, confirmed]: [u64; 3]) {
-    writes.cmd("XADD").arg("inventory:audit").arg("MAXLEN").arg("~").arg(AUDIT_MAX).arg("*");
+    writes.cmd("XADD").arg("inventory:audit").arg("*");
     writes.arg("event").arg(event).arg("reservationId").arg(&record.id).arg("cartId").arg(&record.cart);
     writes.arg("sku").arg(&record.sku).arg("quantity").arg(record.quantity).arg("state").arg(record.state);
     writes.arg("reason").arg("").arg("happenedAt").arg(record.updated_at).arg("available").arg(available);

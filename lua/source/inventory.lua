@@ -1,0 +1,51 @@
+#!lua flags=no-writes
+-- inventory: read the counts of a SKU, and the first of its active reservations.
+--
+-- KEYS
+--   1     inventory    hash    inventory:<sku>
+--   2     active       zset    inventory:<sku>:active
+--
+-- ARGV
+--   1     limit        reservations to list, earliest expiry first, 0 to 10000
+--
+-- REPLIES: one array, then one for each listed reservation
+--   UNKNOWN_SKU                     the SKU was never seeded
+--   STOCK sku available reserved confirmed seeded updatedAt version active lapsed
+--                                   active is the number of reservations not yet settled; lapsed, how many of them
+--                                   are due: sweep those and read again for the counts without them
+--   ACTIVE id expiresAt             one not yet settled; the first lapsed of these are the due ones
+--
+-- ERRORS
+--   BADARGS what                    an argument breaks its rule, or the counts of keys and arguments do not fit
+--   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
+--
+-- Writes nothing, so it runs on a replica and when memory is full.
+
+local inventory, active = KEYS[1], KEYS[2]
+local limit = ARGV[1]
+
+-- @include whole
+-- @include decimal
+-- @include text
+-- @include sku
+-- @include clock
+-- @include stock
+
+if #KEYS ~= 2 or #ARGV ~= 1 then return redis.error_reply('BADARGS keys: 2, with 1 argument') end
+if not whole(limit, 0, 10000) then return redis.error_reply('BADARGS limit: a whole number from 0 to 10000') end
+-- @include one_sku
+
+local stock = { key = inventory }
+local found = read_stock(stock)
+if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
+local live = redis.call('ZCARD', active)
+if not found then return { { 'UNKNOWN_SKU' } } end
+
+local replies = { { 'STOCK', sku, decimal(stock.available), decimal(stock.reserved), decimal(stock.confirmed),
+  decimal(stock.available + stock.reserved + stock.confirmed), redis.call('HGET', inventory, 'updatedAt') or '',
+  decimal(stock.version), decimal(live), decimal(redis.call('ZCOUNT', active, '-inf', now_text)) } }
+if limit ~= '0' then
+  local listed = redis.call('ZRANGE', active, 0, tonumber(limit) - 1, 'WITHSCORES')
+  for i = 1, #listed, 2 do replies[#replies + 1] = { 'ACTIVE', listed[i], listed[i + 1] } end
+end
+return replies

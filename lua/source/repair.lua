@@ -1,0 +1,279 @@
+#!lua flags=allow-oom
+-- repair: put right what was damaged behind the scripts' back, for one SKU; each thing repaired is told in the audit.
+--
+-- KEYS
+--   1     audit        stream  inventory:audit
+--   2     due          zset    stockhold:due
+--   3     skus         set     stockhold:skus
+--   4     settings     hash    stockhold:settings
+--   5     inventory    hash    inventory:<sku>
+--   6     active       zset    inventory:<sku>:active
+--   7...  reservation  hash    reservation:<id>, 0 to 100 of them, each once: those to look at
+--
+-- ARGV
+--   1     version      the field version of inventory when the damage was found; empty if there was none
+--   2     lastEvent    the field lastEvent then; empty if there was none
+--   3     restart      empty | here (the events before count no more) | id of its newest event, to go on from there
+--   4     available    units to add to the count that is stored, which is 0 if it cannot be read; may be negative
+--   5     reserved     the same for the units reserved
+--   6     confirmed    the same for the units confirmed
+--   then one for each reservation:
+--   6+i   event        id of its last event, to make its record again from; empty: its record is right
+--
+-- REPLIES: one array
+--   UNKNOWN_SKU                     there is no stock that could be repaired
+--   STALE                           the SKU was seeded or repaired since, or a reservation settled, or its id is by now
+--                                   another SKU's, or more happened than can be looked through: look again
+--   OVERSOLD available              a count would be negative, and available would be this; nothing was written
+--   REPAIRED count available reserved confirmed version
+--                                   count things were repaired, 0 when all was well, and the counts are these
+--
+-- ERRORS: nothing has been written
+--   BADARGS what                    an argument breaks its rule, or the counts of keys and arguments do not fit
+--   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
+--
+-- The counts are moved and not set, so buyers need not stop: what a hold or a confirm changed since stays changed. The
+-- active set, due and skus are made to fit the records. A hold that would outlive its ttl, or the longest allowed, is
+-- shortened to it: the ttl of a hold that was made while the clock was ahead begins now. An event repair without a
+-- reservation states the counts anew: a replay of the audit starts again there. Not safe to repeat after a lost reply
+-- with another version: look again.
+
+local audit, due, skus, settings, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local version_seen, last_seen, restart = ARGV[1], ARGV[2], ARGV[3]
+local change = { available = ARGV[4], reserved = ARGV[5], confirmed = ARGV[6] }
+local n = #KEYS - 6
+local function reservation_key(i) return KEYS[6 + i] end
+
+local COUNTS = { 'available', 'reserved', 'confirmed' }
+local MAX_PASSED = 1000
+local MAX_TTL_MS = 2592000000
+local MAX_COUNT = 1000000000000
+local MAX_TIME = 9999999999999
+
+-- @include whole
+-- @include decimal
+-- @include text
+-- @include sku
+-- @include id
+-- @include clock
+-- @include rights
+-- @include record
+-- @include event
+-- @include write_stock
+-- @include event_id
+
+-- Guards: no key is read before every name and number is right.
+
+if n < 0 or n > 100 or #ARGV ~= 6 + n then
+  return redis.error_reply('BADARGS keys: 6 and then 0 to 100 reservations, with 6 arguments and one for each')
+end
+if restart ~= '' and restart ~= 'here' and not is_event_id(restart) then
+  return redis.error_reply('BADARGS restart: empty, here, or the id of an event')
+end
+for _, name in ipairs(COUNTS) do
+  local units = whole(change[name]:gsub('^%-', ''), 0, MAX_COUNT)
+  if not units or change[name] == '-0' then
+    return redis.error_reply('BADARGS ' .. name .. ': a whole number from -1000000000000 to 1000000000000')
+  end
+  change[name] = change[name]:sub(1, 1) == '-' and -units or units
+end
+
+-- @include one_sku
+-- @include shard_keys
+-- @include skus_key
+-- @include listed
+if #ids < n then return redis.error_reply('BADKEY reservation: one is named twice') end
+local items, by_id = {}, {}
+for i = 1, n do
+  local event = ARGV[6 + i]
+  if event ~= '' and not is_event_id(event) then
+    return redis.error_reply('BADARGS event ' .. i .. ': empty, or the id of an event')
+  end
+  items[i] = { id = ids[i], key = listed[ids[i]], event_id = event }
+  by_id[ids[i]] = items[i]
+end
+
+-- Rights: those of every write, before the first.
+
+local may_all = may('XADD', audit) and may('HSET', inventory)
+  and may('ZADD', active) and may('ZREM', active) and may('ZADD', due) and may('ZREM', due) and may('SADD', skus)
+for _, item in ipairs(items) do
+  may_all = may_all and may('HSET', item.key) and may('HDEL', item.key) and may('PERSIST', item.key)
+    and may('PEXPIRE', item.key)
+end
+if not may_all then return redis.error_reply('NOPERM this user may not write what a repair writes') end
+
+-- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
+
+-- @include settings
+if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
+local bound = redis.call('ZSCORE', due, sku)
+local is_listed = redis.call('SISMEMBER', skus, sku) == 1
+-- One more than can change: the earliest of those that stay as they are is among them.
+local first = redis.call('ZRANGE', active, 0, n, 'WITHSCORES')
+
+-- The SKU's event of that id, by field; nil when it was trimmed, or is another SKU's.
+local function event_of_sku(id)
+  local entry = redis.call('XRANGE', audit, id, id)[1]
+  if not entry then return nil end
+  local event = {}
+  for i = 1, #entry[2], 2 do event[entry[2][i]] = entry[2][i + 1] end
+  return event.sku == sku and event or nil
+end
+
+local f = redis.call('HMGET', inventory, 'version', 'lastEvent', 'seeded', 'sku', 'updatedAt', unpack(COUNTS))
+local stock = { version = whole(f[1], 1, MAX_COUNT - 200), last_event = f[2], key = inventory, sku = sku }
+local is_sound = stock.version and stock.last_event and f[4] == sku and whole(f[5], 1, MAX_TIME)
+for i, name in ipairs(COUNTS) do
+  stock[name] = whole(f[5 + i], 0, MAX_COUNT) or 0
+  is_sound = is_sound and f[5 + i] == decimal(stock[name])
+end
+is_sound = is_sound and f[3] == decimal(stock.available + stock.reserved + stock.confirmed)
+local from_event = restart ~= '' and restart ~= 'here'
+if from_event then
+  local event = event_of_sku(restart)
+  if not event then return { { 'STALE' } } end
+  stock.version, stock.last_event = whole(event.version, 1, MAX_COUNT - 200), restart
+end
+if not (stock.version and stock.last_event) then return { { 'UNKNOWN_SKU' } } end
+
+-- What was found may not hold any more: every event since is looked at. To file by the records as they are needs none.
+local is_bound = restart ~= ''
+for _, name in ipairs(COUNTS) do is_bound = is_bound or change[name] ~= 0 end
+for _, item in ipairs(items) do is_bound = is_bound or item.event_id ~= '' end
+local id = f[2] or ''
+if is_bound and ((f[1] or '') ~= version_seen or id ~= last_seen) then
+  if not is_sound or from_event then return { { 'STALE' } } end
+  for passed = 0, MAX_PASSED do
+    if id == last_seen then break end
+    local event = passed < MAX_PASSED and is_event_id(id) and event_of_sku(id)
+    if not event or event.event == 'seed' or event.event == 'repair' or by_id[event.reservationId] then
+      return { { 'STALE' } }
+    end
+    id = event.previous or ''
+  end
+end
+
+for _, item in ipairs(items) do
+  local record = read_record(item.key, item.id)
+  item.score = redis.call('ZSCORE', active, item.id)
+  item.is_mortal = redis.call('PTTL', item.key) >= 0
+  if item.event_id ~= '' then
+    local event = event_of_sku(item.event_id)
+    if not event then return { { 'STALE' } } end
+    if event.reservationId ~= item.id or event.event == 'repair' then
+      return redis.error_reply('BADARGS event: ' .. item.event_id .. ' is no event of ' .. item.key)
+    end
+    local units, at = whole(event.quantity, 1, 1000000000), whole(event.happenedAt, 1, MAX_TIME)
+    if not (units and at and event.cartId and event.state and event.reason) then
+      return redis.error_reply('BADKEY audit: damaged event ' .. item.event_id)
+    end
+    -- The id may have been used again, elsewhere, when the record was dropped.
+    if record and record.sku ~= sku and event.state ~= 'active'
+      and (record.state == 'active' or whole(record.createdAt, at, MAX_TIME)) then
+      return { { 'STALE' } }
+    end
+    -- An event tells all but the times of the hold: as stored, or else from the active set, or else it is over now.
+    local kept = redis.call('HMGET', item.key, 'createdAt', 'expiresAt')
+    local created = event.event ~= 'hold' and whole(kept[1], 1, at) or at
+    local expires = whole(kept[2], created + 1, MAX_TIME) or whole(item.score, created + 1, MAX_TIME)
+      or math.max(now, created + 1)
+    record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state, reason = event.reason,
+      expiresAt = decimal(expires), createdAt = decimal(created), updatedAt = event.happenedAt }
+  end
+  item.record = record
+  item.is_active = record and record.sku == sku and record.state == 'active'
+  local created = item.is_active and whole(record.createdAt, 1, MAX_TIME)
+  if created then
+    local from, expires = math.min(created, now), tonumber(record.expiresAt)
+    local ttl = expires > created and expires - created or MAX_TTL_MS
+    local last = from + math.min(ttl, MAX_TTL_MS)
+    if last < expires then
+      record.createdAt, record.expiresAt = decimal(from), decimal(last)
+      item.is_shortened = item.event_id == ''
+    end
+  end
+end
+
+-- The active set as it will be: what is added to it, what leaves it, and the earliest expiry of all.
+local added, leaving, touched, earliest = {}, {}, {}, nil
+local is_filed, is_due_late = is_listed, false
+for _, item in ipairs(items) do
+  if item.is_active and item.score ~= item.record.expiresAt then
+    is_filed = is_filed and item.is_shortened
+    if item.is_shortened and bound and tonumber(bound) > tonumber(item.record.expiresAt) then
+      bound, is_due_late = item.record.expiresAt, true
+    end
+    added[#added + 1], added[#added + 2], touched[item.id] = item.record.expiresAt, item.id, true
+    earliest = math.min(earliest or MAX_TIME, tonumber(item.record.expiresAt))
+  elseif item.score and not item.is_active then
+    is_filed = false
+    leaving[#leaving + 1], touched[item.id] = item.id, true
+  end
+end
+for i = 1, #first, 2 do
+  if not touched[first[i]] then
+    earliest = math.min(earliest or MAX_TIME, tonumber(first[i + 1]))
+    break
+  end
+end
+
+for _, name in ipairs(COUNTS) do stock[name] = stock[name] + change[name] end
+if stock.available < 0 or stock.reserved < 0 or stock.confirmed < 0 then
+  return { { 'OVERSOLD', decimal(stock.available) } }
+end
+if stock.available + stock.reserved + stock.confirmed > MAX_COUNT then
+  return redis.error_reply('BADARGS available: the counts would add up to more than 1000000000000')
+end
+
+-- Writes: none of them can fail.
+
+local repaired = 0
+
+-- What was repaired: the stock itself when no record is named.
+local function tell(id_or_none, cart, quantity, state, reason)
+  repaired = repaired + 1
+  append_event(stock, 'repair', id_or_none, cart, quantity, state, reason)
+end
+
+if not is_sound or restart ~= '' or change.available ~= 0 or change.reserved ~= 0 or change.confirmed ~= 0 then
+  tell('', '', '0', 'repaired', 'counts_restored')
+end
+for _, item in ipairs(items) do
+  local record = item.record
+  if item.event_id ~= '' then
+    redis.call('HSET', item.key, 'cartId', record.cartId, 'sku', sku, 'quantity', record.quantity,
+      'state', record.state, 'reason', record.reason, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt,
+      'updatedAt', record.updatedAt)
+    if item.is_active then redis.call('HDEL', item.key, 'token') end
+    if item.is_mortal then redis.call('PERSIST', item.key) end
+    tell(item.id, record.cartId, record.quantity, record.state, 'record_restored')
+  elseif item.is_active and item.is_mortal then
+    redis.call('PERSIST', item.key)
+    is_filed = false
+  end
+  if item.is_shortened then
+    redis.call('HSET', item.key, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
+    tell(item.id, record.cartId, record.quantity, record.state, 'expiry_restored')
+  end
+end
+if not is_listed then redis.call('SADD', skus, sku) end
+if #added > 0 then redis.call('ZADD', active, unpack(added)) end
+if #leaving > 0 then redis.call('ZREM', active, unpack(leaving)) end
+if earliest and not (bound and tonumber(bound) <= earliest) then
+  redis.call('ZADD', due, decimal(earliest), sku)
+  is_filed = false
+elseif is_due_late then
+  redis.call('ZADD', due, bound, sku)
+elseif bound and not earliest then
+  redis.call('ZREM', due, sku)
+  is_filed = false
+end
+if not is_filed then tell('', '', '0', 'repaired', 'index_restored') end
+if repaired > 0 then write_stock(stock, true) end
+-- Last: a record that is kept for a moment only is gone now.
+for _, item in ipairs(items) do
+  if item.event_id ~= '' and not item.is_active and keep_ms ~= '0' then redis.call('PEXPIRE', item.key, keep_ms) end
+end
+return { { 'REPAIRED', decimal(repaired), decimal(stock.available), decimal(stock.reserved), decimal(stock.confirmed),
+  decimal(stock.version) } }

@@ -1,0 +1,117 @@
+#!lua
+-- seed: set the stock of a SKU to a quantity, all of it available. Live holds are released first, up to 100 a call.
+--
+-- KEYS
+--   1     audit        stream  inventory:audit
+--   2     due          zset    stockhold:due
+--   3     skus         set     stockhold:skus
+--   4     settings     hash    stockhold:settings
+--   5     inventory    hash    inventory:<sku>
+--   6     active       zset    inventory:<sku>:active
+--   7...  reservation  hash    reservation:<id>, 0 to 100 members of the active set: the holds to release
+--
+-- ARGV
+--   1     quantity     units, 0 (off sale) to 1000000000; or probe: check names, rights and stored types, write nothing
+--
+-- REPLIES: one array
+--   PROBED                          quantity is probe: a seed would be carried out
+--   DRAINING left                   the listed holds are released and nothing is available, so that no new hold comes
+--                                   in; this number of holds is still live: list the next ones and call again
+--   SEEDED quantity updatedAt version
+--                                   done: no hold is live and the counts are quantity, 0, 0
+--
+-- ERRORS: nothing has been written
+--   BADARGS what                    an argument breaks its rule, or the counts of keys and arguments do not fit
+--   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
+--
+-- A repeat after a lost reply seeds again: it releases the holds that were made in between.
+
+local audit, due, skus, settings, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local quantity = ARGV[1]
+local n = #KEYS - 6
+local function reservation_key(i) return KEYS[6 + i] end
+
+-- @include whole
+-- @include decimal
+-- @include text
+-- @include sku
+-- @include id
+-- @include clock
+-- @include rights
+-- @include stock
+-- @include record
+-- @include event
+-- @include write_stock
+
+-- Guards: no key is read before every name and number is right.
+
+if n < 0 or n > 100 or #ARGV ~= 1 then
+  return redis.error_reply('BADARGS keys: 6 and then 0 to 100 reservations, with 1 argument')
+end
+if quantity ~= 'probe' and not whole(quantity, 0, 1000000000) then
+  return redis.error_reply('BADARGS quantity: a whole number from 0 to 1000000000, or probe')
+end
+-- @include one_sku
+-- @include shard_keys
+-- @include skus_key
+-- @include listed
+
+-- Rights: those of every write, also when nothing will be written: a probe proves them.
+
+local may_all = may('XADD', audit) and may('HSET', inventory)
+  and may('ZREM', active) and may('ZREM', due) and may('SADD', skus)
+for _, id in ipairs(ids) do may_all = may_all and may('HSET', listed[id]) and may('PEXPIRE', listed[id]) end
+if not may_all then return redis.error_reply('NOPERM this user may not write what a seed writes') end
+
+-- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
+
+-- @include settings
+-- @include ending
+if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
+redis.call('ZSCORE', due, sku)
+redis.call('SISMEMBER', skus, sku)
+local live = redis.call('ZCARD', active)
+local stock = { key = inventory, sku = sku, ended = {} }
+local found = read_stock(stock)
+if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
+if not found then
+  stock.available, stock.reserved, stock.confirmed, stock.version, stock.last_event = 0, 0, 0, 0, ''
+end
+local version_before = stock.version
+
+local held, owed = {}, 0
+for _, id in ipairs(ids) do
+  local record = read_record(listed[id], id)
+  if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. listed[id]) end
+  if redis.call('ZSCORE', active, id) then live = live - 1 end
+  if record and record.sku == sku and record.state == 'active' then
+    owed = owed + record.units
+    held[#held + 1] = record
+  end
+end
+if owed > stock.reserved then
+  return redis.error_reply('BADKEY inventory: fewer units reserved than the reservations hold in ' .. inventory)
+end
+if quantity == 'probe' then return { { 'PROBED' } } end
+
+-- Writes: none of them can fail.
+
+if stock.available > 0 and (live > 0 or #held > 0) then
+  stock.available = 0
+  append_event(stock, 'seed', '', '', '0', 'draining', 'inventory_reseeded')
+end
+for _, record in ipairs(held) do
+  end_reservation(stock, record, 'release', 'released', 'inventory_reseeded', 'withdrawn')
+end
+-- All that are listed: those that hold nothing do not belong there.
+if #ids > 0 then redis.call('ZREM', active, unpack(ids)) end
+if live == 0 then
+  stock.available, stock.reserved, stock.confirmed = tonumber(quantity), 0, 0
+  append_event(stock, 'seed', '', '', quantity, 'seeded', '')
+  redis.call('ZREM', due, sku)
+  redis.call('SADD', skus, sku)
+end
+-- No event, no change: a call that found only holds of others to wait for leaves the hash as it is.
+if stock.version > version_before then write_stock(stock, true) end
+if live > 0 then return { { 'DRAINING', decimal(live) } } end
+return { { 'SEEDED', quantity, now_text, stock.version_text } }

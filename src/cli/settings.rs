@@ -1,0 +1,54 @@
+//! `stockhold settings`: shows what the operator has decided for all servers and callers, or changes it.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::output::print;
+use super::runtime;
+use super::target::Target;
+use crate::engine::{Change, Engine, Settings};
+
+/// What can be set, by `serve` at its start and by `stockhold settings` at any time.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct Retention {
+    /// How long settled reservations are kept, and with them the keys of their requests; 0 keeps for ever
+    #[arg(long, env = "STOCKHOLD_KEEP_SECONDS", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
+    keep_seconds: Option<u64>,
+
+    /// Entries that the audit keeps, about; 0 keeps for ever
+    #[arg(long, env = "STOCKHOLD_AUDIT_MAX", value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
+    audit_max: Option<u64>,
+}
+
+impl Retention {
+    pub(super) fn change(self) -> Change {
+        Change { keep_ms: self.keep_seconds.map(|seconds| seconds * 1000), audit_max: self.audit_max }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SettingsArgs {
+    #[command(flatten)]
+    retention: Retention,
+
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(super) fn run(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
+    let redis = args.target.redis()?;
+    let address = redis.address();
+    let engine = Engine::new(redis);
+    let settings = runtime()?.block_on(async {
+        let change = args.retention.change();
+        if !change.is_empty() {
+            engine.set(change).await?;
+        }
+        engine.settings().await
+    });
+    let Settings { keep_ms, audit_max } = settings.with_context(|| format!("cannot use the settings at {address}"))?;
+    print(format_args!("keep-seconds {}\naudit-max    {audit_max}", keep_ms as f64 / 1000.0))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,96 @@
+//! What the operator decides and everybody obeys, servers and callers of scripts alike: kept in Redis, in the hash
+//! `stockhold:settings` of each shard.
+
+use super::{Engine, Error};
+
+/// How much of the past is kept. 0 keeps for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Milliseconds that a settled reservation is kept: field `keepMs`, which the scripts obey.
+    pub keep_ms: u64,
+    /// Entries that the audit keeps, about: field `auditMax`, to which the sweeper trims.
+    pub audit_max: u64,
+}
+
+/// What holds as long as nothing is set: settled reservations for 30 days, and the last 1,000,000 entries of the audit.
+impl Default for Settings {
+    fn default() -> Self {
+        Self { keep_ms: 30 * 24 * 60 * 60 * 1000, audit_max: 1_000_000 }
+    }
+}
+
+/// What is to be set; what is `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Change {
+    /// See [`Settings::keep_ms`].
+    pub keep_ms: Option<u64>,
+    /// See [`Settings::audit_max`].
+    pub audit_max: Option<u64>,
+}
+
+impl Change {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn fields(self) -> impl Iterator<Item = (&'static str, String)> {
+        let fields = [("keepMs", self.keep_ms), ("auditMax", self.audit_max)];
+        fields.into_iter().filter_map(|(name, value)| Some((name, value?.to_string())))
+    }
+}
+
+impl Engine {
+    /// Reads what is set; for the rest, the defaults.
+    ///
+    /// # Errors
+    /// See [`Error`]. A value that is not a number is [`Error::Broken`].
+    pub async fn settings(&self) -> Result<Settings, Error> {
+        let stored = self.redis.hash(&self.layout.first_shard().settings).await.map_err(Error::without_doubt)?;
+        let number = |name: &str, default| match stored.fields.get(name) {
+            None => Ok(default),
+            Some(text) => text.parse().map_err(|_| Error::Broken(format!("the setting {name} is not a number"))),
+        };
+        let Settings { keep_ms, audit_max } = Settings::default();
+        Ok(Settings { keep_ms: number("keepMs", keep_ms)?, audit_max: number("auditMax", audit_max)? })
+    }
+
+    /// Sets what `change` says, in every shard; writes nothing where it is so already.
+    ///
+    /// # Errors
+    /// See [`Error`]. It is safe to repeat.
+    pub async fn set(&self, change: Change) -> Result<(), Error> {
+        for shard in self.layout.shards() {
+            let stored = self.redis.hash(&shard.settings).await.map_err(Error::without_doubt)?.fields;
+            let differs = |(name, value): &(&'static str, String)| stored.get(*name) != Some(value);
+            let fields: Vec<_> = change.fields().filter(differs).collect();
+            if !fields.is_empty() {
+                self.redis.set_fields(&shard.settings, &fields).await.map_err(Error::without_doubt)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes from the audit what is beyond the operator's setting, oldest first, in bounded steps. How many entries went.
+    ///
+    /// # Errors
+    /// See [`Error`]. It is safe to repeat.
+    pub async fn trim_audit(&self) -> Result<u64, Error> {
+        /// Each step takes 10,000 entries at most, less than a millisecond.
+        const MOST_STEPS: usize = 20;
+        let most = self.settings().await?.audit_max;
+        let mut trimmed = 0;
+        if most == 0 {
+            return Ok(0);
+        }
+        for shard in self.layout.shards() {
+            for _ in 0..MOST_STEPS {
+                match self.redis.trim(&shard.audit, most).await.map_err(Error::without_doubt)? {
+                    0 => break,
+                    gone => trimmed += gone,
+                }
+            }
+        }
+        Ok(trimmed)
+    }
+}

@@ -1,0 +1,24 @@
+//! The two plain writes that need no script: neither is about stock.
+
+use ::redis::cmd;
+
+use super::reads::typed;
+use super::{Failure, Redis};
+
+impl Redis {
+    /// Sets fields of a hash.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn set_fields(&self, key: &str, fields: &[(&str, String)]) -> Result<(), Failure> {
+        self.call(cmd("HSET").arg(key).arg(fields)).await.map(drop)
+    }
+
+    /// Takes the oldest entries from a stream until about `most` are left, 10,000 at most; how many went.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn trim(&self, stream: &str, most: u64) -> Result<u64, Failure> {
+        typed(self.call(cmd("XTRIM").arg(stream).arg("MAXLEN").arg("~").arg(most)).await?)
+    }
+}

@@ -1,0 +1,81 @@
+//! What the operator decides holds for all: servers obey it without a restart, and no caller changes it.
+
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::cmd;
+use tokio::time::sleep;
+
+use crate::support::redis_server::RedisServer;
+use crate::support::stockhold::{Stockhold, program};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs `stockhold settings ...` and gives its exit status and what it printed.
+fn settings(redis: &RedisServer, arguments: &[&str]) -> (i32, String) {
+    let url = redis.url();
+    let output = program(&[&["settings", "--redis-url", &url], arguments].concat()).output().unwrap();
+    let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    (output.status.code().unwrap(), told.concat())
+}
+
+async fn entries(connection: &mut MultiplexedConnection) -> u64 {
+    cmd("XLEN").arg("inventory:audit").query_async(connection).await.unwrap()
+}
+
+async fn keep_ms(connection: &mut MultiplexedConnection, id: &str) -> i64 {
+    cmd("PTTL").arg(format!("reservation:{id}")).query_async(connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn they_are_shown_and_set() {
+    let redis = RedisServer::start();
+    assert_eq!(settings(&redis, &[]), (0, "keep-seconds 2592000\naudit-max    1000000\n".to_owned()));
+    let set = settings(&redis, &["--keep-seconds", "60"]);
+    assert_eq!(set, (0, "keep-seconds 60\naudit-max    1000000\n".to_owned()));
+    let set = settings(&redis, &["--audit-max", "0"]);
+    assert_eq!(set, (0, "keep-seconds 60\naudit-max    0\n".to_owned()));
+    assert_eq!(settings(&redis, &[]), set);
+
+    let mut connection = redis.connection().await;
+    cmd("HSET").arg("stockhold:settings").arg("auditMax").arg("many").exec_async(&mut connection).await.unwrap();
+    let (status, told) = settings(&redis, &[]);
+    assert!(status == 1 && told.contains("the setting auditMax is not a number"), "{told}");
+}
+
+#[tokio::test]
+async fn a_server_sets_what_it_is_told_and_nothing_else() {
+    let redis = RedisServer::start();
+    settings(&redis, &["--keep-seconds", "60", "--audit-max", "5000"]);
+    drop(Stockhold::start(&redis));
+    assert_eq!(settings(&redis, &[]).1, "keep-seconds 60\naudit-max    5000\n");
+    drop(Stockhold::start_with(&redis, &["--audit-max", "7000"]));
+    assert_eq!(settings(&redis, &[]).1, "keep-seconds 60\naudit-max    7000\n");
+}
+
+#[tokio::test]
+async fn a_change_is_obeyed_without_a_restart() {
+    let redis = RedisServer::start_with(&["--stream-node-max-entries", "10"]);
+    let shop =
+        Stockhold::start_with(&redis, &["--sweep-interval-ms", "10", "--keep-seconds", "60", "--audit-max", "0"]);
+    let mut connection = redis.connection().await;
+    shop.seed("tea", 1000).await;
+    for _ in 0..100 {
+        shop.held("tea", 1).await;
+    }
+    let first = shop.held("tea", 1).await;
+    shop.confirm(&first).await.ok();
+    assert!((1..=60_000).contains(&keep_ms(&mut connection, &first).await));
+    assert_eq!(entries(&mut connection).await, 103, "0 keeps all");
+
+    settings(&redis, &["--keep-seconds", "0", "--audit-max", "50"]);
+    let deadline = Instant::now() + PATIENCE;
+    while entries(&mut connection).await >= 50 + 20 {
+        assert!(Instant::now() < deadline, "the audit is not trimmed");
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(entries(&mut connection).await >= 50, "more was taken than the operator wanted");
+    let second = shop.held("tea", 1).await;
+    shop.confirm(&second).await.ok();
+    assert_eq!(keep_ms(&mut connection, &second).await, -1);
+}
