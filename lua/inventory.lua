@@ -6,7 +6,7 @@
 --   2     active       zset    inventory:<sku>:active
 --
 -- ARGV
---   1     limit        reservations to list, earliest expiry first, 0 to 10000
+--   1     limit        reservations to list, earliest expiry first, 0 to 1000
 --
 -- REPLIES: one array, then one for each listed reservation
 --   UNKNOWN_SKU                     the SKU was never seeded
@@ -25,7 +25,7 @@ local inventory, active = KEYS[1], KEYS[2]
 local limit = ARGV[1]
 
 local MAX_ITEMS = 100
-local MAX_LISTED = 10000
+local MAX_LISTED = 1000
 local MAX_COUNT = 1000000000000
 
 -- @shared whole
@@ -105,7 +105,7 @@ end
 -- @end
 
 if #KEYS ~= 2 or #ARGV ~= 1 then return redis.error_reply('BADARGS keys: 2, with 1 argument') end
-if not whole(limit, 0, MAX_LISTED) then return redis.error_reply('BADARGS limit: a whole number from 0 to 10000') end
+if not whole(limit, 0, MAX_LISTED) then return redis.error_reply('BADARGS limit: a whole number from 0 to 1000') end
 local prefix, sku = split(inventory)
 if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
 if active ~= inventory .. ':active' then return redis.error_reply('BADKEY active: not inventory:<sku>:active') end

@@ -5,15 +5,19 @@ mod books;
 mod check;
 mod error;
 mod expiry;
+mod gate;
 mod group_commit;
+mod history;
 mod judge;
+mod lapsed;
 mod mend;
 mod outcome;
+mod read;
 
 use std::sync::Arc;
 
 use crate::keys::{CartId, IdempotencyKey, Layout, ReservationId, Sku, StockKeys};
-use crate::redis::{Failure, Redis};
+use crate::redis::Redis;
 use crate::scripts::{Catalogue, Reply, Scripts};
 
 pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Retention, Ttl};
@@ -21,11 +25,13 @@ pub use check::{Census, Checked, Damage, Finding, Thoroughness};
 pub use error::Error;
 pub use expiry::Swept;
 use expiry::{SWEPT_PER_CALL, Turns};
+use gate::Gate;
 pub use group_commit::MAX_BATCH;
 use group_commit::{Call, GroupCommit, Item};
 pub use mend::Mended;
 pub use outcome::{Event, Hold, Reservation, ReservationState, Settle, Stock};
 use outcome::{Seed, odd};
+use read::Reads;
 
 /// Times that a drain may get nowhere before that is taken for damage and not for a race.
 const MAX_STALLS: u32 = 3;
@@ -59,6 +65,9 @@ pub struct Engine {
     confirms: GroupCommit,
     releases: GroupCommit,
     sweeps: Turns,
+    reads: Arc<Reads>,
+    retention: Retention,
+    options: Options,
 }
 
 impl Engine {
@@ -68,7 +77,17 @@ impl Engine {
     }
 
     /// As [`Self::new`], with options.
-    pub fn with(redis: Redis, retention: Retention, Options { max_batch, replicas }: Options) -> Self {
+    pub fn with(redis: Redis, retention: Retention, options: Options) -> Self {
+        Self::within(redis, retention, options, Arc::default())
+    }
+
+    /// The same by connections of its own, for another thread. What reads may take is shared.
+    pub fn apart(&self) -> Self {
+        Self::within(self.redis.apart(), self.retention, self.options, Arc::clone(&self.reads.gate))
+    }
+
+    fn within(redis: Redis, retention: Retention, options: Options, gate: Arc<Gate>) -> Self {
+        let Options { max_batch, replicas } = options;
         let layout = Layout::UNSHARDED;
         let scripts = Scripts::new(Catalogue::embedded(), redis.clone()).wait_for_replicas(replicas);
         let scripts = Arc::new(scripts);
@@ -83,12 +102,15 @@ impl Engine {
             holds: group("hold", &["each", &audit_max]),
             confirms: group("confirm", &["each", &audit_max, &keep_ms]),
             releases: group("release", &["each", &audit_max, &keep_ms]),
+            reads: Reads::apart(&redis, layout, gate),
             scripts,
             redis,
             layout,
             audit_max,
             keep_ms,
             sweeps: Turns::default(),
+            retention,
+            options,
         }
     }
 
@@ -189,7 +211,8 @@ impl Engine {
                     return Ok((Hold::Conflict { field: "ttlSeconds".to_owned() }, 0));
                 }
                 // What is shown as active may be due. The hold stands as it is, whether this look at it succeeds or not.
-                let now = if record.is_active() { self.reservation(id).await.ok().flatten() } else { None };
+                let now =
+                    if record.is_active() { self.reservation_by(&self.redis, id).await.ok().flatten() } else { None };
                 (Hold::Replayed(now.unwrap_or(record)), 0)
             }
             ["CONFLICT", field] => (Hold::Conflict { field: (*field).to_owned() }, 0),
@@ -248,82 +271,15 @@ impl Engine {
         Item { keys: [keys.inventory.clone(), keys.active.clone(), self.layout.reservation(&id)], arguments }
     }
 
-    /// Reads a reservation; one that is due is expired first.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn reservation(&self, id: ReservationId) -> Result<Option<Reservation>, Error> {
-        let Some((record, now_ms)) = self.stored(id).await? else { return Ok(None) };
-        if !record.is_due(now_ms) {
-            return Ok(Some(record));
-        }
-        self.sweep_one(&record).await?;
-        Ok(self.stored(id).await?.map(|(record, _)| record))
-    }
-
-    /// A reservation as it was stored, and Redis's clock by which to judge it, epoch milliseconds.
-    async fn stored(&self, id: ReservationId) -> Result<Option<(Reservation, u64)>, Error> {
-        let stored = self.redis.hash(&self.layout.reservation(&id)).await.map_err(Error::without_doubt)?;
-        Ok(Reservation::stored(id, &stored.fields)?.map(|record| (record, stored.now_ms)))
-    }
-
-    /// Reads a SKU's counts and the first `limit` of its active reservations; what is due is expired first. `None` for a
-    /// SKU that was never seeded. Script `inventory`.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn stock(&self, sku: &Sku, limit: ActiveLimit) -> Result<Option<Stock>, Error> {
-        let keys = self.layout.stock(sku);
-        let limit = limit.to_string();
-        let (mut waited, mut swept) = (false, false);
-        loop {
-            let names = [&*keys.inventory, &*keys.active];
-            let replies = self.scripts.call("inventory", &names, &[&limit]).await.map_err(Error::without_doubt)?;
-            let Some((stock, lapsed)) = Stock::read(&replies)? else { return Ok(None) };
-            if lapsed == 0 || swept {
-                return Ok(Some(stock));
-            }
-            swept = self.in_turn(&keys, &mut waited, self.sweep_lapsed(&keys, lapsed)).await?;
-        }
-    }
-
-    /// Reads the newest events of a SKU, or of all, newest first; `before` is the id of an event to start behind. Script
-    /// `audit`.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn audit(
-        &self,
-        sku: Option<&Sku>,
-        limit: AuditLimit,
-        before: Option<&str>,
-    ) -> Result<Option<Vec<Event>>, Error> {
-        let limit = limit.to_string();
-        let arguments = [&*limit, before.unwrap_or_default()];
-        let replies = match sku.map(|sku| self.layout.stock(sku)) {
-            Some(keys) => self.scripts.call("audit", &[&keys.shard.audit, &keys.inventory], &arguments).await,
-            None => {
-                let shard = self.layout.shards().next().expect("a layout has a shard");
-                self.scripts.call("audit", &[&shard.audit], &arguments).await
-            }
-        };
-        match replies {
-            // The one argument that cannot be judged here: whether it names an event of this SKU.
-            Err(Failure::Refused { code, message }) if code == "BADARGS" && message.starts_with("before") => Ok(None),
-            replies => {
-                let replies = replies.map_err(Error::without_doubt)?;
-                replies.iter().map(|reply| Event::read(&reply.parts())).collect::<Result<_, _>>().map(Some)
-            }
-        }
-    }
-
     /// Whether requests can be served: a real script call, the role, the scripts, the eviction policy.
     ///
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Broken`] with the reason why not.
     pub async fn ready(&self) -> Result<(), Error> {
         let probe = Sku::parse("stockhold-readiness-probe").expect("a good SKU");
-        self.stock(&probe, ActiveLimit::NONE).await?;
+        let keys = self.layout.stock(&probe);
+        let probed = self.scripts.call("inventory", &[&keys.inventory, &keys.active], &["0"]).await;
+        probed.map_err(Error::without_doubt)?;
         let health = self.redis.health().await.map_err(Error::without_doubt)?;
         if health.role != "master" {
             return Err(Error::Unavailable(format!("Redis has the role {}, not master", health.role)));

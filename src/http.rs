@@ -95,6 +95,7 @@ where
             accepted = accept(&listener, &seats) => accepted,
         };
         let watcher = graceful.watcher();
+        seat.occupant.sits_at(&stream);
         workers.spawn(|respond| async move {
             tokio::select! {
                 served = connection(stream, respond, watcher, Arc::clone(&seat.occupant)) => {

@@ -22,8 +22,8 @@ use crate::{http, keeper, sweeper};
 /// Connections that may wait to be accepted. With the usual 128 a crowd that comes at once has to knock again after 1 s.
 const BACKLOG: u32 = 4096;
 
-/// Enough for every connection, and as many again for everything else.
-const OPEN_FILES: u64 = 2 * http::MAX_CONNECTIONS as u64;
+/// Enough for every connection, which takes two, and as many again for everything else.
+const OPEN_FILES: u64 = 3 * http::MAX_CONNECTIONS as u64;
 
 /// Pause before Redis is tried again at the start.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -68,8 +68,8 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
     let retention = Retention { audit_max: args.audit_max, keep_ms: args.keep_seconds * 1000 };
     let address = redis.address();
     let options = Options { max_batch: args.max_batch as usize, replicas: args.durability.replicas };
-    // One for the loops below, and one for each thread that serves, every one with a connection of its own.
-    let engine = Engine::with(redis.clone(), retention, options);
+    // One for the loops below, and one for each thread that serves, every one with connections of its own.
+    let engine = Engine::with(redis, retention, options);
     let Some(loaded) = stop.or(load(&engine, &address)).await else { return Ok(()) };
     loaded?;
     let listener = listen(SocketAddr::from((args.host, args.port)))
@@ -77,7 +77,7 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
     let hangup = signal(SignalKind::hangup())?;
     println!("stockhold listens on http://{}", listener.local_addr()?);
     info!(redis = address, "serving");
-    let served_by = || Engine::with(redis.apart(), retention, options);
+    let served_by = || engine.apart();
     tokio::select! {
         served = http::serve(listener, served_by, Arc::clone(&access), stop.wait()) => served?,
         () = sweeper::run(&engine, Duration::from_millis(args.sweep_interval_ms)) => {}
@@ -130,9 +130,9 @@ async fn load(engine: &Engine, address: &str) -> anyhow::Result<()> {
     loop {
         match engine.load_scripts().await {
             Ok(()) => return Ok(()),
-            Err(Error::Unavailable(why) | Error::Unknown(why)) => {
+            Err(error @ (Error::Unavailable(_) | Error::Busy | Error::Unknown(_))) => {
                 if !std::mem::replace(&mut waiting, true) {
-                    warn!(address, why, "waiting for Redis");
+                    warn!(address, %error, "waiting for Redis");
                 }
                 sleep(RETRY_DELAY).await;
             }

@@ -3,15 +3,20 @@
 //! keeps nobody out, and those who were served before keep their connections.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Pause before somebody else is asked to leave, when nobody could be.
 const PATIENCE: Duration = Duration::from_millis(10);
+
+/// Pause before it is seen again whether a client is still there that waits for its answer.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// All places there are.
 pub(super) struct Seats {
@@ -37,6 +42,8 @@ pub(super) struct Occupant {
     was_served: AtomicBool,
     asked: AtomicBool,
     leave: Notify,
+    /// Its socket, to see whether the client is still there.
+    socket: OnceLock<TcpStream>,
 }
 
 const BUSY: u64 = u64::MAX;
@@ -86,7 +93,8 @@ impl Seats {
 impl Occupant {
     fn new(opened: Instant) -> Self {
         let (idle_since, was_served) = (AtomicU64::new(0), AtomicBool::new(false));
-        let occupant = Self { opened, idle_since, was_served, asked: AtomicBool::new(false), leave: Notify::new() };
+        let (asked, leave, socket) = (AtomicBool::new(false), Notify::new(), OnceLock::new());
+        let occupant = Self { opened, idle_since, was_served, asked, leave, socket };
         occupant.idle();
         occupant
     }
@@ -115,6 +123,27 @@ impl Occupant {
     pub(super) fn served(&self) {
         self.was_served.store(true, Ordering::Relaxed);
         self.idle();
+    }
+
+    /// Lets [`Self::gone`] look at a connection, which is not in blocking mode.
+    pub(super) fn sits_at(&self, stream: &TcpStream) {
+        if let Ok(socket) = stream.try_clone() {
+            let _ = self.socket.set(socket);
+        }
+    }
+
+    /// When the client has closed the connection, or said that it sends no more: which of both cannot be told before it is
+    /// written to. What it had sent before that still counts.
+    pub(super) async fn gone(&self) {
+        loop {
+            sleep(LOOK_AGAIN).await;
+            let peeked = self.socket.get().map(|socket| socket.peek(&mut [0]));
+            match peeked {
+                Some(Ok(0)) => return,
+                Some(Err(error)) if error.kind() != ErrorKind::WouldBlock => return,
+                _ => {}
+            }
+        }
     }
 
     /// When it is to make room for another, and nothing runs that would be cut off.

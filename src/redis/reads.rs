@@ -15,6 +15,23 @@ pub struct StoredHash {
     pub now_ms: u64,
 }
 
+/// Some fields of a hash and what a sorted set beside it holds, all of one moment.
+#[derive(Debug)]
+pub struct Moment {
+    /// The values of the fields, in the order in which they were asked for.
+    pub fields: Vec<Option<String>>,
+    /// The members scored higher than the bound: those with the lowest scores, as many as were asked for.
+    pub above: Vec<String>,
+    /// How many members are scored as the bound or lower.
+    pub below: u64,
+    /// How many members there are.
+    pub members: u64,
+    /// The member with the lowest score.
+    pub lowest: Option<(String, f64)>,
+    /// Redis's clock, epoch milliseconds.
+    pub now_ms: u64,
+}
+
 /// What Redis says of itself.
 #[derive(Debug)]
 pub struct Health {
@@ -49,6 +66,65 @@ impl Redis {
     /// See [`Failure`].
     pub async fn hash_field(&self, key: &str, field: &str) -> Result<Option<String>, Failure> {
         typed(self.call(cmd("HGET").arg(key).arg(field)).await?)
+    }
+
+    /// Some fields of `hash`, and at most `count` members of `set` that are scored higher than `bound`. Scores are left
+    /// out: Redis takes eight times as long to write them.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn moment(
+        &self,
+        hash: &str,
+        names: &[&str],
+        set: &str,
+        bound: u64,
+        count: usize,
+    ) -> Result<Moment, Failure> {
+        let mut reads = pipe();
+        reads.atomic();
+        reads.cmd("HMGET").arg(hash).arg(names);
+        reads.cmd("ZRANGE").arg(set).arg(format!("({bound}")).arg("+inf").arg("BYSCORE");
+        reads.arg("LIMIT").arg(0).arg(count);
+        reads.cmd("ZCOUNT").arg(set).arg("-inf").arg(bound).cmd("ZCARD").arg(set);
+        reads.cmd("ZRANGE").arg(set).arg(0).arg(0).arg("WITHSCORES").cmd("TIME");
+        let [fields, above, below, members, lowest, time] =
+            <[Value; 6]>::try_from(self.pipeline(&reads).await?).map_err(|_| odd("six replies"))?;
+        let lowest: Vec<(String, f64)> = typed(lowest)?;
+        Ok(Moment {
+            fields: typed(fields)?,
+            above: typed(above)?,
+            below: typed(below)?,
+            members: typed(members)?,
+            lowest: lowest.into_iter().next(),
+            now_ms: clock(time)?,
+        })
+    }
+
+    /// How many members of a sorted set are scored `score` or lower.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn count_up_to(&self, key: &str, score: u64) -> Result<u64, Failure> {
+        typed(self.call(cmd("ZCOUNT").arg(key).arg("-inf").arg(score)).await?)
+    }
+
+    /// The members of a sorted set from one rank to another, both included.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn ranked(&self, key: &str, first: u64, last: u64) -> Result<Vec<String>, Failure> {
+        typed(self.call(cmd("ZRANGE").arg(key).arg(first).arg(last)).await?)
+    }
+
+    /// The members of a sorted set scored `score` or higher, with their scores, at most `count`.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn scored_from(&self, key: &str, score: f64, count: usize) -> Result<Vec<(String, f64)>, Failure> {
+        let mut command = cmd("ZRANGE");
+        command.arg(key).arg(score).arg("+inf").arg("BYSCORE").arg("LIMIT").arg(0).arg(count).arg("WITHSCORES");
+        typed(self.call(&command).await?)
     }
 
     /// The members of a sorted set with the lowest scores, at most `count`, which is at least 1.

@@ -11,6 +11,7 @@ mod limits;
 mod outage;
 mod private;
 mod races;
+mod reads;
 mod scripts;
 mod walk;
 
