@@ -199,6 +199,7 @@ impl Engine {
     ) -> Result<(Hold, u64), Error> {
         let (cart, ttl_ms) = (request.cart.as_str().to_owned(), request.ttl.as_ms());
         let arguments = vec![cart, request.quantity.to_string(), ttl_ms.to_string()];
+        self.reads.gate.sells();
         let reply = self.holds.submit(self.item(keys, id, arguments)).await?;
         Ok(match &*reply.parts() {
             ["HELD", expires_at, created_at] => {
@@ -246,6 +247,7 @@ impl Engine {
         id: ReservationId,
         key: Option<&IdempotencyKey>,
     ) -> Result<Settle, Error> {
+        self.reads.gate.sells();
         // A script may touch only the keys it is handed, so the SKU has to be known before the call.
         let reservation = self.layout.reservation(&id);
         let Some(sku) = self.redis.hash_field(&reservation, "sku").await.map_err(Error::without_doubt)? else {

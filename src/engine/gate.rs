@@ -1,19 +1,17 @@
 //! How much reads may take of Redis and of this process. Sales come first: whoever reads, and however much, a hold finds
 //! Redis free for most of the time.
 //!
-//! A small read is one call of some 20 us; few of them are under way on a thread at a time. A large read is a series of
-//! calls, its pages; of all large reads of the process one page is under way, and after it they rest for longer than it
-//! took. Who waits costs nothing; who waits for too long is refused.
+//! A small read is one look of some 20 us; on each thread one is under way at a time, and while there are sales they rest
+//! in between. A large read is a series of calls, its pages; of all large reads of the process one page is under way, and
+//! after it they rest for longer than it took. Who waits costs nothing; who waits for too long is refused.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Error;
-
-/// Small reads under way on a thread. One more for each of them waits, and takes no part of the thread's time.
-const SMALL: usize = 2;
 
 /// Large reads under way in a process. They take turns at their pages, so more would only be slower, and take memory.
 const LARGE: usize = 4;
@@ -23,78 +21,108 @@ const LARGE: usize = 4;
 const MAX_WAIT: Duration = Duration::from_millis(250);
 
 /// Times as long as a page took that passes before the next one.
-const REST: u32 = 2;
+const REST_OF_PAGES: u32 = 2;
 
-/// Time for pages, rests included, that an idle process has saved up: a first read is not held up.
+/// The same for small reads, while there are sales.
+const REST_OF_SMALL: u32 = 1;
+
+/// Time for reads, rests included, that an idle process has saved up: a first read is not held up.
 const SAVED: Duration = Duration::from_millis(10);
+
+/// How long after a sale, in milliseconds, it is taken that there will be another.
+const SELLING_MS: u64 = 100;
 
 /// The limits that all engines of a process share.
 pub(super) struct Gate {
     large: Semaphore,
-    /// When the next page may be read.
-    next: Mutex<Instant>,
+    pages: Turns,
+    opened: Instant,
+    /// Milliseconds after `opened` of the last sale; at first 0, as if there had been one.
+    sold: AtomicU64,
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { large: Semaphore::new(LARGE), next: Mutex::new(Instant::now()) }
+        let (large, pages) = (Semaphore::new(LARGE), Turns::default());
+        Self { large, pages, opened: Instant::now(), sold: AtomicU64::new(0) }
     }
 }
 
 impl Gate {
     /// A place for a large read.
     pub(super) async fn large(&self) -> Result<SemaphorePermit<'_>, Error> {
-        place(&self.large).await
+        // Without a timer where there is a place.
+        if let Ok(place) = self.large.try_acquire() {
+            return Ok(place);
+        }
+        let place = timeout(MAX_WAIT, self.large.acquire()).await.map_err(|_| Error::Busy)?;
+        Ok(place.expect("the places are never closed"))
     }
 
     /// Lets one page be read, in its turn.
     pub(super) async fn page<T>(&self, read: impl Future<Output = T>) -> T {
-        let next = self.next.lock().await;
-        if *next > Instant::now() {
-            sleep_until(*next).await;
-        }
-        let _turn = Turn { next, started: Instant::now() };
+        let _turn = Turn::begin(self.pages.0.lock().await, REST_OF_PAGES).await;
         read.await
+    }
+
+    /// Something is sold: reads make room.
+    pub(super) fn sells(&self) {
+        self.sold.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    fn is_selling(&self) -> bool {
+        self.now_ms() < self.sold.load(Ordering::Relaxed) + SELLING_MS
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-/// Who reads a page. What it took is counted also when the reader is dropped in the middle.
-struct Turn<'a> {
+/// The small reads of one engine, which is one thread.
+#[derive(Default)]
+pub(super) struct SmallReads(Turns);
+
+impl SmallReads {
+    /// The turn for a small read.
+    pub(super) async fn turn(&self, gate: &Gate) -> Result<Turn<'_>, Error> {
+        let next = match self.0.0.try_lock() {
+            Ok(next) => next,
+            Err(_) => timeout(MAX_WAIT, self.0.0.lock()).await.map_err(|_| Error::Busy)?,
+        };
+        Ok(Turn::begin(next, if gate.is_selling() { REST_OF_SMALL } else { 0 }).await)
+    }
+}
+
+/// When the next one may begin. One has it at a time.
+struct Turns(Mutex<Instant>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+/// Who reads. What it took is counted also when the reader is dropped in the middle.
+pub(super) struct Turn<'a> {
     next: MutexGuard<'a, Instant>,
     started: Instant,
+    rest: u32,
+}
+
+impl<'a> Turn<'a> {
+    async fn begin(next: MutexGuard<'a, Instant>, rest: u32) -> Self {
+        if rest > 0 && *next > Instant::now() {
+            sleep_until(*next).await;
+        }
+        Self { next, started: Instant::now(), rest }
+    }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let earliest = self.started.checked_sub(SAVED).unwrap_or(self.started);
-        *self.next = (*self.next).max(earliest) + self.started.elapsed() * (1 + REST);
-    }
-}
-
-/// The places for small reads of one engine, which is one thread.
-pub(super) struct SmallReads(Semaphore);
-
-impl Default for SmallReads {
-    fn default() -> Self {
-        Self(Semaphore::new(SMALL))
-    }
-}
-
-impl SmallReads {
-    /// A place for a small read.
-    pub(super) async fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
-        place(&self.0).await
-    }
-}
-
-async fn place(places: &Semaphore) -> Result<SemaphorePermit<'_>, Error> {
-    // Without a timer where there is a place.
-    if let Ok(place) = places.try_acquire() {
-        return Ok(place);
-    }
-    match timeout(MAX_WAIT, places.acquire()).await {
-        Ok(place) => Ok(place.expect("the places are never closed")),
-        Err(_) => Err(Error::Busy),
+        *self.next = (*self.next).max(earliest) + self.started.elapsed() * (1 + self.rest);
     }
 }
 
@@ -112,6 +140,15 @@ mod tests {
         assert!(matches!(gate.large().await, Err(Error::Busy)));
         drop(places);
         assert!(gate.large().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_small_read_is_under_way_and_the_next_is_refused() {
+        let (gate, small) = (Gate::default(), SmallReads::default());
+        let turn = small.turn(&gate).await;
+        assert!(matches!(small.turn(&gate).await, Err(Error::Busy)));
+        drop(turn);
+        assert!(small.turn(&gate).await.is_ok());
     }
 
     #[tokio::test]

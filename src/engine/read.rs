@@ -146,9 +146,16 @@ impl Engine {
         let at_once = if limit <= LISTED_AT_ONCE { limit } else { 0 };
         let (mut waited, mut swept) = (false, false);
         let (mut counted, bound) = loop {
-            let place = if limit <= SMALL { reads.small.place().await? } else { reads.gate.large().await? };
+            // One of both, until the look is done.
+            let (mut small, mut large) = (None, None);
             let look = reads.look(&keys, 0, at_once);
-            let look = if limit <= SMALL { look.await? } else { reads.gate.page(look).await? };
+            let look = if limit <= SMALL {
+                small = Some(reads.small.turn(&reads.gate).await?);
+                look.await?
+            } else {
+                large = Some(reads.gate.large().await?);
+                reads.gate.page(look).await?
+            };
             let Some(look) = look else { return Ok(None) };
             if !look.shows_lapsed() {
                 let mut counted = look.without(0)?;
@@ -159,7 +166,7 @@ impl Engine {
             }
             let now_ms = look.moment.now_ms;
             let lapsed = reads.redis.count_up_to(&keys.active, now_ms).await.map_err(Error::without_doubt)?;
-            drop(place);
+            drop((small.take(), large.take()));
             if swept || lapsed > SWEPT_AT_MOST {
                 match Crowds::join(reads, &keys).await? {
                     Some(found) => break found,
@@ -181,7 +188,7 @@ impl Engine {
     /// # Errors
     /// See [`Error`]; [`Error::Busy`] when many others read.
     pub async fn reservation(&self, id: ReservationId) -> Result<Option<Reservation>, Error> {
-        let _place = self.reads.small.place().await?;
+        let _turn = self.reads.small.turn(&self.reads.gate).await?;
         self.reservation_by(&self.reads.redis, id).await
     }
 
