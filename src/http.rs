@@ -9,6 +9,7 @@ mod json;
 mod problem;
 mod router;
 mod seats;
+mod socket;
 mod workers;
 
 use std::convert::Infallible;
@@ -34,6 +35,7 @@ pub use workers::Workers;
 
 use crate::engine::Engine;
 use seats::{Occupant, Seat, Seats};
+use socket::Socket;
 
 /// Connections served at a time. For one more, an idle one makes room; while none is idle, more wait in the listener's
 /// backlog.
@@ -95,7 +97,6 @@ where
             accepted = accept(&listener, &seats) => accepted,
         };
         let watcher = graceful.watcher();
-        seat.occupant.sits_at(&stream);
         workers.spawn(|respond| async move {
             tokio::select! {
                 served = connection(stream, respond, watcher, Arc::clone(&seat.occupant)) => {
@@ -124,7 +125,9 @@ where
     R: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
-    let mut stream = TimeoutStream::new(TcpStream::from_std(stream)?);
+    let stream = Arc::new(TcpStream::from_std(stream)?);
+    occupant.sits_at(&stream);
+    let mut stream = TimeoutStream::new(Socket(stream));
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let service = service_fn(move |mut request: Request<Incoming>| {
         let occupant = Arc::clone(&occupant);

@@ -21,7 +21,7 @@ use futures_util::future::{self, BoxFuture, FutureExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use private::{PrivateRedis, PrivateRedisOptions};
-pub use reads::{Health, Moment, StoredHash};
+pub use reads::{Health, StoredHash};
 pub use scans::{Entry, IndexLook, Look};
 
 /// How long one call may take, connecting included: a connection that died without a word is noticed, and another made,

@@ -22,8 +22,8 @@ use crate::{http, keeper, sweeper};
 /// Connections that may wait to be accepted. With the usual 128 a crowd that comes at once has to knock again after 1 s.
 const BACKLOG: u32 = 4096;
 
-/// Enough for every connection, which takes two, and as many again for everything else.
-const OPEN_FILES: u64 = 3 * http::MAX_CONNECTIONS as u64;
+/// Enough for every connection, and as many again for everything else.
+const OPEN_FILES: u64 = 2 * http::MAX_CONNECTIONS as u64;
 
 /// Pause before Redis is tried again at the start.
 const RETRY_DELAY: Duration = Duration::from_millis(500);

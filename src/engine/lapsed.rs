@@ -1,20 +1,21 @@
 //! The counts of a SKU with many lapsed holds, as they will be when those are swept, without sweeping them.
 //!
 //! What the lapsed holds sit on is added up from the latest of them downwards, a page at a time. Sweepers take the earliest
-//! away meanwhile. In the end one look tells, of one moment, the counts, how many lapsed holds are left and which is the
+//! away meanwhile. In the end the counts are read, and before that how many of the lapsed holds are left and which is the
 //! earliest. If that is the one at this place of the list, those before it are exactly those that are left: what they
 //! sit on is available. If it is not (a buyer came too late with one from the middle), the list is made again, of which
-//! the quantities are known by then.
+//! the quantities are known by then. Holds that had lapsed only become fewer: if they are as many after the counts were
+//! read as before, they were the same all the while.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
 
+use super::Error;
 use super::outcome::{number, odd};
-use super::read::{LISTED_AT_ONCE, Reads};
-use super::{Error, Stock};
-use crate::keys::{ReservationId, Sku, StockKeys};
+use super::read::{Counts, Look, Reads};
+use crate::keys::{ReservationId, StockKeys};
 
 /// Holds in a page, with their quantities: a third of a millisecond of Redis's time.
 const PER_PAGE: u64 = 250;
@@ -22,25 +23,11 @@ const PER_PAGE: u64 = 250;
 /// Times that the list is made before it is given up.
 const MAX_LISTS: u32 = 10;
 
-/// What a SKU has.
-#[derive(Debug, Clone)]
-pub(super) struct Counted {
-    pub available: u64,
-    pub reserved: u64,
-    pub confirmed: u64,
-    pub updated_at_ms: u64,
-    pub active: Vec<String>,
-}
-
-impl Counted {
-    pub(super) fn stock(self, sku: &Sku) -> Stock {
-        let Self { available, reserved, confirmed, updated_at_ms, active: active_reservations } = self;
-        Stock { sku: sku.clone(), available, reserved, confirmed, active_reservations, updated_at_ms }
-    }
-}
+/// Times that the counts are read for a list, when sweepers are at work meanwhile.
+const MAX_LOOKS: u32 = 50;
 
 /// What a SKU has, and the time up to which holds had lapsed; nothing for an unknown SKU.
-type Found = Option<(Counted, u64)>;
+type Found = Option<(Counts, u64)>;
 type Counting = BoxFuture<'static, Result<Found, Error>>;
 type Gathering = HashMap<String, WeakShared<Counting>>;
 
@@ -85,26 +72,40 @@ impl Reads {
     async fn count(&self, keys: &StockKeys) -> Result<Found, Error> {
         let _place = self.gate.large().await?;
         let mut quantities = HashMap::new();
-        for _ in 0..MAX_LISTS {
-            let Some(look) = self.gate.page(self.look(keys, 0, 0)).await? else { return Ok(None) };
-            let now_ms = look.moment.now_ms;
-            let list = self.lapsed(keys, now_ms, &mut quantities).await?;
-            let Some(look) = self.gate.page(self.look(keys, now_ms, LISTED_AT_ONCE)).await? else { return Ok(None) };
-            let left = look.moment.below;
-            let units = match left.checked_sub(1).map(|last| list.get(last as usize)) {
-                None => Some(0),
-                // All that is reserved has lapsed.
-                Some(_) if left == look.moment.members => Some(look.reserved),
-                Some(Some((id, units))) if look.moment.lowest.as_ref().is_some_and(|(lowest, _)| lowest == id) => {
-                    Some(*units)
+        let now_ms = self.redis.now_ms().await.map_err(Error::without_doubt)?;
+        // A list is not needed when all have lapsed.
+        let mut list = Vec::new();
+        for _ in 0..=MAX_LISTS {
+            for _ in 0..MAX_LOOKS {
+                let (left, lowest, look, still_left) = self.gate.page(self.look_around(keys, now_ms)).await?;
+                let Some(Look { counts, active, .. }) = look else { return Ok(None) };
+                if left != still_left {
+                    continue;
                 }
-                Some(_) => None,
-            };
-            if let Some(units) = units {
-                return Ok(Some((look.without(units)?, now_ms)));
+                let units = match left.checked_sub(1).map(|last| list.get(last as usize)) {
+                    None => 0,
+                    Some(_) if left == active => counts.reserved,
+                    Some(Some((id, units))) if lowest.as_ref() == Some(id) => *units,
+                    Some(_) => break,
+                };
+                return Ok(Some((counts.without(units)?, now_ms)));
             }
+            list = self.lapsed(keys, now_ms, &mut quantities).await?;
         }
         Err(Error::Busy)
+    }
+
+    /// The counts, and before them how many of the holds are left that had lapsed at `now_ms`, and the earliest of all;
+    /// after them, how many are left still.
+    async fn look_around(
+        &self,
+        keys: &StockKeys,
+        now_ms: u64,
+    ) -> Result<(u64, Option<String>, Option<Look>, u64), Error> {
+        let (left, lowest) = self.redis.tail(&keys.active, now_ms).await.map_err(Error::without_doubt)?;
+        let look = self.look(keys, 0).await?;
+        let still_left = self.redis.count_up_to(&keys.active, now_ms).await.map_err(Error::without_doubt)?;
+        Ok((left, lowest, look, still_left))
     }
 
     /// The holds that had lapsed at `now_ms`, the latest expiry first, each with the units of all up to it.

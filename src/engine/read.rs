@@ -8,18 +8,18 @@ use std::sync::Arc;
 
 use super::expiry::Turns;
 use super::gate::{Gate, SmallReads};
-use super::lapsed::{Counted, Crowds};
+use super::lapsed::Crowds;
 use super::outcome::{number, odd};
 use super::{ActiveLimit, AuditLimit, Engine, Error, Event, Reservation, Stock};
 use crate::keys::{Layout, ReservationId, Sku, StockKeys};
-use crate::redis::{Moment, Redis};
-use crate::scripts::{Catalogue, Scripts};
+use crate::redis::Redis;
+use crate::scripts::{Catalogue, Reply, Scripts};
 
 /// Reservations that a small read lists.
 const SMALL: usize = 100;
 
-/// Reservations that are listed of one moment with the counts; more are read in pages.
-pub(super) const LISTED_AT_ONCE: usize = 1000;
+/// Reservations that are listed of one moment with the counts, in a fifth of a millisecond; more are read in pages.
+const LISTED_AT_ONCE: usize = 250;
 
 /// Reservations in a page. Their scores, by which the next page is found, are what takes the time.
 const LISTED_PER_PAGE: usize = 500;
@@ -53,24 +53,11 @@ impl Reads {
         })
     }
 
-    /// The counts of a SKU, and the first `count` of its reservations that lapse after `bound`, of one moment.
-    pub(super) async fn look(&self, keys: &StockKeys, bound: u64, count: usize) -> Result<Option<Look>, Error> {
-        const FIELDS: [&str; 7] = ["available", "reserved", "confirmed", "seeded", "version", "lastEvent", "updatedAt"];
-        let moment = self.redis.moment(&keys.inventory, &FIELDS, &keys.active, bound, count).await;
-        let moment = moment.map_err(Error::without_doubt)?;
-        if moment.fields.iter().all(Option::is_none) {
-            return Ok(None);
-        }
-        let [Some(available), Some(reserved), Some(confirmed), Some(seeded), Some(_), Some(_), Some(updated_at)] =
-            &*moment.fields
-        else {
-            return Err(damaged(keys));
-        };
-        let [available, reserved, confirmed] = [number(available)?, number(reserved)?, number(confirmed)?];
-        if [available, reserved, confirmed].into_iter().try_fold(0, u64::checked_add) != Some(number(seeded)?) {
-            return Err(damaged(keys));
-        }
-        Ok(Some(Look { available, reserved, confirmed, updated_at_ms: number(updated_at)?, moment }))
+    /// The counts of a SKU and the first `count` of its reservations, of one moment. Script `inventory`.
+    pub(super) async fn look(&self, keys: &StockKeys, count: usize) -> Result<Option<Look>, Error> {
+        let names = [&*keys.inventory, &*keys.active];
+        let replies = self.scripts.call("inventory", &names, &[&count.to_string()]).await;
+        Look::read(&replies.map_err(Error::without_doubt)?)
     }
 
     /// Lists reservations that lapse after `bound`, `limit` at most, the earliest expiry first. Those that are held or
@@ -80,7 +67,7 @@ impl Reads {
         // A page begins with those that lapse in the millisecond in which the last one ended: they are met again.
         let (mut from, mut again) = ((bound + 1) as f64, 0);
         loop {
-            let count = LISTED_PER_PAGE + again;
+            let count = LISTED_PER_PAGE.min(limit - listed.len()) + again;
             let page = self.gate.page(self.redis.scored_from(&keys.active, from, count)).await;
             let page = page.map_err(Error::without_doubt)?;
             let is_last = page.len() < count;
@@ -99,43 +86,68 @@ impl Reads {
     }
 }
 
-fn damaged(keys: &StockKeys) -> Error {
-    Error::Broken(format!("damaged counts in {}", keys.inventory))
-}
-
 /// A look at a SKU.
 pub(super) struct Look {
-    pub available: u64,
+    pub counts: Counts,
+    /// Ids of active reservations, the earliest expiry first.
+    pub listed: Vec<String>,
+    /// How many reservations are active.
+    pub active: u64,
+    /// How many of them have lapsed.
+    pub lapsed: u64,
+}
+
+/// What a SKU has.
+#[derive(Debug, Clone)]
+pub(super) struct Counts {
+    available: u64,
     pub reserved: u64,
-    pub confirmed: u64,
-    pub updated_at_ms: u64,
-    pub moment: Moment,
+    confirmed: u64,
+    updated_at_ms: u64,
 }
 
 impl Look {
-    fn shows_lapsed(&self) -> bool {
-        self.moment.lowest.as_ref().is_some_and(|(_, score)| *score <= self.moment.now_ms as f64)
+    /// From the replies of `inventory`; nothing for an unknown SKU.
+    fn read(replies: &[Reply]) -> Result<Option<Self>, Error> {
+        let (first, listed) = replies.split_first().ok_or_else(|| odd("inventory"))?;
+        let counts = match &*first.parts() {
+            ["UNKNOWN_SKU"] => return Ok(None),
+            ["STOCK", _sku, available, reserved, confirmed, _seeded, updated_at, _version, active, lapsed] => {
+                [available, reserved, confirmed, updated_at, active, lapsed].map(|count| number(count))
+            }
+            _ => return Err(odd("inventory")),
+        };
+        let [available, reserved, confirmed, updated_at_ms, active, lapsed] = counts;
+        let counts =
+            Counts { available: available?, reserved: reserved?, confirmed: confirmed?, updated_at_ms: updated_at_ms? };
+        let id = |reply: &Reply| match &*reply.parts() {
+            ["ACTIVE", id, _expires_at] => Ok((*id).to_owned()),
+            _ => Err(odd("inventory")),
+        };
+        let listed = listed.iter().map(id).collect::<Result<_, _>>()?;
+        Ok(Some(Self { counts, listed, active: active?, lapsed: lapsed? }))
+    }
+}
+
+impl Counts {
+    /// As if `units` that have lapsed had been swept.
+    pub(super) fn without(self, units: u64) -> Result<Self, Error> {
+        let reserved = self.reserved.checked_sub(units).ok_or_else(|| odd("fewer units reserved than are held"))?;
+        Ok(Self { available: self.available + units, reserved, ..self })
     }
 
-    /// As if `lapsed` units had been swept.
-    pub(super) fn without(self, lapsed: u64) -> Result<Counted, Error> {
-        let reserved = self.reserved.checked_sub(lapsed).ok_or_else(|| odd("fewer units reserved than are held"))?;
-        Ok(Counted {
-            available: self.available + lapsed,
-            reserved,
-            confirmed: self.confirmed,
-            updated_at_ms: self.updated_at_ms,
-            active: self.moment.above,
-        })
+    fn stock(self, sku: &Sku, active_reservations: Vec<String>) -> Stock {
+        let Self { available, reserved, confirmed, updated_at_ms } = self;
+        Stock { sku: sku.clone(), available, reserved, confirmed, active_reservations, updated_at_ms }
     }
 }
 
 impl Engine {
-    /// Reads a SKU's counts and the first `limit` of its active reservations, as if all that is due had been expired;
-    /// a few that are due are. `None` for a SKU that was never seeded.
+    /// Reads a SKU's counts and the first `limit` of its active reservations, as if all that is due had been expired; a
+    /// few that are due are. `None` for a SKU that was never seeded. Script `inventory`.
     ///
-    /// The counts and up to 1,000 reservations are of one moment. A longer list is read in pages: what is held or settled
-    /// meanwhile may be in it or not.
+    /// The counts are of one moment, and so is a list of up to 250 with them. A longer one, or one of a SKU with many
+    /// lapsed holds, is read after the counts: what is held or settled meanwhile may be in it or not.
     ///
     /// # Errors
     /// See [`Error`]; [`Error::Busy`] when many others read.
@@ -145,10 +157,10 @@ impl Engine {
         let limit = limit.get();
         let at_once = if limit <= LISTED_AT_ONCE { limit } else { 0 };
         let (mut waited, mut swept) = (false, false);
-        let (mut counted, bound) = loop {
-            // One of both, until the look is done.
+        loop {
+            // One of both, until the read is done.
             let (mut small, mut large) = (None, None);
-            let look = reads.look(&keys, 0, at_once);
+            let look = reads.look(&keys, at_once);
             let look = if limit <= SMALL {
                 small = Some(reads.small.turn(&reads.gate).await?);
                 look.await?
@@ -156,31 +168,24 @@ impl Engine {
                 large = Some(reads.gate.large().await?);
                 reads.gate.page(look).await?
             };
-            let Some(look) = look else { return Ok(None) };
-            if !look.shows_lapsed() {
-                let mut counted = look.without(0)?;
+            let Some(Look { counts, mut listed, lapsed, .. }) = look else { return Ok(None) };
+            if lapsed == 0 {
                 if at_once < limit {
-                    counted.active = reads.list(&keys, 0, limit).await?;
+                    listed = reads.list(&keys, 0, limit).await?;
                 }
-                return Ok(Some(counted.stock(sku)));
+                return Ok(Some(counts.stock(sku, listed)));
             }
-            let now_ms = look.moment.now_ms;
-            let lapsed = reads.redis.count_up_to(&keys.active, now_ms).await.map_err(Error::without_doubt)?;
             drop((small.take(), large.take()));
             if swept || lapsed > SWEPT_AT_MOST {
-                match Crowds::join(reads, &keys).await? {
-                    Some(found) => break found,
-                    None => return Ok(None),
+                let Some((counts, bound)) = Crowds::join(reads, &keys).await? else { return Ok(None) };
+                if limit == 0 {
+                    return Ok(Some(counts.stock(sku, Vec::new())));
                 }
+                let _place = reads.gate.large().await?;
+                return Ok(Some(counts.stock(sku, reads.list(&keys, bound, limit).await?)));
             }
             swept = self.in_turn(&keys, &mut waited, self.sweep_lapsed(&keys, lapsed)).await?;
-        };
-        if at_once < limit {
-            let _place = reads.gate.large().await?;
-            counted.active = reads.list(&keys, bound, limit).await?;
         }
-        counted.active.truncate(limit);
-        Ok(Some(counted.stock(sku)))
     }
 
     /// Reads a reservation; one that is due is expired first.

@@ -3,20 +3,19 @@
 //! keeps nobody out, and those who were served before keep their connections.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Pause before somebody else is asked to leave, when nobody could be.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// Pause before it is seen again whether a client is still there that waits for its answer.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long a read goes on whether or not anybody is there.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// All places there are.
 pub(super) struct Seats {
@@ -43,7 +42,7 @@ pub(super) struct Occupant {
     asked: AtomicBool,
     leave: Notify,
     /// Its socket, to see whether the client is still there.
-    socket: OnceLock<TcpStream>,
+    socket: OnceLock<Weak<TcpStream>>,
 }
 
 const BUSY: u64 = u64::MAX;
@@ -125,24 +124,20 @@ impl Occupant {
         self.idle();
     }
 
-    /// Lets [`Self::gone`] look at a connection, which is not in blocking mode.
-    pub(super) fn sits_at(&self, stream: &TcpStream) {
-        if let Ok(socket) = stream.try_clone() {
-            let _ = self.socket.set(socket);
-        }
+    /// Lets [`Self::gone`] look at a connection.
+    pub(super) fn sits_at(&self, stream: &Arc<TcpStream>) {
+        let _ = self.socket.set(Arc::downgrade(stream));
     }
 
-    /// When the client has closed the connection, or said that it sends no more: which of both cannot be told before it is
-    /// written to. What it had sent before that still counts.
+    /// When the client has closed the connection, or said that it sends no more: which of both it is cannot be told before
+    /// something is written. Who says so and waits has [`GRACE`] for an answer.
     pub(super) async fn gone(&self) {
-        loop {
-            sleep(LOOK_AGAIN).await;
-            let peeked = self.socket.get().map(|socket| socket.peek(&mut [0]));
-            match peeked {
-                Some(Ok(0)) => return,
-                Some(Err(error)) if error.kind() != ErrorKind::WouldBlock => return,
-                _ => {}
-            }
+        sleep(GRACE).await;
+        if let Some(stream) = self.socket.get().and_then(Weak::upgrade)
+            && let Ok(1..) = stream.peek(&mut [0]).await
+        {
+            // It has sent the next request: then it is there.
+            std::future::pending().await
         }
     }
 

@@ -15,23 +15,6 @@ pub struct StoredHash {
     pub now_ms: u64,
 }
 
-/// Some fields of a hash and what a sorted set beside it holds, all of one moment.
-#[derive(Debug)]
-pub struct Moment {
-    /// The values of the fields, in the order in which they were asked for.
-    pub fields: Vec<Option<String>>,
-    /// The members scored higher than the bound: those with the lowest scores, as many as were asked for.
-    pub above: Vec<String>,
-    /// How many members are scored as the bound or lower.
-    pub below: u64,
-    /// How many members there are.
-    pub members: u64,
-    /// The member with the lowest score.
-    pub lowest: Option<(String, f64)>,
-    /// Redis's clock, epoch milliseconds.
-    pub now_ms: u64,
-}
-
 /// What Redis says of itself.
 #[derive(Debug)]
 pub struct Health {
@@ -68,45 +51,23 @@ impl Redis {
         typed(self.call(cmd("HGET").arg(key).arg(field)).await?)
     }
 
-    /// Some fields of `hash`, and at most `count` members of `set` that are scored higher than `bound`. Scores are left
-    /// out: Redis takes eight times as long to write them.
-    ///
-    /// # Errors
-    /// See [`Failure`].
-    pub async fn moment(
-        &self,
-        hash: &str,
-        names: &[&str],
-        set: &str,
-        bound: u64,
-        count: usize,
-    ) -> Result<Moment, Failure> {
-        let mut reads = pipe();
-        reads.atomic();
-        reads.cmd("HMGET").arg(hash).arg(names);
-        reads.cmd("ZRANGE").arg(set).arg(format!("({bound}")).arg("+inf").arg("BYSCORE");
-        reads.arg("LIMIT").arg(0).arg(count);
-        reads.cmd("ZCOUNT").arg(set).arg("-inf").arg(bound).cmd("ZCARD").arg(set);
-        reads.cmd("ZRANGE").arg(set).arg(0).arg(0).arg("WITHSCORES").cmd("TIME");
-        let [fields, above, below, members, lowest, time] =
-            <[Value; 6]>::try_from(self.pipeline(&reads).await?).map_err(|_| odd("six replies"))?;
-        let lowest: Vec<(String, f64)> = typed(lowest)?;
-        Ok(Moment {
-            fields: typed(fields)?,
-            above: typed(above)?,
-            below: typed(below)?,
-            members: typed(members)?,
-            lowest: lowest.into_iter().next(),
-            now_ms: clock(time)?,
-        })
-    }
-
     /// How many members of a sorted set are scored `score` or lower.
     ///
     /// # Errors
     /// See [`Failure`].
     pub async fn count_up_to(&self, key: &str, score: u64) -> Result<u64, Failure> {
         typed(self.call(cmd("ZCOUNT").arg(key).arg("-inf").arg(score)).await?)
+    }
+
+    /// The same, and the member with the lowest score; others may come in between.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn tail(&self, key: &str, score: u64) -> Result<(u64, Option<String>), Failure> {
+        let mut reads = pipe();
+        reads.cmd("ZCOUNT").arg(key).arg("-inf").arg(score).cmd("ZRANGE").arg(key).arg(0).arg(0);
+        let [count, lowest] = <[Value; 2]>::try_from(self.pipeline(&reads).await?).map_err(|_| odd("two replies"))?;
+        Ok((typed(count)?, typed::<Vec<String>>(lowest)?.pop()))
     }
 
     /// The members of a sorted set from one rank to another, both included.
