@@ -21,10 +21,10 @@ const LARGE: usize = 4;
 const MAX_WAIT: Duration = Duration::from_millis(250);
 
 /// Times as long as a page took that passes before the next one.
-const REST_OF_PAGES: u32 = 2;
+const REST_OF_PAGES: u32 = 3;
 
 /// The same for small reads, while there are sales.
-const REST_OF_SMALL: u32 = 1;
+const REST_OF_SMALL: u32 = 2;
 
 /// Time for reads, rests included, that an idle process has saved up: a first read is not held up.
 const SAVED: Duration = Duration::from_millis(10);

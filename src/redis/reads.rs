@@ -78,6 +78,27 @@ impl Redis {
         typed(self.call(cmd("ZRANGE").arg(key).arg(first).arg(last)).await?)
     }
 
+    /// The members of a sorted set with the lowest scores, at most `count`, which is at least 1; and a field of a hash,
+    /// unless it changed meanwhile.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn lowest_while(
+        &self,
+        key: &str,
+        count: usize,
+        hash: &str,
+        field: &str,
+    ) -> Result<(Vec<String>, Option<String>), Failure> {
+        let mut reads = pipe();
+        reads.cmd("HGET").arg(hash).arg(field);
+        reads.cmd("ZRANGE").arg(key).arg(0).arg(count - 1);
+        reads.cmd("HGET").arg(hash).arg(field);
+        let [before, members, after] =
+            <[Value; 3]>::try_from(self.pipeline(&reads).await?).map_err(|_| odd("three replies"))?;
+        Ok((typed(members)?, if before == after { typed(after)? } else { None }))
+    }
+
     /// The members of a sorted set scored `score` or higher, with their scores, at most `count`.
     ///
     /// # Errors

@@ -186,7 +186,7 @@ async fn a_history_that_spans_pages_is_the_chain() {
     }
     let mut connection = redis.connection().await;
     // Alone, close together, far apart, and again: as its share of the stream is.
-    for share in [1, 2, 3, 5, 40, 2, 100, 1, 7] {
+    for share in [1, 3, 40, 2, 5, 1, 7, 1] {
         let sku = |number: usize| if number.is_multiple_of(share) { ("tea", 1) } else { ("cup", 1) };
         fill(&mut connection, &(0..70 * share).map(sku).collect::<Vec<_>>(), LONG_MS).await;
     }
@@ -214,7 +214,7 @@ async fn a_history_that_spans_pages_is_the_chain() {
         }
     };
     let whole = chain(&mut connection, "tea").await;
-    assert_eq!(whole.len(), 1 + 9 * 70);
+    assert_eq!(whole.len(), 1 + 8 * 70);
     compare(&mut connection).await;
 
     let all: Vec<(String, HashMap<String, String>)> =
@@ -227,7 +227,7 @@ async fn a_history_that_spans_pages_is_the_chain() {
     let oldest = &all[all.len() - 1000];
     cmd("XTRIM").arg("inventory:audit").arg("MINID").arg(oldest).exec_async(&mut connection).await.unwrap();
     compare(&mut connection).await;
-    for lost in [400, 123, 75, 10, 0] {
+    for lost in [300, 145, 123, 75, 50, 10, 0] {
         cmd("XDEL").arg("inventory:audit").arg(&whole[lost]).exec_async(&mut connection).await.unwrap();
         compare(&mut connection).await;
         assert!(audit("sku=tea&limit=1000").await.len() <= lost);
