@@ -6,7 +6,7 @@
 --   2     inventory    hash    inventory:<sku>; left out: the events of all SKUs
 --
 -- ARGV
---   1     limit        events to read, 1 to 1000
+--   1     limit        events to read, 1 to 100
 --   2     before       id of the event before which to start; empty: start with the newest
 --
 -- REPLIES: one array for each event; none when there are no events, or the SKU was never seeded
@@ -25,7 +25,7 @@
 local audit, inventory = KEYS[1], KEYS[2]
 local limit, before = ARGV[1], ARGV[2]
 
-local MAX_EVENTS = 1000
+local MAX_EVENTS = 100
 local FIELDS = { 'event', 'reservationId', 'cartId', 'sku', 'quantity', 'state', 'reason', 'happenedAt',
   'available', 'reserved', 'confirmed', 'version', 'previous' }
 
@@ -77,7 +77,7 @@ end
 
 if #KEYS < 1 or #KEYS > 2 or #ARGV ~= 2 then return redis.error_reply('BADARGS keys: 1 or 2, with 2 arguments') end
 limit = whole(limit, 1, MAX_EVENTS)
-if not limit then return redis.error_reply('BADARGS limit: a whole number from 1 to 1000') end
+if not limit then return redis.error_reply('BADARGS limit: a whole number from 1 to 100') end
 
 if before ~= '' and not is_event_id(before) then
   return redis.error_reply('BADARGS before: empty, or the id of an event')

@@ -6,7 +6,7 @@
 --   2     active       zset    inventory:<sku>:active
 --
 -- ARGV
---   1     limit        reservations to list, earliest expiry first, 0 to 10000
+--   1     limit        reservations to list, earliest expiry first, 0 to 1000
 --
 -- REPLIES: one array, then one for each listed reservation
 --   UNKNOWN_SKU                     the SKU was never seeded
@@ -90,7 +90,7 @@ local function read_stock(stock)
 end
 
 if #KEYS ~= 2 or #ARGV ~= 1 then return redis.error_reply('BADARGS keys: 2, with 1 argument') end
-if not whole(limit, 0, 10000) then return redis.error_reply('BADARGS limit: a whole number from 0 to 10000') end
+if not whole(limit, 0, 1000) then return redis.error_reply('BADARGS limit: a whole number from 0 to 1000') end
 -- The keys of a call about one SKU.
 local prefix, sku = split(inventory)
 if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end

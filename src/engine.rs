@@ -5,17 +5,21 @@ mod books;
 mod check;
 mod error;
 mod expiry;
+mod gate;
 mod group_commit;
+mod history;
 mod judge;
+mod lapsed;
 mod mend;
 mod outcome;
+mod read;
 mod readiness;
 mod settings;
 
 use std::sync::Arc;
 
 use crate::keys::{CartId, IdempotencyKey, Layout, ReservationId, ShardKeys, Sku, StockKeys};
-use crate::redis::{Failure, Redis};
+use crate::redis::Redis;
 use crate::scripts::{Catalogue, Reply, Scripts};
 
 pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Ttl};
@@ -23,11 +27,13 @@ pub use check::{Census, Checked, Damage, Finding, Thoroughness};
 pub use error::Error;
 pub use expiry::Swept;
 use expiry::{SWEPT_PER_CALL, Turns};
+use gate::Gate;
 pub use group_commit::MAX_BATCH;
 use group_commit::{Call, GroupCommit, Item};
 pub use mend::Mended;
 pub use outcome::{Event, Hold, Reservation, ReservationState, Settle, Stock};
 use outcome::{Seed, odd};
+use read::Reads;
 pub use readiness::Impairment;
 use readiness::Looks;
 pub use settings::{Change, Settings};
@@ -63,6 +69,8 @@ pub struct Engine {
     releases: GroupCommit,
     sweeps: Turns,
     looks: Looks,
+    reads: Arc<Reads>,
+    options: Options,
 }
 
 impl Engine {
@@ -72,7 +80,17 @@ impl Engine {
     }
 
     /// As [`Self::new`], with options.
-    pub fn with(redis: Redis, Options { max_batch, replicas }: Options) -> Self {
+    pub fn with(redis: Redis, options: Options) -> Self {
+        Self::within(redis, options, Arc::default())
+    }
+
+    /// The same by connections of its own, for another thread. What reads may take is shared.
+    pub fn apart(&self) -> Self {
+        Self::within(self.redis.apart(), self.options, Arc::clone(&self.reads.gate))
+    }
+
+    fn within(redis: Redis, options: Options, gate: Arc<Gate>) -> Self {
+        let Options { max_batch, replicas } = options;
         let layout = Layout::UNSHARDED;
         let scripts = Scripts::new(Catalogue::embedded(), redis.clone()).wait_for_replicas(replicas);
         let scripts = Arc::new(scripts);
@@ -85,11 +103,13 @@ impl Engine {
             holds: group("hold", &[&audit, &due]),
             confirms: group("confirm", &[&audit, &due, &settings]),
             releases: group("release", &[&audit, &due, &settings]),
+            reads: Reads::apart(&redis, layout, gate),
             scripts,
             redis,
             layout,
             sweeps: Turns::default(),
             looks: Looks::default(),
+            options,
         }
     }
 
@@ -163,6 +183,7 @@ impl Engine {
     ) -> Result<(Hold, u64), Error> {
         let (cart, ttl_ms) = (request.cart.as_str().to_owned(), request.ttl.as_ms());
         let arguments = vec![cart, request.quantity.to_string(), ttl_ms.to_string()];
+        self.reads.gate.sells();
         let reply = self.holds.submit(self.item(keys, id, arguments)).await?;
         Ok(match &*reply.parts() {
             ["HELD", expires_at, created_at] => {
@@ -175,7 +196,8 @@ impl Engine {
                     return Ok((Hold::Conflict { field: "ttlSeconds".to_owned() }, 0));
                 }
                 // What is shown as active may be due. The hold stands as it is, whether this look at it succeeds or not.
-                let now = if record.is_active() { self.reservation(id).await.ok().flatten() } else { None };
+                let now =
+                    if record.is_active() { self.reservation_by(&self.redis, id).await.ok().flatten() } else { None };
                 (Hold::Replayed(now.unwrap_or(record)), 0)
             }
             ["CONFLICT", field] => (Hold::Conflict { field: (*field).to_owned() }, 0),
@@ -209,6 +231,7 @@ impl Engine {
         id: ReservationId,
         key: Option<&IdempotencyKey>,
     ) -> Result<Settle, Error> {
+        self.reads.gate.sells();
         // A script may touch only the keys it is handed, so the SKU has to be known before the call.
         let reservation = self.layout.reservation(&id);
         let Some(sku) = self.redis.hash_field(&reservation, "sku").await.map_err(Error::without_doubt)? else {
@@ -232,75 +255,6 @@ impl Engine {
 
     fn item(&self, keys: &StockKeys, id: ReservationId, arguments: Vec<String>) -> Item {
         Item { keys: [keys.inventory.clone(), keys.active.clone(), self.layout.reservation(&id)], arguments }
-    }
-
-    /// Reads a reservation; one that is due is expired first.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn reservation(&self, id: ReservationId) -> Result<Option<Reservation>, Error> {
-        let Some((record, now_ms)) = self.stored(id).await? else { return Ok(None) };
-        if !record.is_due(now_ms) {
-            return Ok(Some(record));
-        }
-        self.sweep_one(&record).await?;
-        Ok(self.stored(id).await?.map(|(record, _)| record))
-    }
-
-    /// A reservation as it was stored, and Redis's clock by which to judge it, epoch milliseconds.
-    async fn stored(&self, id: ReservationId) -> Result<Option<(Reservation, u64)>, Error> {
-        let stored = self.redis.hash(&self.layout.reservation(&id)).await.map_err(Error::without_doubt)?;
-        Ok(Reservation::stored(id, &stored.fields)?.map(|record| (record, stored.now_ms)))
-    }
-
-    /// Reads a SKU's counts and the first `limit` of its active reservations; what is due is expired first. `None` for a
-    /// SKU that was never seeded. Script `inventory`.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn stock(&self, sku: &Sku, limit: ActiveLimit) -> Result<Option<Stock>, Error> {
-        let keys = self.layout.stock(sku);
-        let limit = limit.to_string();
-        let (mut waited, mut swept) = (false, false);
-        loop {
-            let names = [&*keys.inventory, &*keys.active];
-            let replies = self.scripts.call("inventory", &names, &[&limit]).await.map_err(Error::without_doubt)?;
-            let Some((stock, lapsed)) = Stock::read(&replies)? else { return Ok(None) };
-            if lapsed == 0 || swept {
-                return Ok(Some(stock));
-            }
-            swept = self.in_turn(&keys, &mut waited, self.sweep_lapsed(&keys, lapsed)).await?;
-        }
-    }
-
-    /// Reads the newest events of a SKU, or of all, newest first; `before` is the id of an event to start behind. Script
-    /// `audit`.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn audit(
-        &self,
-        sku: Option<&Sku>,
-        limit: AuditLimit,
-        before: Option<&str>,
-    ) -> Result<Option<Vec<Event>>, Error> {
-        let limit = limit.to_string();
-        let arguments = [&*limit, before.unwrap_or_default()];
-        let replies = match sku.map(|sku| self.layout.stock(sku)) {
-            Some(keys) => self.scripts.call("audit", &[&keys.shard.audit, &keys.inventory], &arguments).await,
-            None => {
-                let shard = self.layout.shards().next().expect("a layout has a shard");
-                self.scripts.call("audit", &[&shard.audit], &arguments).await
-            }
-        };
-        match replies {
-            // The one argument that cannot be judged here: whether it names an event of this SKU.
-            Err(Failure::Refused { code, message }) if code == "BADARGS" && message.starts_with("before") => Ok(None),
-            replies => {
-                let replies = replies.map_err(Error::without_doubt)?;
-                replies.iter().map(|reply| Event::read(&reply.parts())).collect::<Result<_, _>>().map(Some)
-            }
-        }
     }
 }
 

@@ -12,6 +12,7 @@ mod problem;
 mod refusal;
 mod router;
 mod seats;
+mod socket;
 mod wire;
 mod workers;
 
@@ -39,6 +40,7 @@ pub use workers::Workers;
 use crate::engine::Engine;
 use pace::Pace;
 use seats::{Occupant, Seat, Seats};
+use socket::Socket;
 use wire::Wire;
 
 /// Connections served at a time. For one more, an idle one makes room; while none is idle, more wait in the listener's
@@ -142,8 +144,10 @@ where
     R: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
+    let stream = Arc::new(TcpStream::from_std(stream)?);
+    occupant.sits_at(&stream);
     let pace = Arc::new(Pace::new(keep_alive));
-    let wire = Wire::new(TcpStream::from_std(stream)?, Arc::clone(&pace));
+    let wire = Wire::new(Socket(stream), Arc::clone(&pace));
     let pace_of_requests = Arc::clone(&pace);
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (occupant, pace) = (Arc::clone(&occupant), Arc::clone(&pace_of_requests));

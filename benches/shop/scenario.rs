@@ -5,6 +5,7 @@ mod contention;
 mod cpu;
 mod direct;
 mod plot;
+mod readers;
 mod reads;
 mod stampede;
 mod sweep;
@@ -41,6 +42,8 @@ pub enum Scenario {
     Snapshot,
     /// Reading a SKU's history in a short and in a long stream
     Audit,
+    /// Holding one SKU while others read another
+    Readers,
     /// One client, with and without gathering calls
     Alone,
     /// 100,000 holds that lapse at once
@@ -60,6 +63,7 @@ impl Scenario {
             Self::Cpu => cpu::run(bench).await,
             Self::Snapshot => reads::snapshot(bench).await,
             Self::Audit => reads::audit(bench).await,
+            Self::Readers => readers::run(bench).await,
             Self::Alone => alone::run(bench).await,
             Self::Sweep => sweep::run(bench).await,
             Self::Plot => plot::run(bench).await,

@@ -6,7 +6,7 @@
 --   2     active       zset    inventory:<sku>:active
 --
 -- ARGV
---   1     limit        reservations to list, earliest expiry first, 0 to 10000
+--   1     limit        reservations to list, earliest expiry first, 0 to 1000
 --
 -- REPLIES: one array, then one for each listed reservation
 --   UNKNOWN_SKU                     the SKU was never seeded
@@ -32,7 +32,7 @@ local limit = ARGV[1]
 -- @include stock
 
 if #KEYS ~= 2 or #ARGV ~= 1 then return redis.error_reply('BADARGS keys: 2, with 1 argument') end
-if not whole(limit, 0, 10000) then return redis.error_reply('BADARGS limit: a whole number from 0 to 10000') end
+if not whole(limit, 0, 1000) then return redis.error_reply('BADARGS limit: a whole number from 0 to 1000') end
 -- @include one_sku
 
 local stock = { key = inventory }

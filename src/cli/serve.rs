@@ -82,7 +82,7 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
     let hangup = signal(SignalKind::hangup())?;
     print(format_args!("stockhold listens on http://{}", listener.local_addr()?))?;
     info!(redis = address, "serving");
-    let served_by = || Engine::with(redis.apart(), options);
+    let served_by = || engine.apart();
     let keep_alive = Duration::from_secs(args.keep_alive_seconds);
     tokio::select! {
         served = http::serve(listener, served_by, Arc::clone(&access), keep_alive, stop.wait()) => served?,
@@ -168,9 +168,9 @@ async fn until_it_is_there<T>(address: &str, ask: impl AsyncFn() -> Result<T, Er
     loop {
         match ask().await {
             Ok(answer) => return Ok(answer),
-            Err(Error::Unavailable(why) | Error::Unknown(why)) => {
+            Err(error @ (Error::Unavailable(_) | Error::Busy | Error::Unknown(_))) => {
                 if !std::mem::replace(&mut waiting, true) {
-                    warn!(address, why, "waiting for Redis");
+                    warn!(address, %error, "waiting for Redis");
                 }
                 sleep(RETRY_DELAY).await;
             }

@@ -62,13 +62,21 @@ impl Quantity {
 impl ActiveLimit {
     /// List none.
     pub const NONE: Self = Self(0);
-    /// What a read lists unless told otherwise: 1,000.
-    pub const DEFAULT: Self = Self(1_000);
+    /// What a read lists unless told otherwise: 100.
+    pub const DEFAULT: Self = Self(100);
+
+    pub(super) fn get(self) -> usize {
+        self.0 as usize
+    }
 }
 
 impl AuditLimit {
     /// What a read gives unless told otherwise: 50.
     pub const DEFAULT: Self = Self(50);
+
+    pub(super) fn get(self) -> usize {
+        self.0 as usize
+    }
 }
 
 impl Ttl {

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::outcome::{Event, number};
-use super::{AuditLimit, Engine, Error};
+use super::history::order;
+use super::outcome::Event;
+use super::{Engine, Error};
 use crate::keys::{ReservationId, Sku, StockKeys};
 use crate::redis::{Entry, IndexLook, Look};
 
@@ -15,6 +16,9 @@ const LOOKS_PER_CALL: usize = 50;
 
 /// Events read in one call: the script takes more, but others want to be served.
 const EVENTS_PER_CALL: usize = 100;
+
+/// Entries of the stream read in one call, where an event is looked for.
+const ENTRIES_PER_CALL: usize = 500;
 
 /// Events during the reading, past which it is given up: it would never catch up.
 const MAX_PASSED: usize = 20_000;
@@ -144,7 +148,7 @@ impl Engine {
         let mut next = newest.to_owned();
         let mut page = Vec::new();
         if let Some(entry) = self.event_entry(audit, newest).await? {
-            page.extend(event_of(&entry).ok().filter(|event| event.sku == sku.as_str()));
+            page.extend(Event::stored(&entry).ok().filter(|event| event.sku == sku.as_str()));
         }
         loop {
             if page.is_empty() {
@@ -166,9 +170,8 @@ impl Engine {
                 }
             }
             let last = chain.events.last().map(|event| event.id.clone());
-            let count = EVENTS_PER_CALL.min(limit - chain.events.len()) as u64;
-            let count = AuditLimit::new(count).map_err(|invalid| Error::Broken(invalid.to_string()))?;
-            page = self.audit(Some(sku), count, last.as_deref()).await?.unwrap_or_default();
+            let count = EVENTS_PER_CALL.min(limit - chain.events.len());
+            page = self.reads.linked(keys, count, last.as_deref()).await?.unwrap_or_default();
         }
     }
 
@@ -189,7 +192,11 @@ impl Engine {
     async fn newest_event(&self, sku: &Sku, keys: &StockKeys) -> Result<Option<Entry>, Error> {
         let mut newest = "+".to_owned();
         loop {
-            let page = self.redis.entries_before(&keys.shard.audit, &newest).await.map_err(Error::without_doubt)?;
+            let page = self
+                .redis
+                .entries_back(&keys.shard.audit, &newest, ENTRIES_PER_CALL)
+                .await
+                .map_err(Error::without_doubt)?;
             let Some((oldest, _)) = page.last() else { return Ok(None) };
             newest = format!("({oldest}");
             if let Some(found) = page.into_iter().find(|(_, fields)| fields.get("sku") == Some(&sku.to_string())) {
@@ -207,30 +214,4 @@ fn is_seed(event: &Event) -> bool {
 /// Whether an event states the counts whatever was before it.
 pub(super) fn starts_anew(event: &Event) -> bool {
     is_seed(event) || event.event == "repair" && event.reservation_id.is_empty()
-}
-
-/// A stream id by which to compare it.
-fn order(id: &str) -> Option<(u64, u64)> {
-    let (ms, sequence) = id.split_once('-')?;
-    Some((ms.parse().ok()?, sequence.parse().ok()?))
-}
-
-fn event_of((id, fields): &Entry) -> Result<Event, Error> {
-    let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
-    Ok(Event {
-        id: id.clone(),
-        event: field("event"),
-        reservation_id: field("reservationId"),
-        cart_id: field("cartId"),
-        sku: field("sku"),
-        quantity: number(&field("quantity"))?,
-        state: field("state"),
-        reason: field("reason"),
-        happened_at_ms: number(&field("happenedAt"))?,
-        available: number(&field("available"))?,
-        reserved: number(&field("reserved"))?,
-        confirmed: number(&field("confirmed"))?,
-        version: number(&field("version"))?,
-        previous: field("previous"),
-    })
 }

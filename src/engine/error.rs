@@ -3,11 +3,14 @@
 use crate::redis::Failure;
 
 /// Why an operation has no outcome.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Redis cannot be used just now. Nothing was done: the same request may be made again.
     #[error("Redis is not available: {0}")]
     Unavailable(String),
+    /// A read that had to wait too long for its turn, so that sales go on. Nothing was read: it may be made again later.
+    #[error("too much is being read at once")]
+    Busy,
     /// The request was sent and no reply came: it may have been carried out or not.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),

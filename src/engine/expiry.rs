@@ -27,7 +27,7 @@ impl Default for Turns {
 
 impl Turns {
     /// That of a SKU, which it may share with others.
-    fn of(&self, keys: &StockKeys) -> &Mutex<()> {
+    pub(super) fn of(&self, keys: &StockKeys) -> &Mutex<()> {
         let mut hasher = DefaultHasher::new();
         keys.inventory.hash(&mut hasher);
         &self.0[hasher.finish() as usize % self.0.len()]

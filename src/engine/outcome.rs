@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Error, HoldRequest, Quantity};
 use crate::keys::{CartId, ReservationId, Sku};
-use crate::scripts::Reply;
+use crate::redis::Entry;
 
 /// What became of a hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,33 +183,6 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// From the replies of `inventory`: with the number of lapsed holds, or `None` for an unknown SKU.
-    pub(super) fn read(replies: &[Reply]) -> Result<Option<(Self, u64)>, Error> {
-        let (first, listed) = replies.split_first().ok_or_else(|| odd("inventory"))?;
-        let parts = first.parts();
-        let (sku, counts) = match &*parts {
-            ["UNKNOWN_SKU"] => return Ok(None),
-            ["STOCK", sku, counts @ ..] => (sku, counts),
-            _ => return Err(odd("inventory")),
-        };
-        let [available, reserved, confirmed, _seeded, updated_at, _version, _active, lapsed] = counts else {
-            return Err(odd("inventory"));
-        };
-        let id = |reply: &Reply| match &*reply.parts() {
-            ["ACTIVE", id, _expires_at] => Ok((*id).to_owned()),
-            _ => Err(odd("inventory")),
-        };
-        let stock = Self {
-            sku: Sku::parse(sku).map_err(|_| odd("inventory"))?,
-            available: number(available)?,
-            reserved: number(reserved)?,
-            confirmed: number(confirmed)?,
-            active_reservations: listed.iter().map(id).collect::<Result<_, _>>()?,
-            updated_at_ms: number(updated_at)?,
-        };
-        Ok(Some((stock, number(lapsed)?)))
-    }
-
     /// What a seed leaves.
     pub(super) fn seeded(sku: &Sku, quantity: &str, updated_at: &str) -> Result<Self, Error> {
         Ok(Self {
@@ -293,6 +266,30 @@ impl Event {
             confirmed: number(confirmed)?,
             version: number(version)?,
             previous: (*previous).to_owned(),
+        })
+    }
+}
+
+impl Event {
+    /// From the entry itself.
+    pub(super) fn stored((id, fields): &Entry) -> Result<Self, Error> {
+        let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
+        let amount = |name: &str| number(fields.get(name).map_or("", String::as_str));
+        Ok(Self {
+            id: id.clone(),
+            event: field("event"),
+            reservation_id: field("reservationId"),
+            cart_id: field("cartId"),
+            sku: field("sku"),
+            quantity: amount("quantity")?,
+            state: field("state"),
+            reason: field("reason"),
+            happened_at_ms: amount("happenedAt")?,
+            available: amount("available")?,
+            reserved: amount("reserved")?,
+            confirmed: amount("confirmed")?,
+            version: amount("version")?,
+            previous: field("previous"),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! One function for each endpoint: input to an engine call, its outcome to an answer.
 
+use std::sync::Arc;
+
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -9,6 +11,7 @@ use serde_json::json;
 
 use super::input::{Fields, body, digits, idempotency_key, optional_body, query, text, whole};
 use super::problem::Problem;
+use super::seats::Occupant;
 use crate::engine::{ActiveLimit, AuditLimit, Engine, Error, Hold, HoldRequest, Impairment, Quantity, Settle, Ttl};
 use crate::keys::{CartId, Invalid, ReservationId, Sku};
 
@@ -29,7 +32,7 @@ pub(super) async fn stock(engine: &Engine, sku: &str, request: &Request<Incoming
     let mut fields = query(request)?;
     let limit = fields.optional("active", digits(ActiveLimit::new));
     fields.finish()?;
-    match engine.stock(&sku, limit.unwrap_or(ActiveLimit::DEFAULT)).await? {
+    match while_there(request, engine.stock(&sku, limit.unwrap_or(ActiveLimit::DEFAULT))).await? {
         Some(stock) => Ok(ok(&super::json::stock(&stock))),
         None => Err(Problem::not_found("unknown_sku", "Unknown SKU", "this SKU was never seeded")),
     }
@@ -68,7 +71,7 @@ pub(super) async fn hold(engine: &Engine, request: Request<Incoming>) -> Answer 
 pub(super) async fn reservation(engine: &Engine, id: &str, request: &Request<Incoming>) -> Answer {
     let id = ReservationId::parse(id)?;
     query(request)?.finish()?;
-    match engine.reservation(id).await? {
+    match while_there(request, engine.reservation(id)).await? {
         Some(record) => Ok(ok(&super::json::reservation(&record))),
         None => Err(unknown_reservation()),
     }
@@ -113,7 +116,7 @@ pub(super) async fn audit(engine: &Engine, request: &Request<Incoming>) -> Answe
     let before = fields.optional("before", text(|id| if id.is_empty() { Err(BEFORE) } else { Ok(id.to_owned()) }));
     fields.finish()?;
     let limit = limit.unwrap_or(AuditLimit::DEFAULT);
-    match engine.audit(sku.as_ref(), limit, before.as_deref()).await? {
+    match while_there(request, engine.audit(sku.as_ref(), limit, before.as_deref())).await? {
         Some(events) => Ok(ok(&super::json::events(&events))),
         None => Err(BEFORE.into()),
     }
@@ -137,6 +140,17 @@ pub(super) async fn ready(engine: &Engine) -> Answer {
         return Err(Problem::from(Error::Unavailable(causes.join("; "))).with("impaired", impaired));
     }
     Ok(ok(&json!({ "status": "impaired", "impaired": impaired })))
+}
+
+/// What `read` gives, unless the client goes away first: it is dropped then, and reads no further.
+async fn while_there<T>(request: &Request<Incoming>, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let Some(occupant) = request.extensions().get::<Arc<Occupant>>() else { return read.await };
+    tokio::select! {
+        biased;
+        read = read => read,
+        // Nobody reads this answer.
+        () = occupant.gone() => Err(Error::Busy),
+    }
 }
 
 /// The problem with fields of which at least one is missing or wrong.

@@ -76,11 +76,10 @@ impl Problem {
     }
 
     /// Redis is away, or will not take writes. `outcome` tells a client whether its request may have been carried out.
-    fn unavailable(outcome: &str, detail: &str, cause: String) -> Self {
+    fn unavailable(outcome: &str, detail: &str) -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable", detail)
             .with("outcome", outcome);
         problem.header = Some(Header::RetryAfter);
-        problem.cause = Some(cause.into());
         problem
     }
 
@@ -93,6 +92,12 @@ impl Problem {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         let detail = format!("there may be {MAX_HEADERS} header fields, of {MAX_HEADER_BYTES} bytes together");
         Self::new(status, "headers_too_large", "Header fields too large", detail)
+    }
+
+    /// Adds what is for the log alone.
+    fn because(mut self, cause: String) -> Self {
+        self.cause = Some(cause.into());
+        self
     }
 
     pub(super) fn into_response(self) -> Response<Full<Bytes>> {
@@ -134,20 +139,20 @@ impl From<Error> for Problem {
         let cause = error.to_string();
         match error {
             Error::Unavailable(_) => {
-                Self::unavailable("none", "nothing was done; the same request may be made again", cause)
+                Self::unavailable("none", "nothing was done; the same request may be made again").because(cause)
             }
+            // A crowd of these must not fill the log as well.
+            Error::Busy => Self::unavailable("none", "too much is being read at once; ask again later, or for less"),
             Error::Unknown(_) => Self::unavailable(
                 "unknown",
                 "the request may have been carried out or not; make it again with the same Idempotency-Key, or read \
                  the state, to find out",
-                cause,
-            ),
+            )
+            .because(cause),
             Error::Broken(_) => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 let detail = "the request could not be carried out; the log tells more under this request's id";
-                let mut problem = Self::new(status, "internal", "Internal server error", detail);
-                problem.cause = Some(cause.into());
-                problem
+                Self::new(status, "internal", "Internal server error", detail).because(cause)
             }
         }
     }

@@ -4,14 +4,18 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Pause before somebody else is asked to leave, when nobody could be.
 const PATIENCE: Duration = Duration::from_millis(10);
+
+/// How long a read goes on whether or not anybody is there.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// All places there are.
 pub(super) struct Seats {
@@ -37,6 +41,8 @@ pub(super) struct Occupant {
     was_served: AtomicBool,
     asked: AtomicBool,
     leave: Notify,
+    /// Its socket, to see whether the client is still there.
+    socket: OnceLock<Weak<TcpStream>>,
 }
 
 const BUSY: u64 = u64::MAX;
@@ -86,7 +92,8 @@ impl Seats {
 impl Occupant {
     fn new(opened: Instant) -> Self {
         let (idle_since, was_served) = (AtomicU64::new(0), AtomicBool::new(false));
-        let occupant = Self { opened, idle_since, was_served, asked: AtomicBool::new(false), leave: Notify::new() };
+        let (asked, leave, socket) = (AtomicBool::new(false), Notify::new(), OnceLock::new());
+        let occupant = Self { opened, idle_since, was_served, asked, leave, socket };
         occupant.idle();
         occupant
     }
@@ -115,6 +122,23 @@ impl Occupant {
     pub(super) fn served(&self) {
         self.was_served.store(true, Ordering::Relaxed);
         self.idle();
+    }
+
+    /// Lets [`Self::gone`] look at a connection.
+    pub(super) fn sits_at(&self, stream: &Arc<TcpStream>) {
+        let _ = self.socket.set(Arc::downgrade(stream));
+    }
+
+    /// When the client has closed the connection, or said that it sends no more: which of both it is cannot be told before
+    /// something is written. Who says so and waits has [`GRACE`] for an answer.
+    pub(super) async fn gone(&self) {
+        sleep(GRACE).await;
+        if let Some(stream) = self.socket.get().and_then(Weak::upgrade)
+            && let Ok(1..) = stream.peek(&mut [0]).await
+        {
+            // It has sent the next request: then it is there.
+            std::future::pending().await
+        }
     }
 
     /// When it is to make room for another, and nothing runs that would be cut off.

@@ -7,23 +7,23 @@ use std::task::{Context, Poll};
 
 use hyper::body::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
 
 use super::WRITE_TIMEOUT;
 use super::pace::Pace;
 use super::refusal;
+use super::socket::Socket;
 
 /// The stream of one connection.
 pub(super) struct Wire {
-    stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    stream: Pin<Box<TimeoutStream<Socket>>>,
     pace: Arc<Pace>,
     /// What is left of an answer that is sent in place of hyper's own.
     refusal: Option<Bytes>,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, pace: Arc<Pace>) -> Self {
+    pub(super) fn new(stream: Socket, pace: Arc<Pace>) -> Self {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         Self { stream: Box::pin(stream), pace, refusal: None }

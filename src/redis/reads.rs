@@ -51,6 +51,64 @@ impl Redis {
         typed(self.call(cmd("HGET").arg(key).arg(field)).await?)
     }
 
+    /// How many members of a sorted set are scored `score` or lower.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn count_up_to(&self, key: &str, score: u64) -> Result<u64, Failure> {
+        typed(self.call(cmd("ZCOUNT").arg(key).arg("-inf").arg(score)).await?)
+    }
+
+    /// The same, and the member with the lowest score; others may come in between.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn tail(&self, key: &str, score: u64) -> Result<(u64, Option<String>), Failure> {
+        let mut reads = pipe();
+        reads.cmd("ZCOUNT").arg(key).arg("-inf").arg(score).cmd("ZRANGE").arg(key).arg(0).arg(0);
+        let [count, lowest] = <[Value; 2]>::try_from(self.pipeline(&reads).await?).map_err(|_| odd("two replies"))?;
+        Ok((typed(count)?, typed::<Vec<String>>(lowest)?.pop()))
+    }
+
+    /// The members of a sorted set from one rank to another, both included.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn ranked(&self, key: &str, first: u64, last: u64) -> Result<Vec<String>, Failure> {
+        typed(self.call(cmd("ZRANGE").arg(key).arg(first).arg(last)).await?)
+    }
+
+    /// The members of a sorted set with the lowest scores, at most `count`, which is at least 1; and a field of a hash,
+    /// unless it changed meanwhile.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn lowest_while(
+        &self,
+        key: &str,
+        count: usize,
+        hash: &str,
+        field: &str,
+    ) -> Result<(Vec<String>, Option<String>), Failure> {
+        let mut reads = pipe();
+        reads.cmd("HGET").arg(hash).arg(field);
+        reads.cmd("ZRANGE").arg(key).arg(0).arg(count - 1);
+        reads.cmd("HGET").arg(hash).arg(field);
+        let [before, members, after] =
+            <[Value; 3]>::try_from(self.pipeline(&reads).await?).map_err(|_| odd("three replies"))?;
+        Ok((typed(members)?, if before == after { typed(after)? } else { None }))
+    }
+
+    /// The members of a sorted set scored `score` or higher, with their scores, at most `count`.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn scored_from(&self, key: &str, score: f64, count: usize) -> Result<Vec<(String, f64)>, Failure> {
+        let mut command = cmd("ZRANGE");
+        command.arg(key).arg(score).arg("+inf").arg("BYSCORE").arg("LIMIT").arg(0).arg(count).arg("WITHSCORES");
+        typed(self.call(&command).await?)
+    }
+
     /// The members of a sorted set with the lowest scores, at most `count`, which is at least 1.
     ///
     /// # Errors

@@ -126,13 +126,13 @@ impl Redis {
         })
     }
 
-    /// Entries of a stream from the id `newest` (`+` for the end) backwards.
+    /// Entries of a stream from the id `newest` (`+` for the end) backwards, at most `count`.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn entries_before(&self, stream: &str, newest: &str) -> Result<Vec<Entry>, Failure> {
+    pub async fn entries_back(&self, stream: &str, newest: &str, count: usize) -> Result<Vec<Entry>, Failure> {
         let mut command = cmd("XREVRANGE");
-        typed(self.call(command.arg(stream).arg(newest).arg("-").arg("COUNT").arg(PAGE)).await?)
+        typed(self.call(command.arg(stream).arg(newest).arg("-").arg("COUNT").arg(count)).await?)
     }
 
     /// The entry of that id, if it is there.

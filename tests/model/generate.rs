@@ -54,7 +54,7 @@ fn act() -> impl Strategy<Value = Act> {
 fn read() -> impl Strategy<Value = Act> {
     prop_oneof![
         (sku(), select(vec![0, 1, 2, 100])).prop_map(|(sku, limit)| Act::Inventory { sku, limit }),
-        (prop::option::weighted(0.7, sku()), select(vec![1, 2, 5, 1000]), prop::option::of(0..30usize))
+        (prop::option::weighted(0.7, sku()), select(vec![1, 2, 5, 100]), prop::option::of(0..30usize))
             .prop_map(|(sku, limit, before)| Act::Audit { sku, limit, before }),
     ]
 }

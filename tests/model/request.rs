@@ -162,12 +162,12 @@ impl Request {
             "inventory" => {
                 let [inventory, active] = &call.keys[..] else { return Err(Fault::BadArgs) };
                 count(call.args.len() == 1)?;
-                let limit = args.number(0, 0, 10_000)? as usize;
+                let limit = args.number(0, 0, 1000)? as usize;
                 Ok(Self::Inventory { sku: stock(inventory, active)?, limit })
             }
             "audit" => {
                 count((1..=2).contains(&call.keys.len()) && call.args.len() == 2)?;
-                let limit = args.number(0, 1, 1000)? as usize;
+                let limit = args.number(0, 1, 100)? as usize;
                 let before = match &call.args[1][..] {
                     b"" => None,
                     id => Some(event_id(id).ok_or(Fault::BadArgs)?),

@@ -80,8 +80,8 @@ pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
         "quantity" if script == "seed" => numbers(&["1000000001", "Probe"]),
         "quantity" => numbers(&["0", "1000000001", "probe"]),
         "ttlMs" => numbers(&["0", "2592000001"]),
-        "limit" if script == "inventory" => numbers(&["10001"]),
-        "limit" => numbers(&["0", "1001"]),
+        "limit" if script == "inventory" => numbers(&["1001"]),
+        "limit" => numbers(&["0", "101"]),
         "mode" => bytes(NOT_MODES),
         "before" => bytes(NOT_EVENTS.split_whitespace().chain([" ", " 1-1", "1-1\n"])),
         "available" | "reserved" | "confirmed" => {

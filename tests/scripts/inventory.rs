@@ -13,7 +13,7 @@ async fn lists_active_reservations_by_expiry_up_to_the_limit() {
         let reply = shop.reply(&hold("each", &[line("tea", id).ttl_ms(LONG_MS + 1000 * n as u64)])).await;
         expected.push(vec!["ACTIVE".to_owned(), id.clone(), reply[1].clone()]);
     }
-    for limit in [0, 1, 2, 3, 4, 10_000] {
+    for limit in [0, 1, 2, 3, 4, 1000] {
         let replies = shop.replies(&inventory("tea", limit)).await;
         assert_eq!(replies[0][1..6], ["tea", "7", "3", "0", "10"]);
         assert_eq!(replies[0][8..], ["3", "0"], "all are counted, listed or not");
@@ -37,7 +37,7 @@ async fn lists_more_than_one_call_can_hold() {
     let more: Vec<String> = (100..150).map(id).collect();
     let lines: Vec<_> = more.iter().map(|id| line("tea", id)).collect();
     shop.replies(&hold("each", &lines)).await;
-    assert_eq!(shop.replies(&inventory("tea", 10_000)).await.len(), 151);
+    assert_eq!(shop.replies(&inventory("tea", 1000)).await.len(), 151);
 }
 
 #[tokio::test]

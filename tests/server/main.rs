@@ -12,6 +12,7 @@ mod outage;
 mod private;
 mod races;
 mod readiness;
+mod reads;
 mod scripts;
 mod settings;
 mod walk;

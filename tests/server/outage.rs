@@ -160,6 +160,8 @@ async fn a_redis_that_dies_before_it_answers_makes_the_outcome_unknown() {
     }
     redis.restart();
     assert_eq!(shop.counts("sku").await, [5, 0, 0]);
+    // Those who sell have found it again, too.
+    shop.wait_until_ready().await;
 
     redis.stop_process();
     let body = json!({ "cartId": "c", "sku": "sku", "quantity": 2 });

@@ -6,7 +6,7 @@ use stockhold::keys::StockKeys;
 
 use super::{Bench, HOT};
 use crate::measure::{Series, Side, Slice, alternate};
-use crate::report::{Row, Target, Unit, grouped};
+use crate::report::{Figure, Row, Target, Unit, grouped};
 use crate::script_calls::{AMPLE, Scripts, TTL_MS, keys};
 use crate::side::ours::Ours;
 use crate::support::redis_server::RedisServer;
@@ -14,7 +14,7 @@ use crate::support::redis_server::RedisServer;
 const CLIENTS: usize = 8;
 const MOST: f64 = 1.5;
 
-/// The counts of a SKU with 10 holds and of one with 10,000.
+/// The counts of a SKU with 10 holds and of one with 10,000; then the lists of the latter.
 pub async fn snapshot(bench: &mut Bench) {
     let redis = RedisServer::start();
     let mut scripts = Scripts::load(&redis).await;
@@ -30,9 +30,16 @@ pub async fn snapshot(bench: &mut Bench) {
     ];
     let [few, many] = alternate(bench.effort, sides, &bench.bar).await;
     compare(bench, "snapshot", few, many);
+    let sides = [
+        Side::new("100 ids", &redis, |limit| get("/api/inventory/sku-many", limit)),
+        Side::new("10,000 ids", &redis, |limit| get("/api/inventory/sku-many?active=10000", limit)),
+    ];
+    let lists = alternate(bench.effort, sides, &bench.bar).await;
+    tell(bench, "snapshot", lists);
 }
 
-/// The last 50 events of a SKU in a stream of 1,000 entries, and of 1,000,000.
+/// The last 50 events of a SKU in a stream of 1,000 entries, and of 1,000,000; then the last 1,000 of the long one: of a SKU
+/// whose events are one in a hundred, and of all.
 pub async fn audit(bench: &mut Bench) {
     let entries = if bench.effort.quick { 100_000 } else { 1_000_000 };
     let (short_redis, long_redis) = (RedisServer::start(), RedisServer::start());
@@ -45,8 +52,14 @@ pub async fn audit(bench: &mut Bench) {
         Side::new("1,000 entries", &short_redis, |limit| short.get(CLIENTS, &target, limit)),
         Side::new(format!("{} entries", grouped(entries)), &long_redis, |limit| long.get(CLIENTS, &target, limit)),
     ];
-    let [short, long] = alternate(bench.effort, sides, &bench.bar).await;
-    compare(bench, "audit", short, long);
+    let [few, many] = alternate(bench.effort, sides, &bench.bar).await;
+    compare(bench, "audit", few, many);
+    let sides = [
+        Side::new("1,000 of a SKU", &long_redis, |limit| long.get(CLIENTS, "/api/audit?sku=sku-1&limit=1000", limit)),
+        Side::new("1,000 of all", &long_redis, |limit| long.get(CLIENTS, "/api/audit?limit=1000", limit)),
+    ];
+    let largest = alternate(bench.effort, sides, &bench.bar).await;
+    tell(bench, "audit", largest);
 }
 
 /// Holds until the stream has so many entries: 60 of the SKU that is asked for, evenly spread, the others of 100 SKUs.
@@ -60,6 +73,15 @@ async fn fill_audit(redis: &RedisServer, entries: usize) {
     let sku = |hold: usize| if hold.is_multiple_of(every) { &skus[0] } else { &skus[1 + hold % (skus.len() - 1)] };
     let items: Vec<&StockKeys> = (0..holds).map(sku).collect();
     scripts.fill(&items, TTL_MS).await;
+}
+
+/// Large reads, which have no target: how many there may be is a matter of what holds leave them.
+fn tell(bench: &mut Bench, scenario: &'static str, sides: [Series; 2]) {
+    for side in &sides {
+        let p50 = Figure::new(&side.name, side.total().tally.latency_ms(0.5), Unit::Milliseconds);
+        bench.report.add(Row::of(scenario, "p50 of a large read, 8 clients", p50));
+    }
+    bench.report.measured(scenario, sides);
 }
 
 fn compare(bench: &mut Bench, scenario: &'static str, small: Series, large: Series) {

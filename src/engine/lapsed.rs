@@ -1,0 +1,158 @@
+//! The counts of a SKU with many lapsed holds, as they will be when those are swept, without sweeping them.
+//!
+//! What the lapsed holds sit on is added up from the latest of them downwards, a page at a time. Sweepers take the earliest
+//! away meanwhile. In the end the counts are read, and before that how many of the lapsed holds are left and which is the
+//! earliest. If that is the one at this place of the list, those before it are exactly those that are left: what they
+//! sit on is available. If it is not (a buyer came too late with one from the middle), the list is made again, of which
+//! the quantities are known by then. Holds that had lapsed only become fewer: if they are as many after the counts were
+//! read as before, they were the same all the while.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
+
+use super::Error;
+use super::outcome::{number, odd};
+use super::read::{Counts, Look, Reads};
+use crate::keys::{ReservationId, StockKeys};
+
+/// Holds in a page, with their quantities: a third of a millisecond of Redis's time.
+const PER_PAGE: u64 = 250;
+
+/// Times that the list is made before it is given up.
+const MAX_LISTS: u32 = 10;
+
+/// Times that the counts are read for a list, when sweepers are at work meanwhile.
+const MAX_LOOKS: u32 = 50;
+
+/// What a SKU has, and the time up to which holds had lapsed; nothing for an unknown SKU.
+type Found = Option<(Counts, u64)>;
+type Counting = BoxFuture<'static, Result<Found, Error>>;
+type Gathering = HashMap<String, WeakShared<Counting>>;
+
+/// Readers of the same SKU: of a crowd that meets its lapsed holds one adds them up for all.
+#[derive(Default)]
+pub(super) struct Crowds(Mutex<Gathering>);
+
+impl Crowds {
+    /// Waits for what is under way for the SKU, and then adds up once for all who came meanwhile. Not what is under way
+    /// already: it may have begun before the last hold lapsed that the reader has to see as lapsed. When all readers are
+    /// gone, it stops.
+    pub(super) async fn join(reads: &Arc<Reads>, keys: &StockKeys) -> Result<Found, Error> {
+        let flight = {
+            let mut gathering = reads.crowds.lock();
+            let joined = gathering.get(&keys.inventory).and_then(WeakShared::upgrade);
+            joined.unwrap_or_else(|| {
+                let flight = Self::fly(Arc::clone(reads), keys.clone());
+                gathering.insert(keys.inventory.clone(), flight.downgrade().expect("it was not polled"));
+                flight
+            })
+        };
+        flight.await
+    }
+
+    fn fly(reads: Arc<Reads>, keys: StockKeys) -> Shared<Counting> {
+        let flight = async move {
+            let _turn = reads.turns.of(&keys).lock().await;
+            // From here on it is too late to join.
+            reads.crowds.lock().remove(&keys.inventory);
+            reads.count(&keys).await
+        };
+        flight.boxed().shared()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gathering> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reads {
+    /// Adds up, until it is right.
+    async fn count(&self, keys: &StockKeys) -> Result<Found, Error> {
+        let _place = self.gate.large().await?;
+        let mut quantities = HashMap::new();
+        let now_ms = self.redis.now_ms().await.map_err(Error::without_doubt)?;
+        // A list is not needed when all have lapsed.
+        let mut list = Vec::new();
+        for _ in 0..=MAX_LISTS {
+            for _ in 0..MAX_LOOKS {
+                let (left, lowest, look, still_left) = self.gate.page(self.look_around(keys, now_ms)).await?;
+                let Some(Look { counts, active, .. }) = look else { return Ok(None) };
+                if left != still_left {
+                    continue;
+                }
+                let units = match left.checked_sub(1).map(|last| list.get(last as usize)) {
+                    None => 0,
+                    Some(_) if left == active => counts.reserved,
+                    Some(Some((id, units))) if lowest.as_ref() == Some(id) => *units,
+                    Some(_) => break,
+                };
+                return Ok(Some((counts.without(units)?, now_ms)));
+            }
+            list = self.lapsed(keys, now_ms, &mut quantities).await?;
+        }
+        Err(Error::Busy)
+    }
+
+    /// The counts, and before them how many of the holds are left that had lapsed at `now_ms`, and the earliest of all;
+    /// after them, how many are left still.
+    async fn look_around(
+        &self,
+        keys: &StockKeys,
+        now_ms: u64,
+    ) -> Result<(u64, Option<String>, Option<Look>, u64), Error> {
+        let (left, lowest) = self.redis.tail(&keys.active, now_ms).await.map_err(Error::without_doubt)?;
+        let look = self.look(keys, 0).await?;
+        let still_left = self.redis.count_up_to(&keys.active, now_ms).await.map_err(Error::without_doubt)?;
+        Ok((left, lowest, look, still_left))
+    }
+
+    /// The holds that had lapsed at `now_ms`, the latest expiry first, each with the units of all up to it.
+    async fn lapsed(
+        &self,
+        keys: &StockKeys,
+        now_ms: u64,
+        quantities: &mut HashMap<String, u64>,
+    ) -> Result<Vec<(String, u64)>, Error> {
+        let mut end = self.redis.count_up_to(&keys.active, now_ms).await.map_err(Error::without_doubt)?;
+        let (mut list, mut listed, mut units) = (Vec::new(), HashSet::new(), 0u64);
+        while end > 0 {
+            let start = end.saturating_sub(PER_PAGE);
+            let page = self.gate.page(self.page(keys, start, end - 1, quantities)).await?;
+            // When earlier ones are swept the others move down: some are met again, and none is passed over.
+            for id in page.into_iter().rev() {
+                if listed.insert(id.clone()) {
+                    units += quantities[&id];
+                    list.push((id, units));
+                }
+            }
+            end = start;
+        }
+        Ok(list)
+    }
+
+    /// The holds from one rank to another; their quantities are added to those that are known.
+    async fn page(
+        &self,
+        keys: &StockKeys,
+        first: u64,
+        last: u64,
+        quantities: &mut HashMap<String, u64>,
+    ) -> Result<Vec<String>, Error> {
+        let ids = self.redis.ranked(&keys.active, first, last).await.map_err(Error::without_doubt)?;
+        let unknown: Vec<&String> = ids.iter().filter(|id| !quantities.contains_key(*id)).collect();
+        let key = |id: &&String| ReservationId::parse(id).map(|id| self.layout.reservation(&id));
+        let records = unknown.iter().map(key).collect::<Result<Vec<_>, _>>().map_err(|_| odd(&keys.active))?;
+        let fields = self.redis.fields(&records, &["state", "quantity"]).await.map_err(Error::without_doubt)?;
+        for (id, fields) in unknown.into_iter().zip(fields) {
+            let quantity = match &*fields {
+                [Some(state), Some(quantity)] if state == "active" => number(quantity)?,
+                // It is gone by now, and will not be among those that are left; or it is damaged, and holds no units.
+                _ => 0,
+            };
+            quantities.insert(id.clone(), quantity);
+        }
+        Ok(ids)
+    }
+}

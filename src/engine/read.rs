@@ -1,0 +1,255 @@
+//! Reading stock, reservations and the audit, on a connection of its own: what is asked for here does not hold up sales.
+//!
+//! All that is large is read in pages, each of which takes Redis well under a millisecond, and put together here. A
+//! reader that is dropped reads no further page.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::future;
+
+use super::expiry::Turns;
+use super::gate::{Gate, SmallReads};
+use super::lapsed::Crowds;
+use super::outcome::{number, odd};
+use super::{ActiveLimit, AuditLimit, Engine, Error, Event, Reservation, Stock};
+use crate::keys::{Layout, ReservationId, Sku, StockKeys};
+use crate::redis::Redis;
+use crate::scripts::{Catalogue, Reply, Scripts};
+
+/// Reservations that a small read lists.
+const SMALL: usize = 100;
+
+/// Reservations that are listed of one moment with the counts, in a millisecond at worst; more are read in pages.
+const LISTED_AT_ONCE: usize = 1000;
+
+/// Reservations in a page. Their scores, by which the next page is found, are what takes the time.
+const LISTED_PER_PAGE: usize = 500;
+
+/// Lapsed holds up to which a read sweeps them; more are counted and left to the sweeper.
+const SWEPT_AT_MOST: u64 = 100;
+
+/// What reads need, apart from what sells.
+pub(super) struct Reads {
+    pub redis: Redis,
+    pub scripts: Scripts,
+    pub layout: Layout,
+    pub gate: Arc<Gate>,
+    pub small: SmallReads,
+    pub crowds: Crowds,
+    pub turns: Turns,
+}
+
+impl Reads {
+    /// On a connection of its own to the same Redis as `redis`, within limits that are shared with others.
+    pub(super) fn apart(redis: &Redis, layout: Layout, gate: Arc<Gate>) -> Arc<Self> {
+        let redis = redis.apart();
+        Arc::new(Self {
+            scripts: Scripts::new(Catalogue::embedded(), redis.clone()),
+            redis,
+            layout,
+            gate,
+            small: SmallReads::default(),
+            crowds: Crowds::default(),
+            turns: Turns::default(),
+        })
+    }
+
+    /// The counts of a SKU and the first `count` of its reservations, of one moment. Script `inventory`.
+    pub(super) async fn look(&self, keys: &StockKeys, count: usize) -> Result<Option<Look>, Error> {
+        if count > 0 {
+            // The script takes five times as long to list them as Redis itself. Where both see the same version, they
+            // see the same.
+            let list = self.redis.lowest_while(&keys.active, count, &keys.inventory, "version");
+            let (look, list) = future::join(self.inventory(keys, 0), list).await;
+            let (listed, version) = list.map_err(Error::without_doubt)?;
+            match look? {
+                Some(look) if version.as_ref() == Some(&look.version) => return Ok(Some(Look { listed, ..look })),
+                _ => {}
+            }
+        }
+        self.inventory(keys, count).await
+    }
+
+    async fn inventory(&self, keys: &StockKeys, count: usize) -> Result<Option<Look>, Error> {
+        let names = [&*keys.inventory, &*keys.active];
+        let replies = self.scripts.call("inventory", &names, &[&count.to_string()]).await;
+        Look::read(&replies.map_err(Error::without_doubt)?)
+    }
+
+    /// Lists reservations that lapse after `bound`, `limit` at most, the earliest expiry first. Those that are held or
+    /// settled meanwhile may be listed or not; all others are, once.
+    async fn list(&self, keys: &StockKeys, bound: u64, limit: usize) -> Result<Vec<String>, Error> {
+        let (mut listed, mut seen) = (Vec::new(), HashSet::new());
+        // A page begins with those that lapse in the millisecond in which the last one ended: they are met again.
+        let (mut from, mut again) = ((bound + 1) as f64, 0);
+        loop {
+            let count = LISTED_PER_PAGE.min(limit - listed.len()) + again;
+            let page = self.gate.page(self.redis.scored_from(&keys.active, from, count)).await;
+            let page = page.map_err(Error::without_doubt)?;
+            let is_last = page.len() < count;
+            let Some(end) = page.last().map(|(_, score)| *score) else { return Ok(listed) };
+            again = page.iter().filter(|(_, score)| *score == end).count();
+            from = end;
+            for (id, _) in page {
+                if listed.len() < limit && seen.insert(id.clone()) {
+                    listed.push(id);
+                }
+            }
+            if is_last || listed.len() == limit {
+                return Ok(listed);
+            }
+        }
+    }
+}
+
+/// A look at a SKU.
+pub(super) struct Look {
+    version: String,
+    pub counts: Counts,
+    /// Ids of active reservations, the earliest expiry first.
+    pub listed: Vec<String>,
+    /// How many reservations are active.
+    pub active: u64,
+    /// How many of them have lapsed.
+    pub lapsed: u64,
+}
+
+/// What a SKU has.
+#[derive(Debug, Clone)]
+pub(super) struct Counts {
+    available: u64,
+    pub reserved: u64,
+    confirmed: u64,
+    updated_at_ms: u64,
+}
+
+impl Look {
+    /// From the replies of `inventory`; nothing for an unknown SKU.
+    fn read(replies: &[Reply]) -> Result<Option<Self>, Error> {
+        let (first, listed) = replies.split_first().ok_or_else(|| odd("inventory"))?;
+        let parts = first.parts();
+        let (version, counts) = match &*parts {
+            ["UNKNOWN_SKU"] => return Ok(None),
+            ["STOCK", _sku, available, reserved, confirmed, _seeded, updated_at, version, active, lapsed] => {
+                (version, [available, reserved, confirmed, updated_at, active, lapsed].map(|count| number(count)))
+            }
+            _ => return Err(odd("inventory")),
+        };
+        let [available, reserved, confirmed, updated_at_ms, active, lapsed] = counts;
+        let counts =
+            Counts { available: available?, reserved: reserved?, confirmed: confirmed?, updated_at_ms: updated_at_ms? };
+        let id = |reply: &Reply| match &*reply.parts() {
+            ["ACTIVE", id, _expires_at] => Ok((*id).to_owned()),
+            _ => Err(odd("inventory")),
+        };
+        let listed = listed.iter().map(id).collect::<Result<_, _>>()?;
+        Ok(Some(Self { version: (*version).to_owned(), counts, listed, active: active?, lapsed: lapsed? }))
+    }
+}
+
+impl Counts {
+    /// As if `units` that have lapsed had been swept.
+    pub(super) fn without(self, units: u64) -> Result<Self, Error> {
+        let reserved = self.reserved.checked_sub(units).ok_or_else(|| odd("fewer units reserved than are held"))?;
+        Ok(Self { available: self.available + units, reserved, ..self })
+    }
+
+    fn stock(self, sku: &Sku, active_reservations: Vec<String>) -> Stock {
+        let Self { available, reserved, confirmed, updated_at_ms } = self;
+        Stock { sku: sku.clone(), available, reserved, confirmed, active_reservations, updated_at_ms }
+    }
+}
+
+impl Engine {
+    /// Reads a SKU's counts and the first `limit` of its active reservations, as if all that is due had been expired; a
+    /// few that are due are. `None` for a SKU that was never seeded. Script `inventory`.
+    ///
+    /// The counts are of one moment, and so is a list of up to 1,000 with them. A longer one, or one of a SKU with many
+    /// lapsed holds, is read after the counts: what is held or settled meanwhile may be in it or not.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Busy`] when many others read.
+    pub async fn stock(&self, sku: &Sku, limit: ActiveLimit) -> Result<Option<Stock>, Error> {
+        let keys = self.layout.stock(sku);
+        let reads = &self.reads;
+        let limit = limit.get();
+        let at_once = if limit <= LISTED_AT_ONCE { limit } else { 0 };
+        let (mut waited, mut swept) = (false, false);
+        loop {
+            // One of both, until the read is done.
+            let (mut small, mut large) = (None, None);
+            let look = reads.look(&keys, at_once);
+            let look = if limit <= SMALL {
+                small = Some(reads.small.turn(&reads.gate).await?);
+                look.await?
+            } else {
+                large = Some(reads.gate.large().await?);
+                reads.gate.page(look).await?
+            };
+            let Some(Look { counts, mut listed, lapsed, .. }) = look else { return Ok(None) };
+            if lapsed == 0 {
+                if at_once < limit {
+                    listed = reads.list(&keys, 0, limit).await?;
+                }
+                return Ok(Some(counts.stock(sku, listed)));
+            }
+            drop((small.take(), large.take()));
+            if swept || lapsed > SWEPT_AT_MOST {
+                let Some((counts, bound)) = Crowds::join(reads, &keys).await? else { return Ok(None) };
+                if limit == 0 {
+                    return Ok(Some(counts.stock(sku, Vec::new())));
+                }
+                let _place = reads.gate.large().await?;
+                return Ok(Some(counts.stock(sku, reads.list(&keys, bound, limit).await?)));
+            }
+            swept = self.in_turn(&keys, &mut waited, self.sweep_lapsed(&keys, lapsed)).await?;
+        }
+    }
+
+    /// Reads a reservation; one that is due is expired first.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Busy`] when many others read.
+    pub async fn reservation(&self, id: ReservationId) -> Result<Option<Reservation>, Error> {
+        let _turn = self.reads.small.turn(&self.reads.gate).await?;
+        self.reservation_by(&self.reads.redis, id).await
+    }
+
+    /// The same for a request that sells, by whichever connection.
+    pub(super) async fn reservation_by(&self, redis: &Redis, id: ReservationId) -> Result<Option<Reservation>, Error> {
+        let Some((record, now_ms)) = self.stored(redis, id).await? else { return Ok(None) };
+        if !record.is_due(now_ms) {
+            return Ok(Some(record));
+        }
+        self.sweep_one(&record).await?;
+        Ok(self.stored(redis, id).await?.map(|(record, _)| record))
+    }
+
+    /// A reservation as it was stored, and Redis's clock by which to judge it, epoch milliseconds.
+    async fn stored(&self, redis: &Redis, id: ReservationId) -> Result<Option<(Reservation, u64)>, Error> {
+        let stored = redis.hash(&self.layout.reservation(&id)).await.map_err(Error::without_doubt)?;
+        Ok(Reservation::stored(id, &stored.fields)?.map(|record| (record, stored.now_ms)))
+    }
+
+    /// Reads the newest events of a SKU, or of all, newest first; `before` is the id of an event to start behind. `None`
+    /// when that is no event of this SKU.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Busy`] when many others read.
+    pub async fn audit(
+        &self,
+        sku: Option<&Sku>,
+        limit: AuditLimit,
+        before: Option<&str>,
+    ) -> Result<Option<Vec<Event>>, Error> {
+        let _place = self.reads.gate.large().await?;
+        match sku.map(|sku| self.layout.stock(sku)) {
+            Some(keys) => self.reads.chain(sku.expect("its keys are there").as_str(), &keys, limit.get(), before).await,
+            None => {
+                let shard = self.layout.shards().next().expect("a layout has a shard");
+                self.reads.stream(&shard.audit, limit.get(), before).await
+            }
+        }
+    }
+}
