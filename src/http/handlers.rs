@@ -1,5 +1,6 @@
 //! One function for each endpoint: input to an engine call, its outcome to an answer.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http_body_util::Full;
@@ -32,7 +33,7 @@ pub(super) async fn stock(engine: &Engine, sku: &str, request: &Request<Incoming
     let mut fields = query(request)?;
     let limit = fields.optional("active", digits(ActiveLimit::new));
     fields.finish()?;
-    match while_there(request, engine.stock(&sku, limit.unwrap_or(ActiveLimit::DEFAULT))).await? {
+    match while_there(request, Box::pin(engine.stock(&sku, limit.unwrap_or(ActiveLimit::DEFAULT)))).await? {
         Some(stock) => Ok(ok(&super::json::stock(&stock))),
         None => Err(Problem::not_found("unknown_sku", "Unknown SKU", "this SKU was never seeded")),
     }
@@ -71,7 +72,7 @@ pub(super) async fn hold(engine: &Engine, request: Request<Incoming>) -> Answer 
 pub(super) async fn reservation(engine: &Engine, id: &str, request: &Request<Incoming>) -> Answer {
     let id = ReservationId::parse(id)?;
     query(request)?.finish()?;
-    match while_there(request, engine.reservation(id)).await? {
+    match while_there(request, Box::pin(engine.reservation(id))).await? {
         Some(record) => Ok(ok(&super::json::reservation(&record))),
         None => Err(unknown_reservation()),
     }
@@ -116,7 +117,7 @@ pub(super) async fn audit(engine: &Engine, request: &Request<Incoming>) -> Answe
     let before = fields.optional("before", text(|id| if id.is_empty() { Err(BEFORE) } else { Ok(id.to_owned()) }));
     fields.finish()?;
     let limit = limit.unwrap_or(AuditLimit::DEFAULT);
-    match while_there(request, engine.audit(sku.as_ref(), limit, before.as_deref())).await? {
+    match while_there(request, Box::pin(engine.audit(sku.as_ref(), limit, before.as_deref()))).await? {
         Some(events) => Ok(ok(&super::json::events(&events))),
         None => Err(BEFORE.into()),
     }
@@ -142,8 +143,12 @@ pub(super) async fn ready(engine: &Engine) -> Answer {
     Ok(ok(&json!({ "status": "impaired", "impaired": impaired })))
 }
 
-/// What `read` gives, unless the client goes away first: it is dropped then, and reads no further.
-async fn while_there<T>(request: &Request<Incoming>, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+/// What `read` gives, unless the client goes away first: it is dropped then, and reads no further. It is boxed because it
+/// is large: every connection would have room for it, whatever it asks for.
+async fn while_there<T>(
+    request: &Request<Incoming>,
+    read: Pin<Box<impl Future<Output = Result<T, Error>>>>,
+) -> Result<T, Error> {
     let Some(occupant) = request.extensions().get::<Arc<Occupant>>() else { return read.await };
     tokio::select! {
         biased;
