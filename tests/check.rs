@@ -275,7 +275,7 @@ async fn each_damage_is_found_and_told_and_mended_when_told_to() {
 #[tokio::test]
 async fn damage_is_found_and_mended_under_load() {
     /// As many as buyers make in the time that a busy machine takes to start a program, and more.
-    const EVENTS: &str = "5000";
+    const EVENTS: &str = "2000";
     let mut shop = Shop::open(1_000_000).await;
     let closing = Arc::new(AtomicBool::new(false));
     let mut buyers = shop.buyers(&closing);

@@ -33,7 +33,7 @@ async fn fill(redis: &mut MultiplexedConnection, holds: &[(&str, u64)], ttl_ms: 
                 calls.arg(format!("inventory:{sku}")).arg(format!("inventory:{sku}:active"));
                 calls.arg(format!("reservation:{id}"));
             }
-            calls.arg("each").arg("0");
+            calls.arg("each");
             for ((_, units), _) in items {
                 calls.arg("cart-1").arg(*units).arg(ttl_ms);
             }
@@ -362,7 +362,7 @@ async fn a_client_that_goes_takes_its_read_along() {
     sleep(Duration::from_millis(10)).await;
     let before = calls(&mut connection, "hmget").await;
     let mut stream = TcpStream::connect(shop.address).unwrap();
-    stream.write_all(b"GET /api/inventory/sku?active=0 HTTP/1.1\r\nhost: shop\r\n\r\n").unwrap();
+    stream.write_all(b"GET /api/inventory/sku?active=0 HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     while calls(&mut connection, "hmget").await == before {
         sleep(Duration::from_millis(1)).await;
     }
