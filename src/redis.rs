@@ -49,6 +49,9 @@ pub enum Failure {
         /// The rest, for logs.
         message: String,
     },
+    /// Redis answered, and the answer cannot be understood: somebody has stored what no script stores.
+    #[error("not understood: {0}")]
+    Malformed(String),
     /// The call was sent and no reply came: it may have been applied or not.
     #[error("no reply from Redis: {0}")]
     NoReply(String),

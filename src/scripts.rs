@@ -152,7 +152,7 @@ impl Scripts {
             exists.arg(&script.sha1);
         }
         let Value::Array(flags) = self.redis.call(&exists).await? else {
-            return Err(Failure::NoReply("SCRIPT EXISTS gave no array".to_owned()));
+            return Err(Failure::Malformed("SCRIPT EXISTS gave no array".to_owned()));
         };
         let mut published = self.redis.hash(keys::SCRIPTS).await?.fields;
         let state = |(script, flag): (&Script, Value)| State {
@@ -185,7 +185,7 @@ impl Scripts {
             }
             other => other?,
         };
-        replies(reply).ok_or_else(|| Failure::NoReply(format!("{name} answered what is no list of replies")))
+        replies(reply).ok_or_else(|| Failure::Malformed(format!("{name} answered what is no list of replies in text")))
     }
 
     async fn send(&self, evalsha: &Cmd, writes: bool) -> Result<Value, Failure> {
@@ -198,7 +198,7 @@ impl Scripts {
         match <[Value; 2]>::try_from(redis.pipeline(&both).await?) {
             Ok([reply, Value::Int(have)]) if have >= i64::from(*replicas) => Ok(reply),
             Ok([_, have]) => Err(Failure::NoReply(format!("done, but {have:?} of {replicas} replicas have it"))),
-            Err(odd) => Err(Failure::NoReply(format!("EVALSHA and WAIT answered {odd:?}"))),
+            Err(other) => Err(Failure::Malformed(format!("EVALSHA and WAIT answered {other:?}"))),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::history::order;
-use super::outcome::Event;
+use super::record::{Event, EventKind};
 use super::{Engine, Error};
 use crate::keys::{ReservationId, Sku, StockKeys};
 use crate::redis::{Entry, IndexLook, Look};
@@ -158,7 +158,7 @@ impl Engine {
             }
             for event in page.drain(..) {
                 let found = is_last(&event);
-                let seeded = event.event == "seed";
+                let seeded = event.event == EventKind::Seed;
                 next.clone_from(&event.previous);
                 chain.events.push(event);
                 if found || next.is_empty() {
@@ -213,5 +213,5 @@ fn is_seed(event: &Event) -> bool {
 
 /// Whether an event states the counts whatever was before it.
 pub(super) fn starts_anew(event: &Event) -> bool {
-    is_seed(event) || event.event == "repair" && event.reservation_id.is_empty()
+    is_seed(event) || event.event == EventKind::Repair && event.reservation_id.is_empty()
 }

@@ -14,7 +14,7 @@ pub enum Error {
     /// The request was sent and no reply came: it may have been carried out or not.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
-    /// Redis refused what this crate sent, or holds what no script wrote. Asking again will not help.
+    /// Redis refused what this crate sent, or holds or answers what no script wrote. A retry will not help.
     #[error("{0}")]
     Broken(String),
 }
@@ -46,7 +46,7 @@ impl From<Failure> for Error {
             Failure::Unreachable(_) => Self::Unavailable(text),
             Failure::NoReply(_) => Self::Unknown(text),
             Failure::Refused { code, .. } if is_passing(&code) => Self::Unavailable(text),
-            Failure::Refused { .. } => Self::Broken(text),
+            Failure::Refused { .. } | Failure::Malformed(_) => Self::Broken(text),
         }
     }
 }

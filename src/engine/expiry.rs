@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tokio::sync::Mutex;
 
-use super::outcome::{number, odd};
+use super::record::{malformed, number};
 use super::{Engine, Error, Reservation, only};
 use crate::keys::{ReservationId, Sku, StockKeys};
 
@@ -145,7 +145,7 @@ impl Engine {
     pub(super) async fn earliest_holds(&self, keys: &StockKeys, count: usize) -> Result<Vec<String>, Error> {
         let ids = self.redis.lowest(&keys.active, count).await.map_err(Error::without_doubt)?;
         let key = |id: &String| ReservationId::parse(id).map(|id| self.layout.reservation(&id));
-        ids.iter().map(key).collect::<Result<_, _>>().map_err(|_| odd(&keys.active))
+        ids.iter().map(key).collect::<Result<_, _>>().map_err(|_| malformed(&keys.active))
     }
 
     /// How many were expired, and when the next expiry of the SKU is due, epoch milliseconds.
@@ -159,7 +159,7 @@ impl Engine {
             ["SWEPT", count, ""] => Ok((number(count)?, None)),
             ["SWEPT", count, next] => Ok((number(count)?, Some(number(next)?))),
             ["UNKNOWN_SKU"] => Err(Error::Broken("holds are listed for a SKU that was never seeded".to_owned())),
-            _ => Err(odd("sweep")),
+            _ => Err(malformed("sweep")),
         }
     }
 }

@@ -231,7 +231,7 @@ impl Call {
         let arguments: Vec<&str> = iter::once(INDEPENDENT).chain(arguments).collect();
         let replies = self.scripts.call(self.name, &keys, &arguments).await?;
         if replies.len() != count {
-            return Err(Failure::NoReply(format!("{} replies to {count} items", replies.len())));
+            return Err(Failure::Malformed(format!("{} replies to {count} items", replies.len())));
         }
         Ok(replies)
     }

@@ -3,8 +3,8 @@
 //! Where a SKU is hot its events are close together, and a piece of the stream has many of them; where it is not, the
 //! links are followed, by script `audit`. Which of both takes less is seen from what was found so far.
 
-use super::outcome::odd;
 use super::read::Reads;
+use super::record::malformed;
 use super::{Error, Event};
 use crate::keys::StockKeys;
 use crate::redis::{Entry, Failure};
@@ -84,7 +84,7 @@ impl Reads {
         while !next.is_empty() && events.len() < limit {
             let known = events.len();
             if order(&next).is_none() {
-                return Err(odd("the chain of events"));
+                return Err(malformed("the chain of events"));
             }
             if linked_pages == 0 {
                 let page = self.entries(audit, &next, count).await?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::Ttl;
 use super::books::{Books, Reach, starts_anew};
 use super::check::{Checked, Damage, Finding, Thoroughness};
-use super::outcome::{Event, Reservation};
+use super::record::{Event, EventKind, Reservation};
 use crate::keys::{ReservationId, Sku};
 use crate::redis::Look;
 
@@ -68,15 +68,22 @@ impl<'a> Judge<'a> {
             if starts_anew(event) {
                 // What was wrong before was told and settled then.
                 self.checked.findings.clear();
-                self.is_mended |= event.event == "repair";
+                self.is_mended |= event.event == EventKind::Repair;
             }
             before = Some((event, after));
-            if !event.reservation_id.is_empty() && event.event != "repair" {
+            if !event.reservation_id.is_empty() && event.event != EventKind::Repair {
                 let earlier = self.last.insert(&event.reservation_id, event);
                 // When the record of a settled one was dropped, its id may begin a new life: with a hold.
-                if let Some(earlier) = earlier.filter(|earlier| (event.event == "hold") == (earlier.event == "hold")) {
-                    let what =
-                        format!("event {} ({}) follows {} ({})", event.id, event.event, earlier.id, earlier.event);
+                if let Some(earlier) =
+                    earlier.filter(|earlier| (event.event == EventKind::Hold) == (earlier.event == EventKind::Hold))
+                {
+                    let what = format!(
+                        "event {} ({}) follows {} ({})",
+                        event.id,
+                        event.event.as_str(),
+                        earlier.id,
+                        earlier.event.as_str()
+                    );
                     self.find(Damage::History, &event.reservation_id, what);
                 }
             }
@@ -249,13 +256,13 @@ fn latest_end(record: &Reservation, now_ms: u64) -> u64 {
 /// The counts after an event, by what it does.
 fn after([available, reserved, confirmed]: [i64; 3], event: &Event) -> [i64; 3] {
     let count = units(event.quantity);
-    match (&*event.event, &*event.reason) {
-        ("hold", _) => [available - count, reserved + count, confirmed],
-        ("confirm", _) => [available, reserved - count, confirmed + count],
+    match (event.event, &*event.reason) {
+        (EventKind::Hold, _) => [available - count, reserved + count, confirmed],
+        (EventKind::Confirm, _) => [available, reserved - count, confirmed + count],
         // A hold that makes way for a new count gives its units to nobody.
-        ("release", "inventory_reseeded") => [available, reserved - count, confirmed],
-        ("release" | "expired", _) => [available + count, reserved - count, confirmed],
-        ("seed", "inventory_reseeded") => [0, reserved, confirmed],
+        (EventKind::Release, "inventory_reseeded") => [available, reserved - count, confirmed],
+        (EventKind::Release | EventKind::Expired, _) => [available + count, reserved - count, confirmed],
+        (EventKind::Seed, "inventory_reseeded") => [0, reserved, confirmed],
         _ if starts_anew(event) => [event.available, event.reserved, event.confirmed].map(units),
         _ => [available, reserved, confirmed],
     }

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
 
 use super::Error;
-use super::outcome::{number, odd};
 use super::read::{Counts, Look, Reads};
+use super::record::{malformed, number};
 use crate::keys::{ReservationId, StockKeys};
 
 /// Holds in a page, with their quantities: a third of a millisecond of Redis's time.
@@ -143,7 +143,7 @@ impl Reads {
         let ids = self.redis.ranked(&keys.active, first, last).await.map_err(Error::without_doubt)?;
         let unknown: Vec<&String> = ids.iter().filter(|id| !quantities.contains_key(*id)).collect();
         let key = |id: &&String| ReservationId::parse(id).map(|id| self.layout.reservation(&id));
-        let records = unknown.iter().map(key).collect::<Result<Vec<_>, _>>().map_err(|_| odd(&keys.active))?;
+        let records = unknown.iter().map(key).collect::<Result<Vec<_>, _>>().map_err(|_| malformed(&keys.active))?;
         let fields = self.redis.fields(&records, &["state", "quantity"]).await.map_err(Error::without_doubt)?;
         for (id, fields) in unknown.into_iter().zip(fields) {
             let quantity = match &*fields {

@@ -1,6 +1,6 @@
 //! Mending what a check found. Script `repair`: it decides; what is planned here is only what to ask for.
 
-use super::outcome::{number, odd};
+use super::record::{malformed, number};
 use super::{Checked, Engine, Error, Thoroughness, only};
 use crate::keys::{ReservationId, Sku, StockKeys};
 
@@ -87,7 +87,9 @@ impl Engine {
     ) -> Result<Answer, Error> {
         let shard = &keys.shard;
         let record = |(id, _): &(String, String)| {
-            ReservationId::parse(id).map(|id| self.layout.reservation(&id)).map_err(|_| odd("the id of a reservation"))
+            ReservationId::parse(id)
+                .map(|id| self.layout.reservation(&id))
+                .map_err(|_| malformed("the id of a reservation"))
         };
         let records = items.iter().map(record).collect::<Result<Vec<_>, _>>()?;
         let mut names =
@@ -106,7 +108,7 @@ impl Engine {
             ["STALE"] => Answer::Stale,
             ["OVERSOLD", available] => Answer::Left(format!("{available} units of {sku} would be available")),
             ["UNKNOWN_SKU"] => Answer::Left(format!("there is nothing to make {sku} again from")),
-            _ => return Err(odd("repair")),
+            _ => return Err(malformed("repair")),
         })
     }
 }

@@ -11,7 +11,7 @@ use futures_util::future;
 use super::expiry::Turns;
 use super::gate::{Gate, SmallReads};
 use super::lapsed::Crowds;
-use super::outcome::{number, odd};
+use super::record::{malformed, number};
 use super::{ActiveLimit, AuditLimit, Engine, Error, Event, Reservation, Stock};
 use crate::keys::{Layout, ReservationId, Sku, StockKeys};
 use crate::redis::Redis;
@@ -127,21 +127,21 @@ pub(super) struct Counts {
 impl Look {
     /// From the replies of `inventory`; nothing for an unknown SKU.
     fn read(replies: &[Reply]) -> Result<Option<Self>, Error> {
-        let (first, listed) = replies.split_first().ok_or_else(|| odd("inventory"))?;
+        let (first, listed) = replies.split_first().ok_or_else(|| malformed("inventory"))?;
         let parts = first.parts();
         let (version, counts) = match &*parts {
             ["UNKNOWN_SKU"] => return Ok(None),
             ["STOCK", _sku, available, reserved, confirmed, _seeded, updated_at, version, active, lapsed] => {
                 (version, [available, reserved, confirmed, updated_at, active, lapsed].map(|count| number(count)))
             }
-            _ => return Err(odd("inventory")),
+            _ => return Err(malformed("inventory")),
         };
         let [available, reserved, confirmed, updated_at_ms, active, lapsed] = counts;
         let counts =
             Counts { available: available?, reserved: reserved?, confirmed: confirmed?, updated_at_ms: updated_at_ms? };
         let id = |reply: &Reply| match &*reply.parts() {
             ["ACTIVE", id, _expires_at] => Ok((*id).to_owned()),
-            _ => Err(odd("inventory")),
+            _ => Err(malformed("inventory")),
         };
         let listed = listed.iter().map(id).collect::<Result<_, _>>()?;
         Ok(Some(Self { version: (*version).to_owned(), counts, listed, active: active?, lapsed: lapsed? }))
@@ -151,7 +151,8 @@ impl Look {
 impl Counts {
     /// As if `units` that have lapsed had been swept.
     pub(super) fn without(self, units: u64) -> Result<Self, Error> {
-        let reserved = self.reserved.checked_sub(units).ok_or_else(|| odd("fewer units reserved than are held"))?;
+        let reserved =
+            self.reserved.checked_sub(units).ok_or_else(|| malformed("fewer units reserved than are held"))?;
         Ok(Self { available: self.available + units, reserved, ..self })
     }
 

@@ -86,7 +86,7 @@ pub(super) fn events(events: &[Event]) -> impl Serialize {
     fn shown(event: &Event) -> Shown<'_> {
         Shown {
             id: &event.id,
-            event: &event.event,
+            event: event.event.as_str(),
             reservation_id: &event.reservation_id,
             cart_id: &event.cart_id,
             sku: &event.sku,

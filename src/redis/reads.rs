@@ -39,7 +39,7 @@ impl Redis {
     /// See [`Failure`].
     pub async fn hash(&self, key: &str) -> Result<StoredHash, Failure> {
         let replies = self.pipeline(pipe().cmd("HGETALL").arg(key).cmd("TIME")).await?;
-        let [fields, time] = <[Value; 2]>::try_from(replies).map_err(|_| odd("two replies"))?;
+        let [fields, time] = <[Value; 2]>::try_from(replies).map_err(|_| malformed("two replies"))?;
         Ok(StoredHash { fields: typed(fields)?, now_ms: clock(time)? })
     }
 
@@ -66,7 +66,8 @@ impl Redis {
     pub async fn tail(&self, key: &str, score: u64) -> Result<(u64, Option<String>), Failure> {
         let mut reads = pipe();
         reads.cmd("ZCOUNT").arg(key).arg("-inf").arg(score).cmd("ZRANGE").arg(key).arg(0).arg(0);
-        let [count, lowest] = <[Value; 2]>::try_from(self.pipeline(&reads).await?).map_err(|_| odd("two replies"))?;
+        let [count, lowest] =
+            <[Value; 2]>::try_from(self.pipeline(&reads).await?).map_err(|_| malformed("two replies"))?;
         Ok((typed(count)?, typed::<Vec<String>>(lowest)?.pop()))
     }
 
@@ -95,7 +96,7 @@ impl Redis {
         reads.cmd("ZRANGE").arg(key).arg(0).arg(count - 1);
         reads.cmd("HGET").arg(hash).arg(field);
         let [before, members, after] =
-            <[Value; 3]>::try_from(self.pipeline(&reads).await?).map_err(|_| odd("three replies"))?;
+            <[Value; 3]>::try_from(self.pipeline(&reads).await?).map_err(|_| malformed("three replies"))?;
         Ok((typed(members)?, if before == after { typed(after)? } else { None }))
     }
 
@@ -158,10 +159,10 @@ fn clock(value: Value) -> Result<u64, Failure> {
 }
 
 pub(super) fn typed<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
-    T::from_redis_value(value).map_err(|error| odd(&error.to_string()))
+    T::from_redis_value(value).map_err(|error| malformed(&error.to_string()))
 }
 
-/// A reply of a shape that no Redis gives.
-pub(super) fn odd(what: &str) -> Failure {
-    Failure::NoReply(format!("not understood: {what}"))
+/// A reply of a shape that no Redis gives, or with text that is none.
+pub(super) fn malformed(what: &str) -> Failure {
+    Failure::Malformed(what.to_owned())
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ::redis::{Value, cmd, pipe};
 
-use super::reads::{odd, typed};
+use super::reads::{malformed, typed};
 use super::{Failure, Redis};
 
 /// Elements that one call of a scan looks at, about.
@@ -101,7 +101,7 @@ impl Redis {
                 score: typed::<Option<f64>>(score.clone())?.map(|score| score.to_string()),
                 is_mortal: typed::<i64>(ttl.clone())? >= 0,
             }),
-            _ => Err(odd("three replies for a member")),
+            _ => Err(malformed("three replies for a member")),
         };
         replies.chunks(3).map(look).collect()
     }
@@ -117,7 +117,7 @@ impl Redis {
         reads.cmd("ZRANGE").arg(scores).arg(0).arg(0).arg("WITHSCORES");
         reads.cmd("SISMEMBER").arg(list).arg(member);
         let [bound, lowest, listed] =
-            <[Value; 3]>::try_from(self.pipeline(&reads).await?).map_err(|_| odd("three replies"))?;
+            <[Value; 3]>::try_from(self.pipeline(&reads).await?).map_err(|_| malformed("three replies"))?;
         let lowest: Vec<(String, f64)> = typed(lowest)?;
         Ok(IndexLook {
             bound: typed(bound)?,

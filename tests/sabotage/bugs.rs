@@ -198,7 +198,7 @@ pub const BUGS: [Bug; 39] = [
         " then",
     ),
     way(
-        "src/engine.rs",
+        "src/engine/hold.rs",
         "the engine asks again with a new id when a reply is lost",
         "            let (outcome, lapsed) = self.hold_once(&keys, id, &request).await?;\n",
         "            let (outcome, lapsed) = match self.hold_once(&keys, id, &request).await {\n                \
@@ -212,13 +212,13 @@ pub const BUGS: [Bug; 39] = [
         "Failure::NoReply(_) => Self::Unavailable(text)",
     ),
     way(
-        "src/engine.rs",
+        "src/engine/hold.rs",
         "the engine makes up an id for a request with a key",
         "Some(key) => ReservationId::from_idempotency_key(key, shard)",
         "Some(_) => ReservationId::mint(shard)",
     ),
     way(
-        "src/engine.rs",
+        "src/engine/settle.rs",
         "the engine asks again without a token when a reply is lost, and tells the second answer",
         "        let reply = script.submit(self.item(&keys, id, vec![token])).await?;\n",
         "        let _ = token;\n        let item = || self.item(&keys, id, vec![String::new()]);\n        \

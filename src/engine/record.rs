@@ -1,57 +1,10 @@
-//! What the scripts' replies mean, as types.
+//! What is stored and told: reservations, stock and events, as types.
 
 use std::collections::HashMap;
 
 use super::{Error, HoldRequest, Quantity};
 use crate::keys::{CartId, ReservationId, Sku};
 use crate::redis::Entry;
-
-/// What became of a hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hold {
-    /// The units are reserved.
-    Held(Reservation),
-    /// The same request came before: its reservation, as it is now.
-    Replayed(Reservation),
-    /// The same idempotency key came before with another request.
-    Conflict {
-        /// The first field that differs.
-        field: String,
-    },
-    /// The SKU was never seeded.
-    UnknownSku,
-    /// Too few units, and none on lapsed holds.
-    Insufficient {
-        /// How many there are.
-        available: u64,
-    },
-}
-
-/// What became of a confirm or a release.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settle {
-    /// Done now.
-    Settled(Reservation),
-    /// Done before, by the same idempotency key.
-    Replayed(Reservation),
-    /// Settled or expired before.
-    NotActive {
-        /// As which.
-        state: ReservationState,
-        /// Why it was released; empty when it was confirmed.
-        reason: String,
-    },
-    /// It was due, and is expired now.
-    Expired,
-    /// No such reservation.
-    NotFound,
-}
-
-/// What one call of `seed` did.
-pub(super) enum Seed {
-    Draining { left: u64 },
-    Seeded(Stock),
-}
 
 /// The life of a reservation: active, and then one of the others for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +31,7 @@ impl ReservationState {
         [Self::Active, Self::Confirmed, Self::Released]
             .into_iter()
             .find(|state| state.as_str() == text)
-            .ok_or_else(|| odd("the state of a reservation"))
+            .ok_or_else(|| malformed("the state of a reservation"))
     }
 }
 
@@ -109,13 +62,13 @@ impl Reservation {
     /// From the eight fields of a reply, in the order of the scripts' headers.
     pub(super) fn read(id: ReservationId, record: &[&str]) -> Result<Self, Error> {
         let [cart, sku, quantity, state, reason, expires_at, created_at, updated_at] = record else {
-            return Err(odd("a record"));
+            return Err(malformed("a record"));
         };
         Ok(Self {
             id,
-            cart: CartId::parse(cart).map_err(|_| odd("the cart of a reservation"))?,
-            sku: Sku::parse(sku).map_err(|_| odd("the SKU of a reservation"))?,
-            quantity: Quantity::new(number(quantity)?).map_err(|_| odd("the quantity of a reservation"))?,
+            cart: CartId::parse(cart).map_err(|_| malformed("the cart of a reservation"))?,
+            sku: Sku::parse(sku).map_err(|_| malformed("the SKU of a reservation"))?,
+            quantity: Quantity::new(number(quantity)?).map_err(|_| malformed("the quantity of a reservation"))?,
             state: ReservationState::read(state)?,
             reason: (*reason).to_owned(),
             expires_at_ms: number(expires_at)?,
@@ -196,13 +149,51 @@ impl Stock {
     }
 }
 
+/// What an event tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// A SKU was put on sale, or is being drained for that.
+    Seed,
+    /// A cart holds units.
+    Hold,
+    /// They are sold.
+    Confirm,
+    /// They were given up, or taken back by a seed.
+    Release,
+    /// They went back by time.
+    Expired,
+    /// What had been damaged behind the scripts' back was put right.
+    Repair,
+}
+
+impl EventKind {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Seed => "seed",
+            Self::Hold => "hold",
+            Self::Confirm => "confirm",
+            Self::Release => "release",
+            Self::Expired => "expired",
+            Self::Repair => "repair",
+        }
+    }
+
+    fn read(text: &str) -> Result<Self, Error> {
+        [Self::Seed, Self::Hold, Self::Confirm, Self::Release, Self::Expired, Self::Repair]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| malformed("the kind of an event"))
+    }
+}
+
 /// One entry of the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The id of the stream entry.
     pub id: String,
-    /// `seed`, `hold`, `confirm`, `release`, `expired` or `repair`.
-    pub event: String,
+    /// What happened.
+    pub event: EventKind,
     /// Of which reservation; empty when it is about the SKU.
     pub reservation_id: String,
     /// Of which cart; empty when it is about the SKU.
@@ -249,11 +240,11 @@ impl Event {
             previous,
         ] = parts
         else {
-            return Err(odd("audit"));
+            return Err(malformed("audit"));
         };
         Ok(Self {
             id: (*id).to_owned(),
-            event: (*event).to_owned(),
+            event: EventKind::read(event)?,
             reservation_id: (*reservation_id).to_owned(),
             cart_id: (*cart_id).to_owned(),
             sku: (*sku).to_owned(),
@@ -277,7 +268,7 @@ impl Event {
         let amount = |name: &str| number(fields.get(name).map_or("", String::as_str));
         Ok(Self {
             id: id.clone(),
-            event: field("event"),
+            event: EventKind::read(&field("event"))?,
             reservation_id: field("reservationId"),
             cart_id: field("cartId"),
             sku: field("sku"),
@@ -295,10 +286,10 @@ impl Event {
 }
 
 pub(super) fn number(text: &str) -> Result<u64, Error> {
-    text.parse().map_err(|_| odd("a number"))
+    text.parse().map_err(|_| malformed("a number"))
 }
 
 /// Redis holds or answers what no script of this crate writes.
-pub(super) fn odd(what: &str) -> Error {
+pub(super) fn malformed(what: &str) -> Error {
     Error::Broken(format!("not understood: {what}"))
 }

@@ -1,0 +1,105 @@
+//! Holding: a cart takes units out of what is available, for a time. Script `hold`.
+
+use super::expiry::SWEPT_PER_CALL;
+use super::record::{malformed, number};
+use super::{Engine, Error, Quantity, Reservation, Ttl};
+use crate::keys::{CartId, IdempotencyKey, ReservationId, Sku, StockKeys};
+
+/// A request to hold units.
+#[derive(Debug, Clone)]
+pub struct HoldRequest {
+    /// Who holds.
+    pub cart: CartId,
+    /// What.
+    pub sku: Sku,
+    /// How many units.
+    pub quantity: Quantity,
+    /// For how long.
+    pub ttl: Ttl,
+    /// Makes the request safe to repeat.
+    pub idempotency_key: Option<IdempotencyKey>,
+}
+
+/// What became of a hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// The units are reserved.
+    Held(Reservation),
+    /// The same request came before: its reservation, as it is now.
+    Replayed(Reservation),
+    /// The same idempotency key came before with another request.
+    Conflict {
+        /// The first field that differs.
+        field: String,
+    },
+    /// The SKU was never seeded.
+    UnknownSku,
+    /// Too few units, and none on lapsed holds.
+    Insufficient {
+        /// How many there are.
+        available: u64,
+    },
+}
+
+impl Engine {
+    /// Moves units from available to reserved. Script `hold`. Before it is refused for want of units, what has lapsed on
+    /// the SKU is swept.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn hold(&self, request: HoldRequest) -> Result<Hold, Error> {
+        let keys = self.layout.stock(&request.sku);
+        let shard = self.layout.shard_of(&request.sku);
+        let id = match &request.idempotency_key {
+            Some(key) => ReservationId::from_idempotency_key(key, shard),
+            None => ReservationId::mint(shard),
+        };
+        let (mut waited, mut left) = (false, None);
+        loop {
+            let (outcome, lapsed) = self.hold_once(&keys, id, &request).await?;
+            // What lapses from now on does not count: there may be no end to it.
+            let left = left.get_or_insert(lapsed);
+            if lapsed == 0 || *left == 0 {
+                return Ok(outcome);
+            }
+            // Only as many as one call takes: they may be enough.
+            if self.in_turn(&keys, &mut waited, self.sweep_earliest(&keys)).await? {
+                *left = left.saturating_sub(SWEPT_PER_CALL as u64);
+            }
+        }
+    }
+
+    async fn hold_once(
+        &self,
+        keys: &StockKeys,
+        id: ReservationId,
+        request: &HoldRequest,
+    ) -> Result<(Hold, u64), Error> {
+        let (cart, ttl_ms) = (request.cart.as_str().to_owned(), request.ttl.as_ms());
+        let arguments = vec![cart, request.quantity.to_string(), ttl_ms.to_string()];
+        self.reads.gate.sells();
+        let reply = self.holds.submit(self.item(keys, id, arguments)).await?;
+        Ok(match &*reply.parts() {
+            ["HELD", expires_at, created_at] => {
+                (Hold::Held(Reservation::held(id, request, expires_at, created_at)?), 0)
+            }
+            ["REPLAYED", record @ ..] => {
+                let record = Reservation::read(id, record)?;
+                // The script leaves the time out of account; a request for another time is another request all the same.
+                if record.ttl_ms() != ttl_ms {
+                    return Ok((Hold::Conflict { field: "ttlSeconds".to_owned() }, 0));
+                }
+                // What is shown as active may be due. The hold stands as it is, whether this look at it succeeds or not.
+                let now =
+                    if record.is_active() { self.reservation_by(&self.redis, id).await.ok().flatten() } else { None };
+                (Hold::Replayed(now.unwrap_or(record)), 0)
+            }
+            ["CONFLICT", field] => (Hold::Conflict { field: (*field).to_owned() }, 0),
+            ["UNKNOWN_SKU"] => (Hold::UnknownSku, 0),
+            ["INSUFFICIENT", available, lapsed] => {
+                (Hold::Insufficient { available: number(available)? }, number(lapsed)?)
+            }
+            _ => return Err(malformed("hold")),
+        })
+    }
+}

@@ -1,0 +1,54 @@
+//! Seeding: a SKU is put on sale, and what was held of it before is released. Script `seed`.
+
+use super::record::{malformed, number};
+use super::{Engine, Error, Quantity, Stock, only};
+use crate::keys::{Sku, StockKeys};
+
+/// Times that a drain may get nowhere before that is taken for damage and not for a race.
+const MAX_STALLS: u32 = 3;
+
+/// Holds that one call of `seed` releases at most: the script takes no more.
+const DRAINED_PER_CALL: usize = 100;
+
+/// What one call of `seed` did.
+enum Seed {
+    Draining { left: u64 },
+    Seeded(Stock),
+}
+
+impl Engine {
+    /// Sets a SKU's stock to `quantity`, all available, and releases every live hold. Script `seed`.
+    ///
+    /// # Errors
+    /// See [`Error`]. After the first of several calls any failure is [`Error::Unknown`]: seed again to finish.
+    pub async fn seed(&self, sku: &Sku, quantity: Quantity) -> Result<Stock, Error> {
+        let keys = self.layout.stock(sku);
+        let quantity = quantity.to_string();
+        let (mut least_left, mut stalled) = (u64::MAX, 0);
+        loop {
+            match self.seed_once(sku, &keys, &quantity).await {
+                Ok(Seed::Draining { left }) if left < least_left => (least_left, stalled) = (left, 0),
+                Ok(Seed::Draining { .. }) if stalled < MAX_STALLS => stalled += 1,
+                Ok(Seed::Draining { .. }) => return Err(Error::Broken(format!("the holds of {sku} do not drain"))),
+                Ok(Seed::Seeded(stock)) => return Ok(stock),
+                Err(Error::Unavailable(why)) if least_left < u64::MAX => return Err(Error::Unknown(why)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// One call of `seed`, which releases the earliest holds first.
+    async fn seed_once(&self, sku: &Sku, keys: &StockKeys, quantity: &str) -> Result<Seed, Error> {
+        let holds = self.earliest_holds(keys, DRAINED_PER_CALL).await?;
+        let shard = &keys.shard;
+        let mut names =
+            vec![&*shard.audit, &*shard.due, &*shard.skus, &*shard.settings, &*keys.inventory, &*keys.active];
+        names.extend(holds.iter().map(String::as_str));
+        let replies = self.scripts.call("seed", &names, &[quantity]).await?;
+        match &*only(&replies)?.parts() {
+            ["DRAINING", left] => Ok(Seed::Draining { left: number(left)? }),
+            ["SEEDED", quantity, updated_at, _version] => Ok(Seed::Seeded(Stock::seeded(sku, quantity, updated_at)?)),
+            _ => Err(malformed("seed")),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Settling: a hold becomes a sale, or is given up. Scripts `confirm` and `release`.
+
+use super::group_commit::GroupCommit;
+use super::record::malformed;
+use super::{Engine, Error, Reservation, ReservationState};
+use crate::keys::{IdempotencyKey, ReservationId, Sku};
+
+/// What became of a confirm or a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settle {
+    /// Done now.
+    Settled(Reservation),
+    /// Done before, by the same idempotency key.
+    Replayed(Reservation),
+    /// Settled or expired before.
+    NotActive {
+        /// As which.
+        state: ReservationState,
+        /// Why it was released; empty when it was confirmed.
+        reason: String,
+    },
+    /// It was due, and is expired now.
+    Expired,
+    /// No such reservation.
+    NotFound,
+}
+
+impl Engine {
+    /// Moves a reservation's units from reserved to confirmed, for good. Script `confirm`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn confirm(&self, id: ReservationId, key: Option<&IdempotencyKey>) -> Result<Settle, Error> {
+        self.settle(&self.confirms, id, key).await
+    }
+
+    /// Moves a reservation's units from reserved back to available. Script `release`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn release(&self, id: ReservationId, key: Option<&IdempotencyKey>) -> Result<Settle, Error> {
+        self.settle(&self.releases, id, key).await
+    }
+
+    async fn settle(
+        &self,
+        script: &GroupCommit,
+        id: ReservationId,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Settle, Error> {
+        self.reads.gate.sells();
+        // A script may touch only the keys it is handed, so the SKU has to be known before the call.
+        let reservation = self.layout.reservation(&id);
+        let Some(sku) = self.redis.hash_field(&reservation, "sku").await.map_err(Error::without_doubt)? else {
+            return Ok(Settle::NotFound);
+        };
+        let sku = Sku::parse(&sku).map_err(|_| malformed("the SKU of a reservation"))?;
+        let keys = self.layout.stock(&sku);
+        let token = key.map(IdempotencyKey::token).unwrap_or_default();
+        let reply = script.submit(self.item(&keys, id, vec![token])).await?;
+        Ok(match &*reply.parts() {
+            ["CONFIRMED" | "RELEASED", record @ ..] => Settle::Settled(Reservation::read(id, record)?),
+            ["REPLAYED", record @ ..] => Settle::Replayed(Reservation::read(id, record)?),
+            ["NOT_ACTIVE", state, reason] => {
+                Settle::NotActive { state: ReservationState::read(state)?, reason: (*reason).to_owned() }
+            }
+            ["EXPIRED"] => Settle::Expired,
+            ["NOT_FOUND"] => Settle::NotFound,
+            _ => return Err(malformed("confirm or release")),
+        })
+    }
+}
