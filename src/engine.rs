@@ -3,12 +3,15 @@
 mod amount;
 mod books;
 mod check;
+mod due;
 mod error;
 mod expiry;
 mod group_commit;
 mod judge;
 mod mend;
 mod outcome;
+mod pace;
+mod rounds;
 
 use std::sync::Arc;
 
@@ -18,14 +21,16 @@ use crate::scripts::{Catalogue, Reply, Scripts};
 
 pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Retention, Ttl};
 pub use check::{Census, Checked, Damage, Finding, Thoroughness};
+use due::Lanes;
+pub use due::Swept;
 pub use error::Error;
-pub use expiry::Swept;
 use expiry::{SWEPT_PER_CALL, Turns};
 pub use group_commit::MAX_BATCH;
 use group_commit::{Call, GroupCommit, Item};
 pub use mend::Mended;
 pub use outcome::{Event, Hold, Reservation, ReservationState, Settle, Stock};
 use outcome::{Seed, odd};
+pub use rounds::Rounds;
 
 /// Times that a drain may get nowhere before that is taken for damage and not for a race.
 const MAX_STALLS: u32 = 3;
@@ -59,6 +64,7 @@ pub struct Engine {
     confirms: GroupCommit,
     releases: GroupCommit,
     sweeps: Turns,
+    lanes: Lanes,
 }
 
 impl Engine {
@@ -83,6 +89,7 @@ impl Engine {
             holds: group("hold", &["each", &audit_max]),
             confirms: group("confirm", &["each", &audit_max, &keep_ms]),
             releases: group("release", &["each", &audit_max, &keep_ms]),
+            lanes: Lanes::new(&redis),
             scripts,
             redis,
             layout,

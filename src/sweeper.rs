@@ -1,12 +1,11 @@
 //! The loop that expires holds when nobody asks for them.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Rounds};
 
 /// How often it looks unless told otherwise.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
@@ -16,22 +15,16 @@ pub async fn run(engine: &Engine, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
-    let mut reported = HashSet::new();
+    let mut rounds = Rounds::default();
     loop {
         ticks.tick().await;
-        match engine.sweep_due().await {
+        match engine.sweep_due(&mut rounds).await {
             Ok(swept) => {
                 if std::mem::take(&mut failing) {
                     info!("sweeping again");
                 }
                 if swept.expired > 0 {
-                    debug!(expired = swept.expired, "swept");
-                }
-                // Once is enough to wake somebody; the SKU stays due and is found at every tick.
-                for (sku, why) in swept.stuck {
-                    if reported.insert(sku.clone()) {
-                        error!(sku, why, "this SKU cannot be swept");
-                    }
+                    debug!(expired = swept.expired, overdue = ?swept.overdue, "swept");
                 }
             }
             // Redis is down: one line, not one for every tick.
@@ -41,5 +34,23 @@ pub async fn run(engine: &Engine, every: Duration) {
             }
             Err(_) => {}
         }
+        // Once is enough to wake somebody.
+        for (sku, why) in rounds.newly_stuck() {
+            error!(sku, why, "this SKU cannot be swept");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Retention;
+    use crate::redis::Redis;
+
+    #[test]
+    fn a_task_of_its_own_may_sweep() {
+        fn assert_send(_: impl Send) {}
+        let engine = Engine::new(Redis::open("redis://127.0.0.1:1").unwrap(), Retention::default());
+        assert_send(run(&engine, DEFAULT_INTERVAL));
     }
 }
