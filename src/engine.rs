@@ -3,6 +3,7 @@
 mod amount;
 mod books;
 mod check;
+mod due;
 mod error;
 mod expiry;
 mod gate;
@@ -12,9 +13,11 @@ mod hold;
 mod judge;
 mod lapsed;
 mod mend;
+mod pace;
 mod read;
 mod readiness;
 mod record;
+mod rounds;
 mod seed;
 mod settings;
 mod settle;
@@ -27,8 +30,9 @@ use crate::scripts::{Catalogue, Reply, Scripts};
 
 pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Ttl};
 pub use check::{Census, Checked, Damage, Finding, Thoroughness};
+use due::Lanes;
+pub use due::Swept;
 pub use error::Error;
-pub use expiry::Swept;
 use expiry::Turns;
 use gate::Gate;
 pub use group_commit::MAX_BATCH;
@@ -40,6 +44,7 @@ pub use readiness::Impairment;
 use readiness::Looks;
 use record::malformed;
 pub use record::{Event, EventKind, Reservation, ReservationState, Stock};
+pub use rounds::Rounds;
 pub use settings::{Change, Settings};
 pub use settle::Settle;
 
@@ -55,6 +60,7 @@ pub struct Engine {
     looks: Looks,
     reads: Arc<Reads>,
     options: Options,
+    lanes: Lanes,
 }
 
 impl Engine {
@@ -88,6 +94,7 @@ impl Engine {
             confirms: group("confirm", &[&audit, &due, &settings]),
             releases: group("release", &[&audit, &due, &settings]),
             reads: Reads::apart(&redis, layout, gate),
+            lanes: Lanes::new(&redis),
             scripts,
             redis,
             layout,

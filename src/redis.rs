@@ -132,6 +132,26 @@ impl Redis {
         self.exchange(async |mut connection| commands.query_async(&mut connection).await).await
     }
 
+    /// Sends all commands in one go and gives each its own outcome: an error reply is about its command alone.
+    pub(crate) async fn each(&self, mut commands: Pipeline) -> Result<Vec<Result<Value, Failure>>, Failure> {
+        commands.ignore_errors();
+        let replies: Vec<Value> = self
+            .exchange(async |mut connection| {
+                let replies: Vec<Value> = commands.query_async(&mut connection).await?;
+                // But for this one, which is about the connection: it leads to what is no primary any more.
+                let readonly = replies.iter().find_map(|reply| match reply {
+                    Value::ServerError(error) if error.code() == "READONLY" => Some(error.clone()),
+                    _ => None,
+                });
+                readonly.map_or(Ok(replies), |error| Err(error.into()))
+            })
+            .await?;
+        if replies.len() != commands.len() {
+            return Err(Failure::NoReply(format!("{} replies to {} commands", replies.len(), commands.len())));
+        }
+        Ok(replies.into_iter().map(|reply| reply.extract_error().map_err(sort)).collect())
+    }
+
     async fn exchange<T>(
         &self,
         send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,

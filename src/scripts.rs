@@ -66,8 +66,8 @@ impl Scripts {
         Self { catalogue, redis, replicas: None, loads: AtomicU64::new(0), loading: tokio::sync::Mutex::new(()) }
     }
 
-    /// Lets a reply of a script that writes count only when so many replicas have all that it tells of. With too few in
-    /// time the call is a [`Failure::NoReply`]: it was carried out, but a fail-over may forget it.
+    /// Lets a reply of [`Self::call`] to a script that writes count only when so many replicas have all that it tells of.
+    /// With too few in time the call is a [`Failure::NoReply`]: it was carried out, but a fail-over may forget it.
     pub fn wait_for_replicas(mut self, replicas: u32) -> Self {
         self.replicas = (replicas > 0).then(|| (replicas, self.redis.apart()));
         self
@@ -165,7 +165,8 @@ impl Scripts {
         Ok(self.catalogue.iter().zip(flags).map(state).collect())
     }
 
-    /// Calls a script by its SHA-1. If Redis lost it (a restart, a flush), loads all and calls once more.
+    /// Calls a script by its SHA-1. If Redis lost it (a restart, a flush), loads all and calls once more. The answer is a
+    /// promise to somebody: of a script that writes it counts when replicas have it, if they were asked for.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -185,7 +186,43 @@ impl Scripts {
             }
             other => other?,
         };
-        replies(reply).ok_or_else(|| Failure::Malformed(format!("{name} answered what is no list of replies in text")))
+        understood(name, reply)
+    }
+
+    /// Calls a script once for each list of keys, all in one go on `redis`, each with its own outcome. The answers promise
+    /// nobody anything, so that no replica is waited for: what is done can be done again, should a fail-over forget it.
+    ///
+    /// # Errors
+    /// See [`Failure`]: of all calls together, as when there is no connection.
+    ///
+    /// # Panics
+    /// When `lua/` has no script of that name.
+    pub async fn call_each(
+        &self,
+        redis: &Redis,
+        name: &str,
+        keys: &[Vec<&str>],
+        arguments: &[&str],
+    ) -> Result<Vec<Result<Vec<Reply>, Failure>>, Failure> {
+        let script = self.catalogue.get(name).expect("the engine calls scripts that lua/ has");
+        let calls = |which: &mut dyn Iterator<Item = &Vec<&str>>| {
+            let mut calls = pipe();
+            for keys in which {
+                calls.cmd("EVALSHA").arg(&script.sha1).arg(keys.len()).arg(keys).arg(arguments);
+            }
+            calls
+        };
+        let loads_seen = self.loads.load(Ordering::Acquire);
+        let mut outcomes = redis.each(calls(&mut keys.iter())).await?;
+        let missed: Vec<usize> = (0..keys.len()).filter(|at| is_missing(&outcomes[*at])).collect();
+        if !missed.is_empty() {
+            self.load_once_since(loads_seen).await?;
+            let again = redis.each(calls(&mut missed.iter().map(|at| &keys[*at]))).await?;
+            for (at, outcome) in missed.into_iter().zip(again) {
+                outcomes[at] = outcome;
+            }
+        }
+        Ok(outcomes.into_iter().map(|outcome| understood(name, outcome?)).collect())
     }
 
     async fn send(&self, evalsha: &Cmd, writes: bool) -> Result<Value, Failure> {
@@ -218,6 +255,14 @@ impl Scripts {
         drop(self.publish_with("HSETNX").await);
         Ok(())
     }
+}
+
+fn is_missing(outcome: &Result<Value, Failure>) -> bool {
+    matches!(outcome, Err(Failure::Refused { code, .. }) if code == "NOSCRIPT")
+}
+
+fn understood(name: &str, reply: Value) -> Result<Vec<Reply>, Failure> {
+    replies(reply).ok_or_else(|| Failure::Malformed(format!("{name} answered what is no list of replies in text")))
 }
 
 fn replies(value: Value) -> Option<Vec<Reply>> {

@@ -1,12 +1,11 @@
 //! The loop that expires holds when nobody asks for them, and trims the audit to the operator's setting.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Rounds};
 
 /// How often it looks unless told otherwise.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
@@ -16,25 +15,17 @@ pub async fn run(engine: &Engine, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
-    let mut reported = HashSet::new();
+    let (mut rounds, mut trims) = (Rounds::default(), true);
     loop {
         ticks.tick().await;
-        if let Err(error) = engine.trim_audit().await {
-            debug!(%error, "cannot trim the audit");
-        }
-        match engine.sweep_due().await {
+        trim(engine, &mut trims).await;
+        match engine.sweep_due(&mut rounds).await {
             Ok(swept) => {
                 if std::mem::take(&mut failing) {
                     info!("sweeping again");
                 }
                 if swept.expired > 0 {
-                    debug!(expired = swept.expired, "swept");
-                }
-                // Once is enough to wake somebody; the SKU stays due and is found at every tick.
-                for (sku, why) in swept.stuck {
-                    if reported.insert(sku.clone()) {
-                        error!(sku, why, "this SKU cannot be swept");
-                    }
+                    debug!(expired = swept.expired, overdue = ?swept.overdue, "swept");
                 }
             }
             // Redis is down: one line, not one for every tick.
@@ -44,5 +35,31 @@ pub async fn run(engine: &Engine, every: Duration) {
             }
             Err(_) => {}
         }
+        // Once is enough to wake somebody.
+        for (sku, why) in rounds.newly_stuck() {
+            error!(sku, why, "this SKU cannot be swept");
+        }
+    }
+}
+
+/// Trims the audit; `trims` is whether it could the last time.
+async fn trim(engine: &Engine, trims: &mut bool) {
+    let trimmed = engine.trim_audit().await;
+    if let (Err(error), true) = (&trimmed, *trims) {
+        warn!(%error, "cannot trim the audit");
+    }
+    *trims = trimmed.is_ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::Redis;
+
+    #[test]
+    fn a_task_of_its_own_may_sweep() {
+        fn assert_send(_: impl Send) {}
+        let engine = Engine::new(Redis::open("redis://127.0.0.1:1").unwrap());
+        assert_send(run(&engine, DEFAULT_INTERVAL));
     }
 }

@@ -92,7 +92,15 @@ pub fn get(target: &str) -> Vec<u8> {
 
 /// The bytes of a hold of one unit, for as long as the server's default says.
 pub fn hold(sku: &str) -> Vec<u8> {
-    let body = format!(r#"{{"cartId":"cart-12345","sku":"{sku}","quantity":1}}"#);
+    hold_with(&format!(r#"{{"cartId":"cart-12345","sku":"{sku}","quantity":1}}"#))
+}
+
+/// The same for a number of seconds.
+pub fn hold_for(sku: &str, seconds: u64) -> Vec<u8> {
+    hold_with(&format!(r#"{{"cartId":"cart-12345","sku":"{sku}","quantity":1,"ttlSeconds":{seconds}}}"#))
+}
+
+fn hold_with(body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
         "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\

@@ -4,6 +4,7 @@ mod alone;
 mod contention;
 mod cpu;
 mod direct;
+mod lag;
 mod plot;
 mod readers;
 mod reads;
@@ -48,6 +49,8 @@ pub enum Scenario {
     Alone,
     /// 100,000 holds that lapse at once
     Sweep,
+    /// As many holds as there can be, each for a second
+    Lag,
     /// Throughput and p99 over the number of clients
     Plot,
 }
@@ -66,6 +69,7 @@ impl Scenario {
             Self::Readers => readers::run(bench).await,
             Self::Alone => alone::run(bench).await,
             Self::Sweep => sweep::run(bench).await,
+            Self::Lag => lag::run(bench).await,
             Self::Plot => plot::run(bench).await,
         }
     }

@@ -103,3 +103,9 @@ pub async fn connect(url: &str) -> MultiplexedConnection {
     let client = Client::open(info).expect("a Redis URL");
     client.get_multiplexed_async_connection_with_config(&patient).await.expect("Redis accepts connections")
 }
+
+/// Redis's clock, epoch milliseconds.
+pub async fn now_ms(redis: &mut MultiplexedConnection) -> u64 {
+    let (seconds, micros): (u64, u64) = cmd("TIME").query_async(redis).await.expect("Redis has a clock");
+    seconds * 1000 + micros / 1000
+}

@@ -39,6 +39,13 @@ pub(super) fn is_passing(code: &str) -> bool {
     PASSING.contains(&code)
 }
 
+/// Those of them that are about one key, or about its slot: the others of that Redis can be used.
+const OF_ONE_KEY: [&str; 3] = ["MOVED", "ASK", "TRYAGAIN"];
+
+pub(super) fn is_of_one_key(code: &str) -> bool {
+    OF_ONE_KEY.contains(&code)
+}
+
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         let text = failure.to_string();

@@ -1,4 +1,4 @@
-//! Expiring what is due: for the sweeper, and for whoever meets it first. Script `sweep`, always in bounded calls.
+//! Expiring what is due on a SKU. Script `sweep`, always in bounded calls.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -6,10 +6,9 @@ use tokio::sync::Mutex;
 
 use super::record::{malformed, number};
 use super::{Engine, Error, Reservation, only};
-use crate::keys::{ReservationId, Sku, StockKeys};
-
-/// SKUs that one look at the due list takes.
-const DUE_PAGE: usize = 100;
+use crate::keys::{ReservationId, StockKeys};
+use crate::redis::{Failure, Redis};
+use crate::scripts::Reply;
 
 /// Holds that one call expires at most. The script takes four times as many, but that is over a millisecond in which
 /// nobody else is served: buyers would notice.
@@ -34,56 +33,26 @@ impl Turns {
     }
 }
 
-/// What a round of sweeping did.
-#[derive(Debug, Default)]
-pub struct Swept {
+/// What one call of `sweep` did.
+pub(super) struct Expired {
     /// Reservations that were expired.
-    pub expired: u64,
-    /// SKUs that are listed as due and cannot be swept, each with the reason: damage for somebody to look at.
-    pub stuck: Vec<(String, String)>,
+    pub count: u64,
+    /// When the next expiry of the SKU is due, epoch milliseconds.
+    pub next_ms: Option<u64>,
+}
+
+impl Expired {
+    pub(super) fn read(replies: &[Reply]) -> Result<Self, Error> {
+        match &*only(replies)?.parts() {
+            ["SWEPT", count, ""] => Ok(Self { count: number(count)?, next_ms: None }),
+            ["SWEPT", count, next] => Ok(Self { count: number(count)?, next_ms: Some(number(next)?) }),
+            ["UNKNOWN_SKU"] => Err(Error::Broken("holds are listed for a SKU that was never seeded".to_owned())),
+            _ => Err(malformed("sweep")),
+        }
+    }
 }
 
 impl Engine {
-    /// Expires everything that is due, SKU by SKU.
-    ///
-    /// # Errors
-    /// See [`Error`]. What was expired until then stays so.
-    pub async fn sweep_due(&self) -> Result<Swept, Error> {
-        let mut swept = Swept::default();
-        for shard in self.layout.shards() {
-            // What is stuck stays listed: step over it.
-            let mut skip = 0;
-            loop {
-                let now_ms = self.redis.now_ms().await.map_err(Error::without_doubt)?;
-                let due = self.redis.up_to(&shard.due, now_ms, skip, DUE_PAGE).await.map_err(Error::without_doubt)?;
-                if due.is_empty() {
-                    break;
-                }
-                for sku in due {
-                    match self.sweep_sku(&sku).await {
-                        // Due still, and nothing to expire: another sweeper is at it, or its scores are damaged.
-                        Ok((0, Some(next_ms))) if next_ms <= now_ms => skip += 1,
-                        Ok((expired, _)) => swept.expired += expired,
-                        Err(Error::Broken(why)) => {
-                            skip += 1;
-                            swept.stuck.push((sku, why));
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-        }
-        Ok(swept)
-    }
-
-    /// One call for a SKU of the due list, so that a large one does not keep the others waiting.
-    async fn sweep_sku(&self, sku: &str) -> Result<(u64, Option<u64>), Error> {
-        let sku = Sku::parse(sku).map_err(|invalid| Error::Broken(invalid.to_string()))?;
-        let keys = self.layout.stock(&sku);
-        let holds = self.earliest_holds(&keys, SWEPT_PER_CALL).await?;
-        self.sweep(&keys, &holds).await
-    }
-
     /// Lets `sweep` run when nobody else sweeps the SKU, and tells whether it has. Who comes while somebody does waits for
     /// the end of that, the first time, and is not let in: there may be nothing left to do.
     pub(super) async fn in_turn(
@@ -110,7 +79,7 @@ impl Engine {
     /// Expires what is due among the earliest holds of a SKU.
     pub(super) async fn sweep_earliest(&self, keys: &StockKeys) -> Result<u64, Error> {
         let holds = self.earliest_holds(keys, SWEPT_PER_CALL).await?;
-        Ok(self.sweep(keys, &holds).await?.0)
+        self.sweep(keys, &holds).await
     }
 
     /// Expires everything that is due on a SKU, unless somebody else does so at the same time.
@@ -144,22 +113,35 @@ impl Engine {
     /// The keys of the holds of a SKU that expire first, at most `count`.
     pub(super) async fn earliest_holds(&self, keys: &StockKeys, count: usize) -> Result<Vec<String>, Error> {
         let ids = self.redis.lowest(&keys.active, count).await.map_err(Error::without_doubt)?;
+        self.hold_keys(keys, &ids)
+    }
+
+    /// The keys of holds of a SKU.
+    pub(super) fn hold_keys(&self, keys: &StockKeys, ids: &[String]) -> Result<Vec<String>, Error> {
         let key = |id: &String| ReservationId::parse(id).map(|id| self.layout.reservation(&id));
         ids.iter().map(key).collect::<Result<_, _>>().map_err(|_| malformed(&keys.active))
     }
 
-    /// How many were expired, and when the next expiry of the SKU is due, epoch milliseconds.
-    async fn sweep(&self, keys: &StockKeys, holds: &[String]) -> Result<(u64, Option<u64>), Error> {
-        let shard = &keys.shard;
-        let mut names = vec![&*shard.audit, &*shard.due, &*shard.settings, &*keys.inventory, &*keys.active];
-        names.extend(holds.iter().map(String::as_str));
-        // Sweeping twice does what sweeping once does: a lost reply leaves no doubt.
-        let replies = self.scripts.call("sweep", &names, &[]).await.map_err(Error::without_doubt)?;
-        match &*only(&replies)?.parts() {
-            ["SWEPT", count, ""] => Ok((number(count)?, None)),
-            ["SWEPT", count, next] => Ok((number(count)?, Some(number(next)?))),
-            ["UNKNOWN_SKU"] => Err(Error::Broken("holds are listed for a SKU that was never seeded".to_owned())),
-            _ => Err(malformed("sweep")),
+    /// Expires what is due among `holds`, and gives how many that were.
+    async fn sweep(&self, keys: &StockKeys, holds: &[String]) -> Result<u64, Error> {
+        let mut replies = self.sweep_each(&self.redis, &[(keys, holds)]).await.map_err(Error::without_doubt)?;
+        let replies = replies.pop().ok_or_else(|| malformed("sweep"))?.map_err(Error::without_doubt)?;
+        Ok(Expired::read(&replies)?.count)
+    }
+
+    /// Calls `sweep` for each SKU and some of its holds, all in one go on `redis`. Sweeping twice does what sweeping once does, and
+    /// nobody is promised anything: a lost reply leaves no doubt, and no replica is waited for.
+    pub(super) async fn sweep_each(
+        &self,
+        redis: &Redis,
+        calls: &[(&StockKeys, &[String])],
+    ) -> Result<Vec<Result<Vec<Reply>, Failure>>, Failure> {
+        let mut names = Vec::with_capacity(calls.len());
+        for (keys, holds) in calls {
+            let shard = &keys.shard;
+            let own = [&*shard.audit, &*shard.due, &*shard.settings, &*keys.inventory, &*keys.active];
+            names.push(own.into_iter().chain(holds.iter().map(String::as_str)).collect());
         }
+        self.scripts.call_each(redis, "sweep", &names, &[]).await
     }
 }

@@ -118,14 +118,52 @@ impl Redis {
         typed(self.call(cmd("ZRANGE").arg(key).arg(0).arg(count - 1)).await?)
     }
 
-    /// The members of a sorted set scored `score` or lower, at most `count` of them after the first `skip`.
+    /// The members of a sorted set scored `score` or lower, at most `count` of them after the first `skip`, each with its
+    /// score; as bytes, for not all that is listed there need be text.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn up_to(&self, key: &str, score: u64, skip: usize, count: usize) -> Result<Vec<String>, Failure> {
+    pub async fn up_to(
+        &self,
+        key: &str,
+        score: u64,
+        skip: usize,
+        count: usize,
+    ) -> Result<Vec<(Vec<u8>, f64)>, Failure> {
         let mut command = cmd("ZRANGEBYSCORE");
-        command.arg(key).arg("-inf").arg(score).arg("LIMIT").arg(skip).arg(count);
+        command.arg(key).arg("-inf").arg(score).arg("WITHSCORES").arg("LIMIT").arg(skip).arg(count);
         typed(self.call(&command).await?)
+    }
+
+    /// For each pair of a member and another sorted set: if the member is scored `score` or lower in `list`, what else is in
+    /// the other set, the lowest first, at most `count`. Each has its own outcome.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn listed_up_to(
+        &self,
+        list: &str,
+        pairs: &[(&str, &str)],
+        score: u64,
+        count: usize,
+    ) -> Result<Vec<Result<Option<Vec<String>>, Failure>>, Failure> {
+        let mut reads = pipe();
+        for (member, set) in pairs {
+            reads.cmd("ZSCORE").arg(list).arg(member);
+            reads.cmd("ZRANGEBYSCORE").arg(set).arg("-inf").arg(score).arg("LIMIT").arg(0).arg(count);
+        }
+        let mut replies = self.each(reads).await?.into_iter();
+        let mut listed = Vec::with_capacity(pairs.len());
+        while let (Some(bound), Some(members)) = (replies.next(), replies.next()) {
+            let is_listed =
+                bound.and_then(typed::<Option<f64>>).map(|bound| bound.is_some_and(|at| at <= score as f64));
+            listed.push(match is_listed {
+                Ok(true) => members.and_then(typed).map(Some),
+                Ok(false) => Ok(None),
+                Err(failure) => Err(failure),
+            });
+        }
+        Ok(listed)
     }
 
     /// Its role and what it does when memory is full.

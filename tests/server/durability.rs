@@ -197,6 +197,50 @@ async fn too_few_replicas_leave_the_outcome_unknown_until_they_are_back() {
     answered(async || server.confirm(&id).await).await;
 }
 
+/// Expiring what is due can be done again, and so it waits for nobody; an answer that is a promise does.
+#[tokio::test]
+async fn sweeping_waits_for_no_replica() {
+    const NO_SWEEPER: [&str; 2] = ["--sweep-interval-ms", "60000"];
+    let redis = RedisServer::start();
+    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
+    shop.seed("tea", 1000).await;
+    let waiting = ["--durability", "wait:1", NO_SWEEPER[0], NO_SWEEPER[1]];
+    let server = Stockhold::start_with(&redis, &waiting);
+    let lapse = async || {
+        let mut ids = Vec::new();
+        for _ in 0..100 {
+            ids.push(shop.held_for("tea", 1, 1).await);
+        }
+        sleep(Duration::from_millis(1050)).await;
+        ids
+    };
+    let ids = lapse().await;
+    for id in &ids[..2] {
+        let record = server.get(&format!("/api/reservations/{id}")).await.ok();
+        assert_eq!((&record["state"], &record["reason"]), (&json!("released"), &json!("reservation_ttl_elapsed")));
+    }
+    let problem = server.confirm(&ids[2]).await.problem(503, "unavailable");
+    assert_eq!(problem["outcome"], "unknown");
+    assert_eq!(server.counts("tea").await, [1000, 0, 0]);
+
+    lapse().await;
+    drop(server);
+    // By the one round that it begins with.
+    let _server = Stockhold::start_with(&redis, &waiting);
+    let mut connection = redis.connection().await;
+    let deadline = Instant::now() + PATIENCE;
+    while is_due(&mut connection, "tea").await {
+        assert!(Instant::now() < deadline, "never swept");
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_invariants(&mut connection, History::Whole).await;
+}
+
+async fn is_due(redis: &mut MultiplexedConnection, sku: &str) -> bool {
+    let bound: Option<f64> = cmd("ZSCORE").arg("stockhold:due").arg(sku).query_async(redis).await.unwrap();
+    bound.is_some()
+}
+
 /// An error reply leaves nothing unknown, also when it comes together with the count of the replicas.
 #[tokio::test]
 async fn a_refusal_is_no_unknown_outcome() {

@@ -1,18 +1,25 @@
 //! Expiry is exact, whoever notices it first.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{join, join_all, pending};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, InfoDict, cmd};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
+use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
 /// Longer than the shortest hold, which lasts a second.
 const PAST_EXPIRY: Duration = Duration::from_millis(1050);
-/// No sweep of the server's own within a test.
+/// No sweep of the server's own within a test, but for the round that it begins with.
 const NO_SWEEPER: [&str; 2] = ["--sweep-interval-ms", "60000"];
 
 #[tokio::test]
@@ -115,7 +122,7 @@ async fn a_crowd_that_meets_lapsed_holds_does_not_sweep_them_a_hundred_times() {
     let mut connection = redis.connection().await;
     let before = script_calls(&mut connection).await;
     let readers = (0..CROWD).map(|_| shop.get("/api/inventory/sku?active=0"));
-    for answer in futures_util::future::join_all(readers).await {
+    for answer in join_all(readers).await {
         let stock = answer.ok();
         assert_eq!((&stock["available"], &stock["reserved"]), (&json!(HOLDS), &json!(0)));
     }
@@ -131,4 +138,182 @@ async fn script_calls(connection: &mut MultiplexedConnection) -> u64 {
     let stats: String = info.get("cmdstat_evalsha").unwrap();
     let calls = stats.strip_prefix("calls=").and_then(|stats| stats.split(',').next());
     calls.unwrap().parse().unwrap()
+}
+
+/// Puts one unit of each SKU on a hold that lapses.
+async fn lapse(redis: &RedisServer, skus: &[String]) {
+    let shop = Stockhold::start_with(redis, &NO_SWEEPER);
+    for skus in skus.chunks(50) {
+        join_all(skus.iter().map(async |sku| shop.seed(sku, 5).await)).await;
+        join_all(skus.iter().map(async |sku| shop.held_for(sku, 1, 1).await)).await;
+    }
+    drop(shop);
+    sleep(PAST_EXPIRY).await;
+}
+
+/// Waits until no more than `left` SKUs are listed.
+async fn until_due(redis: &mut MultiplexedConnection, left: &[&str]) {
+    let started = Instant::now();
+    loop {
+        let due: Vec<Vec<u8>> = redis.zrange("stockhold:due", 0, -1).await.unwrap();
+        if due.iter().all(|sku| left.iter().any(|left| left.as_bytes() == sku)) {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{} SKUs are due still", due.len());
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What is stored: available, reserved. A read over HTTP would expire what is due.
+async fn stored(redis: &mut MultiplexedConnection, sku: &str) -> [u64; 2] {
+    let counts: [String; 2] = redis.hmget(format!("inventory:{sku}"), &["available", "reserved"]).await.unwrap();
+    counts.map(|count| count.parse().unwrap())
+}
+
+#[tokio::test]
+async fn one_round_sweeps_many_skus_and_two_servers_sweep_each_once() {
+    let redis = RedisServer::start();
+    // More than two looks at the due list.
+    let skus: Vec<String> = (0..1200).map(|number| format!("sku-{number}")).collect();
+    lapse(&redis, &skus).await;
+    let mut connection = redis.connection().await;
+    let _servers = [Stockhold::start_with(&redis, &NO_SWEEPER), Stockhold::start_with(&redis, &NO_SWEEPER)];
+    until_due(&mut connection, &[]).await;
+    for sku in &skus {
+        assert_eq!(stored(&mut connection, sku).await, [5, 0], "{sku}");
+    }
+    // Of each: seeded, held, expired once.
+    let events: usize = cmd("XLEN").arg("inventory:audit").query_async(&mut connection).await.unwrap();
+    assert_eq!(events, 3 * skus.len());
+}
+
+/// It need not be the first in the list: whoever stands before it has more holds than one call expires.
+#[tokio::test]
+async fn a_damaged_sku_does_not_hold_up_a_large_one() {
+    const HOLDS: u64 = 1000;
+    let redis = RedisServer::start();
+    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
+    for sku in ["large", "damaged"] {
+        shop.seed(sku, HOLDS).await;
+    }
+    for _ in 0..HOLDS {
+        shop.held_for("large", 1, 1).await;
+    }
+    shop.held_for("damaged", 1, 1).await;
+    drop(shop);
+    let mut connection = redis.connection().await;
+    let _: () = connection.hset("inventory:damaged", "reserved", "2").await.unwrap();
+    sleep(PAST_EXPIRY).await;
+
+    let shop =
+        Stockhold::spawn(&["--port", "0", "--redis-url", &redis.url(), "--log", "off", NO_SWEEPER[0], NO_SWEEPER[1]]);
+    until_due(&mut connection, &["damaged"]).await;
+    assert_eq!(shop.counts("large").await, [HOLDS, 0, 0]);
+}
+
+#[tokio::test]
+async fn what_is_stuck_is_swept_when_it_was_mended() {
+    let redis = RedisServer::start();
+    lapse(&redis, &["damaged", "denied", "sound"].map(str::to_owned)).await;
+    let mut connection = redis.connection().await;
+    let _: () = connection.hset("inventory:damaged", "reserved", "2").await.unwrap();
+    let mut allow = async |keys: &str| {
+        let rules = ["on", ">secret", "+@all", "resetkeys", "~reservation:*", "~stockhold:*", "~inventory:audit"];
+        // And the SKU by which the server finds out what it may do.
+        let skus = keys.split(' ').chain(["stockhold-readiness-probe"]);
+        let skus = skus.flat_map(|sku| [format!("~inventory:{sku}"), format!("~inventory:{sku}:active")]);
+        cmd("ACL")
+            .arg("SETUSER")
+            .arg("shop")
+            .arg(&rules)
+            .arg(skus.collect::<Vec<_>>())
+            .exec_async(&mut connection)
+            .await
+            .unwrap();
+    };
+    allow("damaged sound").await;
+    let url = redis.url().replace("redis://", "redis://shop:secret@");
+    let _shop = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--sweep-interval-ms", "20", "--log", "off"]);
+    let mut observer = redis.connection().await;
+    until_due(&mut observer, &["damaged", "denied"]).await;
+    assert_eq!(stored(&mut observer, "denied").await, [4, 1]);
+
+    allow("damaged denied sound").await;
+    let _: () = observer.hset("inventory:damaged", "reserved", "1").await.unwrap();
+    until_due(&mut observer, &[]).await;
+    assert_invariants(&mut observer, History::Whole).await;
+}
+
+/// What no client of ours wrote: names that are no text, one of them in the list itself.
+#[tokio::test]
+async fn names_that_are_no_text_do_not_end_a_round() {
+    let redis = RedisServer::start();
+    lapse(&redis, &["odd", "sound"].map(str::to_owned)).await;
+    let mut connection = redis.connection().await;
+    let _: () = connection.zadd("inventory:odd:active", &b"\xff"[..], 1).await.unwrap();
+    for first in [&b"\xff"[..], b"odd"] {
+        let _: () = connection.zadd("stockhold:due", first, 1).await.unwrap();
+    }
+    let _shop = Stockhold::start_with(&redis, &["--log", "off"]);
+    let started = Instant::now();
+    while stored(&mut connection, "sound").await != [5, 0] {
+        assert!(started.elapsed() < Duration::from_secs(30), "never swept");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let _: () = connection.zrem("inventory:odd:active", &b"\xff"[..]).await.unwrap();
+    let _: () = connection.zrem("stockhold:due", &b"\xff"[..]).await.unwrap();
+    until_due(&mut connection, &[]).await;
+}
+
+/// The reply about one SKU does not come, and so none on its connection. Redis is there all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sku_without_a_reply_does_not_end_a_round() {
+    let redis = RedisServer::start();
+    let sound = (0..20).map(|number| format!("sku-{number}"));
+    lapse(&redis, &sound.chain(["silent".to_owned()]).collect::<Vec<_>>()).await;
+    let mut connection = redis.connection().await;
+    let _: () = connection.zadd("stockhold:due", "silent", 1).await.unwrap();
+    let (proxy, silent) = silent_about("silent", &redis).await;
+    let url = format!("redis://{proxy}/");
+    let _shop = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--log", "off"]);
+    until_due(&mut connection, &["silent"]).await;
+    assert_eq!(stored(&mut connection, "silent").await, [4, 1]);
+    silent.store(false, Ordering::Relaxed);
+    until_due(&mut connection, &[]).await;
+}
+
+/// A way to `redis` on which a connection falls silent, for good, when a script is called on `sku`.
+async fn silent_about(sku: &str, redis: &RedisServer) -> (SocketAddr, Arc<AtomicBool>) {
+    // Side by side only among the keys of a script.
+    let active = format!("inventory:{sku}:active");
+    let keys = format!("inventory:{sku}\r\n${}\r\n{active}\r\n", active.len());
+    let silent = Arc::new(AtomicBool::new(true));
+    let (listener, port) = (TcpListener::bind(("127.0.0.1", 0)).await.unwrap(), redis.port());
+    let (address, is_silent) = (listener.local_addr().unwrap(), Arc::clone(&silent));
+    tokio::spawn(async move {
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            tokio::spawn(pass_on(client, port, keys.clone(), Arc::clone(&is_silent)));
+        }
+    });
+    (address, silent)
+}
+
+async fn pass_on(client: TcpStream, port: u16, keys: String, silent: Arc<AtomicBool>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_redis, mut to_redis) = TcpStream::connect(("127.0.0.1", port)).await.unwrap().into_split();
+    let there = async {
+        let (mut seen, mut passed) = (Vec::new(), 0);
+        while from_client.read_buf(&mut seen).await.unwrap_or(0) > 0 {
+            let is_called = seen.windows(keys.len()).any(|window| window == keys.as_bytes());
+            if is_called && silent.load(Ordering::Relaxed) {
+                pending::<()>().await;
+            }
+            if to_redis.write_all(&seen[passed..]).await.is_err() {
+                break;
+            }
+            passed = seen.len();
+        }
+    };
+    let (_, _) = join(there, copy(&mut from_redis, &mut to_client)).await;
 }

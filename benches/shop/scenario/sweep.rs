@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::Bench;
 use crate::load::{Limit, Tally};
 use crate::report::{Figure, Row, Target, Unit, grouped};
-use crate::script_calls::{AMPLE, Scripts, connect, keys};
+use crate::script_calls::{AMPLE, Scripts, connect, keys, now_ms};
 use crate::side::ours::{self, Ours};
 use crate::support::redis_server::RedisServer;
 
@@ -40,13 +40,7 @@ pub async fn run(bench: &mut Bench) {
     for (skus, spread) in [(100, "over 100 SKUs"), (1, "of one SKU")] {
         let seen = lapse(bench, holds, skus).await;
         let lapsed = format!("{} lapsed holds {spread}", grouped(holds));
-        let p99 = |tally: &Tally, name| Figure::new(name, tally.latency_ms(0.99), Unit::Milliseconds);
-        let ratio = seen.meanwhile.latency_ms(0.99) / seen.undisturbed.latency_ms(0.99);
-        let what = format!("p99 of new holds, 8 clients, while {lapsed} are swept");
-        let row = Row::of("sweep", what, p99(&seen.meanwhile, "meanwhile"));
-        let row = row.against(p99(&seen.undisturbed, "before and after")).ratio(ratio);
-        bench.report.add(row.target(Target::RatioAtMost(3.0)));
-
+        compare_p99(bench, &lapsed, &seen);
         let call = |quantile| {
             let took_ms = seen.calls.value_at_quantile(quantile) as f64 / 1e3;
             Figure::new(ours::NAME, took_ms, Unit::Milliseconds)
@@ -58,6 +52,39 @@ pub async fn run(bench: &mut Bench) {
         let swept_in = Figure::new(ours::NAME, seen.swept_in.as_secs_f64(), Unit::Seconds);
         bench.report.add(Row::of("sweep", format!("time until {lapsed} are swept"), swept_in));
     }
+
+    let lapsed = format!("{} lapsed holds of as many SKUs", grouped(holds));
+    let seen = lapse(bench, holds, holds).await;
+    compare_p99(bench, &lapsed, &seen);
+    let rate = |tally: &Tally, name| Figure::new(name, tally.rate(), Unit::PerSecond);
+    let what = format!("new holds, 8 clients, while {lapsed} are swept");
+    let row = Row::of("sweep", what, rate(&seen.meanwhile, "meanwhile"));
+    let row = row.against(rate(&seen.undisturbed, "before and after"));
+    bench.report.add(row.ratio(seen.meanwhile.rate() / seen.undisturbed.rate()));
+    let skus = |took: Duration, name| Figure::new(name, holds as f64 / took.as_secs_f64(), Unit::PerSecond);
+    let alone_in = sweep_alone(holds).await;
+    let row = Row::of("sweep", format!("SKUs swept, {lapsed}"), skus(alone_in, "nobody buys"));
+    let row = row.against(skus(seen.swept_in, "8 clients buy"));
+    bench.report.add(row.ratio(seen.swept_in.as_secs_f64() / alone_in.as_secs_f64()));
+}
+
+fn compare_p99(bench: &mut Bench, lapsed: &str, seen: &Seen) {
+    let p99 = |tally: &Tally, name| Figure::new(name, tally.latency_ms(0.99), Unit::Milliseconds);
+    let ratio = seen.meanwhile.latency_ms(0.99) / seen.undisturbed.latency_ms(0.99);
+    let what = format!("p99 of new holds, 8 clients, while {lapsed} are swept");
+    let row = Row::of("sweep", what, p99(&seen.meanwhile, "meanwhile"));
+    let row = row.against(p99(&seen.undisturbed, "before and after")).ratio(ratio);
+    bench.report.add(row.target(Target::RatioAtMost(3.0)));
+}
+
+/// How long it takes when nobody buys meanwhile, the start of the server included.
+async fn sweep_alone(skus: usize) -> Duration {
+    let redis = RedisServer::start();
+    make_lapsed(&redis, skus, skus).await;
+    let started = Instant::now();
+    let _ours = Ours::start(&redis, &[]);
+    wait_until_swept(&mut connect(&redis.url()).await).await;
+    started.elapsed()
 }
 
 async fn lapse(bench: &Bench, holds: usize, skus: usize) -> Seen {
@@ -70,12 +97,7 @@ async fn lapse(bench: &Bench, holds: usize, skus: usize) -> Seen {
     let mut undisturbed = ours.hold(CLIENTS, &others, Limit::For(effort.slice * 2)).await;
     drop(ours);
 
-    // Made while no server sweeps, and lapsed as soon as they are made.
-    let lapsing: Vec<StockKeys> = (1..=skus).map(|number| keys(&format!("sku-lapsing-{number}"))).collect();
-    let mut scripts = Scripts::load(&redis).await;
-    scripts.seed(&lapsing, AMPLE).await;
-    let items: Vec<&StockKeys> = lapsing.iter().cycle().take(holds).collect();
-    scripts.fill(&items, 1).await;
+    make_lapsed(&redis, holds, skus).await;
     let mut observer = connect(&redis.url()).await;
     log_slow_calls(&mut observer).await;
 
@@ -83,7 +105,7 @@ async fn lapse(bench: &Bench, holds: usize, skus: usize) -> Seen {
     let started = Instant::now();
     let done = Arc::new(AtomicBool::new(false));
     let watched = async {
-        wait_until_swept(&mut observer, &lapsing).await;
+        wait_until_swept(&mut observer).await;
         done.store(true, Ordering::Relaxed);
         started.elapsed()
     };
@@ -93,14 +115,22 @@ async fn lapse(bench: &Bench, holds: usize, skus: usize) -> Seen {
     Seen { undisturbed, meanwhile, calls: sweep_calls(&mut observer).await, swept_in }
 }
 
-async fn wait_until_swept(redis: &mut MultiplexedConnection, skus: &[StockKeys]) {
-    let mut counts = pipe();
-    for sku in skus {
-        counts.cmd("ZCARD").arg(&sku.active);
-    }
+/// Holds that lapse as soon as they are made, while no server sweeps.
+async fn make_lapsed(redis: &RedisServer, holds: usize, skus: usize) {
+    let lapsing: Vec<StockKeys> = (1..=skus).map(|number| keys(&format!("sku-lapsing-{number}"))).collect();
+    let mut scripts = Scripts::load(redis).await;
+    scripts.seed(&lapsing, AMPLE).await;
+    let items: Vec<&StockKeys> = lapsing.iter().cycle().take(holds).collect();
+    scripts.fill(&items, 1).await;
+}
+
+/// A SKU with a lapsed hold is listed as due.
+async fn wait_until_swept(redis: &mut MultiplexedConnection) {
+    let now_ms = now_ms(redis).await;
+    let due = keys("sku").shard.due;
     loop {
-        let left: Vec<u64> = counts.query_async(redis).await.expect("Redis counts");
-        if left.iter().all(|left| *left == 0) {
+        let left: u64 = cmd("ZCOUNT").arg(&due).arg("-inf").arg(now_ms).query_async(redis).await.expect("Redis counts");
+        if left == 0 {
             return;
         }
         sleep(Duration::from_millis(10)).await;

@@ -1,6 +1,6 @@
 //! This project: `stockhold serve` as it is delivered, in a process of its own, on a Redis of its own.
 
-use crate::http_client::{Buyer, Requester, get, hold};
+use crate::http_client::{Buyer, Requester, get, hold, hold_for};
 use crate::load::{Limit, Tally, closed_loop};
 use crate::script_calls::{AMPLE, Scripts, keys};
 use crate::support::redis_server::RedisServer;
@@ -27,6 +27,12 @@ impl Ours {
 
     pub async fn hold(&self, clients: usize, skus: &[String], limit: Limit) -> Tally {
         let requests = skus.iter().map(|sku| hold(sku)).collect();
+        closed_loop(Requester::crowd(self.0.address, clients, &requests).await, limit).await
+    }
+
+    /// Each hold lasts for so many seconds.
+    pub async fn hold_for(&self, seconds: u64, clients: usize, skus: &[String], limit: Limit) -> Tally {
+        let requests = skus.iter().map(|sku| hold_for(sku, seconds)).collect();
         closed_loop(Requester::crowd(self.0.address, clients, &requests).await, limit).await
     }
 

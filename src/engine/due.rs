@@ -1,0 +1,317 @@
+//! A round over the list of what is due: many SKUs, a slice at a time.
+//!
+//! A slice is a number of calls that go to Redis together. Redis serves the others between slices, and so the size of a slice
+//! is the sweeper's share of Redis (see `pace`). Of one connection Redis takes no more than 16 KB at a time: a larger share
+//! takes more slices at a time, each on a connection of its own.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+
+use super::error::is_of_one_key;
+use super::expiry::{Expired, SWEPT_PER_CALL};
+use super::{Engine, Error, Rounds};
+use crate::keys::{ShardKeys, Sku, StockKeys};
+use crate::redis::{Failure, Redis};
+
+/// SKUs that one look at the due list takes, the longest overdue.
+const PAGE: usize = 600;
+
+/// Calls that the holds looked up together are enough for: of few SKUs, more of each.
+const CALLS_LOOKED_UP: usize = 25;
+
+/// What a slice may cost, as `pace` counts: about 16 KB, and about a millisecond of Redis.
+const SLICE: u64 = 100;
+
+/// As many as the largest share has slices, of SKUs with one hold each.
+const LANES: usize = 6;
+
+/// Connections for the sweeper alone, opened when they are needed.
+pub(super) struct Lanes([Redis; LANES]);
+
+impl Lanes {
+    pub(super) fn new(redis: &Redis) -> Self {
+        Self(std::array::from_fn(|_| redis.apart()))
+    }
+}
+
+/// What a round of sweeping did.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Reservations that were expired.
+    pub expired: u64,
+    /// By how much the longest overdue hold was that was met.
+    pub overdue: Duration,
+}
+
+struct Round<'a> {
+    engine: &'a Engine,
+    rounds: &'a mut Rounds,
+    swept: Swept,
+    /// What lapses later is for the next round.
+    now_ms: u64,
+    started: Instant,
+}
+
+/// A SKU of the due list, with what lapsed on it.
+struct Lapsed {
+    sku: Sku,
+    keys: StockKeys,
+    /// The keys of its lapsed holds, or what is known of it without any call.
+    holds: Result<Vec<String>, Fate>,
+}
+
+/// How a SKU fared. Of several calls for it the highest tells.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    /// It is due still: another sweeper is at it, its shard is moving, or its scores are damaged.
+    Waiting,
+    /// Something was expired, or there is nothing to expire.
+    Swept,
+    /// It cannot be swept, for this reason.
+    Stuck(String),
+}
+
+/// A call: the SKU's place among those looked up, and some of its holds.
+struct Call<'a> {
+    place: usize,
+    holds: &'a [String],
+}
+
+impl Engine {
+    /// Expires everything that is due now: the longest overdue first, about. A SKU that cannot be swept is left to a later
+    /// round, and `rounds` tells of it.
+    ///
+    /// # Errors
+    /// See [`Error`]. Only when Redis itself cannot be used. What was expired until then stays so.
+    pub async fn sweep_due(&self, rounds: &mut Rounds) -> Result<Swept, Error> {
+        let now_ms = self.redis.now_ms().await.map_err(Error::without_doubt)?;
+        let started = Instant::now();
+        let mut round = Round { engine: self, rounds, swept: Swept::default(), now_ms, started };
+        for shard in self.layout.shards() {
+            round.sweep_shard(&shard).await?;
+        }
+        let swept = round.swept;
+        rounds.forget_before(started);
+        Ok(swept)
+    }
+
+    /// Sends all of `items` together. If no reply comes though Redis is there, one of them may be the reason: then each
+    /// by itself.
+    async fn each_answered<T, F>(
+        &self,
+        items: Range<usize>,
+        send: impl Fn(Range<usize>) -> F,
+    ) -> Result<Vec<Result<T, Failure>>, Error>
+    where
+        F: Future<Output = Result<Vec<Result<T, Failure>>, Failure>>,
+    {
+        match send(items.clone()).await {
+            Err(Failure::NoReply(_)) => self.ask_after_redis().await?,
+            outcomes => return outcomes.map_err(Error::without_doubt),
+        }
+        let mut outcomes = Vec::with_capacity(items.len());
+        for item in items {
+            match send(item..item + 1).await {
+                Err(Failure::NoReply(why)) => {
+                    self.ask_after_redis().await?;
+                    outcomes.push(Err(Failure::NoReply(why)));
+                }
+                outcome => outcomes.append(&mut outcome.map_err(Error::without_doubt)?),
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn ask_after_redis(&self) -> Result<(), Error> {
+        self.redis.now_ms().await.map(drop).map_err(Error::without_doubt)
+    }
+
+    /// What lapsed on each SKU until `now_ms`.
+    async fn look_up(&self, shard: &ShardKeys, skus: Vec<Sku>, now_ms: u64) -> Result<Vec<Lapsed>, Error> {
+        if skus.is_empty() {
+            return Ok(Vec::new());
+        }
+        let count = SWEPT_PER_CALL * (CALLS_LOOKED_UP / skus.len()).max(1);
+        let stocks: Vec<StockKeys> = skus.iter().map(|sku| self.layout.stock(sku)).collect();
+        let pairs: Vec<_> = skus.iter().zip(&stocks).map(|(sku, keys)| (sku.as_str(), &*keys.active)).collect();
+        let look = |some| self.redis.listed_up_to(&shard.due, &pairs[some], now_ms, count);
+        let listed = self.each_answered(0..pairs.len(), look).await?;
+        let lapsed = skus.into_iter().zip(stocks).zip(listed).map(|((sku, keys), ids)| {
+            let holds = match ids {
+                Ok(Some(ids)) => self.hold_keys(&keys, &ids).map_err(|error| Fate::Stuck(error.to_string())),
+                // Another sweeper was faster.
+                Ok(None) => Err(Fate::Swept),
+                Err(failure) => Err(Fate::after(failure)?),
+            };
+            Ok(Lapsed { sku, keys, holds })
+        });
+        lapsed.collect()
+    }
+}
+
+impl Fate {
+    /// # Errors
+    /// When it is not about the SKU: no other can be swept now.
+    fn after(failure: Failure) -> Result<Self, Error> {
+        if let Failure::Refused { code, .. } = &failure
+            && is_of_one_key(code)
+        {
+            return Ok(Self::Waiting);
+        }
+        match Error::from(failure) {
+            Error::Broken(why) | Error::Unknown(why) => Ok(Self::Stuck(why)),
+            away => Err(away),
+        }
+    }
+}
+
+impl Round<'_> {
+    async fn sweep_shard(&mut self, shard: &ShardKeys) -> Result<(), Error> {
+        let redis = &self.engine.redis;
+        // Those at the front of the list that are left alone: step over them.
+        let mut skip = 0;
+        loop {
+            let start = skip;
+            let page = redis.up_to(&shard.due, self.now_ms, start, PAGE).await.map_err(Error::without_doubt)?;
+            let is_last = page.len() < PAGE;
+            let mut skus = Vec::with_capacity(page.len());
+            let mut overdue_since = None;
+            for (name, due_ms) in &page {
+                match self.sku_of(name) {
+                    Some(sku) => {
+                        // What was in the way before would be, whatever the share.
+                        if overdue_since.is_none() && !self.rounds.knows(sku.as_str()) {
+                            overdue_since = Some(*due_ms);
+                        }
+                        skus.push(sku);
+                    }
+                    None if skus.is_empty() => skip += 1,
+                    None => {}
+                }
+            }
+            if let Some(due_ms) = overdue_since {
+                self.note_overdue(due_ms);
+            }
+            if !self.sweep_page(shard, skus).await? {
+                // Nobody moved, and so it would be the same page again.
+                if is_last {
+                    return Ok(());
+                }
+                skip = start + page.len();
+            }
+        }
+    }
+
+    /// The SKU of an entry of the due list, unless it is to be left alone.
+    fn sku_of(&mut self, name: &[u8]) -> Option<Sku> {
+        let Ok(name) = std::str::from_utf8(name) else {
+            let name = name.escape_ascii().to_string();
+            if !self.rounds.is_aside(&name) {
+                self.rounds.put_aside(&name, "its name is no text".to_owned());
+            }
+            return None;
+        };
+        if self.rounds.is_aside(name) {
+            return None;
+        }
+        Sku::parse(name).map_err(|invalid| self.rounds.put_aside(name, invalid.to_string())).ok()
+    }
+
+    /// Takes note that the longest overdue hold lapsed at `due_ms`.
+    fn note_overdue(&mut self, due_ms: f64) {
+        let elapsed = self.started.elapsed();
+        // A bound that is no time, by damage, tells nothing.
+        let overdue = if due_ms > 0.0 { self.now_ms.saturating_sub(due_ms as u64) } else { 0 };
+        let overdue = Duration::from_millis(overdue) + elapsed;
+        self.swept.overdue = self.swept.overdue.max(overdue);
+        self.rounds.pace.note(self.started + elapsed, overdue);
+    }
+
+    /// Sweeps the SKUs of a page, and tells whether any could be.
+    async fn sweep_page(&mut self, shard: &ShardKeys, mut skus: Vec<Sku>) -> Result<bool, Error> {
+        skus.sort_by_cached_key(|sku| self.rounds.place(sku.as_str()));
+        let (engine, now_ms) = (self.engine, self.now_ms);
+        // As many as go to Redis together, if each has one hold.
+        let together = (self.rounds.pace.share() / 2) as usize;
+        let mut moved = false;
+        let mut next = || skus.drain(..skus.len().min(together)).collect();
+        let mut lapsed = engine.look_up(shard, next(), now_ms).await?;
+        while !lapsed.is_empty() {
+            // While these are swept the next ones are looked up: Redis need not wait for this side.
+            let ahead = engine.look_up(shard, next(), now_ms);
+            let (swept, ahead) = tokio::join!(self.sweep_lapsed_of(&lapsed), ahead);
+            moved |= swept?;
+            lapsed = ahead?;
+        }
+        Ok(moved)
+    }
+
+    /// Sweeps what was looked up, and tells whether any could be.
+    async fn sweep_lapsed_of(&mut self, lapsed: &[Lapsed]) -> Result<bool, Error> {
+        let mut calls = Vec::with_capacity(lapsed.len());
+        for (place, Lapsed { holds, .. }) in lapsed.iter().enumerate() {
+            match holds {
+                // Its bound in the list is too low, which is all that is to be put right.
+                Ok(holds) if holds.is_empty() => calls.push(Call { place, holds }),
+                Ok(holds) => calls.extend(holds.chunks(SWEPT_PER_CALL).map(|holds| Call { place, holds })),
+                Err(_) => {}
+            }
+        }
+        let mut fates: Vec<Fate> = lapsed.iter().map(|it| it.holds.clone().err().unwrap_or(Fate::Waiting)).collect();
+        let engine = self.engine;
+        let requests: Vec<_> = calls.iter().map(|call| (&lapsed[call.place].keys, call.holds)).collect();
+        let mut done = 0;
+        while done < calls.len() {
+            let first = done;
+            let (mut slices, mut left) = (Vec::new(), self.rounds.pace.share());
+            while left > 0 && done < calls.len() {
+                let (count, cost) = slice_of(&calls[done..], left.min(SLICE));
+                let lane = &engine.lanes.0[slices.len() % LANES];
+                let sweep = |some| engine.sweep_each(lane, &requests[some]);
+                slices.push(engine.each_answered(done..done + count, sweep));
+                (left, done) = (left.saturating_sub(cost), done + count);
+            }
+            let answers = try_join_all(slices).await?;
+            for (call, replies) in calls[first..done].iter().zip(answers.into_iter().flatten()) {
+                let fate = match replies.map(|replies| Expired::read(&replies)) {
+                    Ok(Ok(Expired { count, next_ms })) => {
+                        self.swept.expired += count;
+                        let is_done = count > 0 || next_ms.is_none_or(|next_ms| next_ms > self.now_ms);
+                        if is_done { Fate::Swept } else { Fate::Waiting }
+                    }
+                    Ok(Err(error)) => Fate::Stuck(error.to_string()),
+                    Err(failure) => Fate::after(failure)?,
+                };
+                let known = &mut fates[call.place];
+                *known = fate.max(std::mem::replace(known, Fate::Waiting));
+            }
+        }
+        let mut moved = false;
+        for (Lapsed { sku, .. }, fate) in lapsed.iter().zip(fates) {
+            match fate {
+                Fate::Waiting => self.rounds.pass_over(sku.as_str()),
+                Fate::Swept => {
+                    self.rounds.is_sound(sku.as_str());
+                    moved = true;
+                }
+                Fate::Stuck(why) => self.rounds.put_aside(sku.as_str(), why),
+            }
+        }
+        Ok(moved)
+    }
+}
+
+/// How many of the calls make a slice that costs no more than `most`, but at least one, and what they cost.
+fn slice_of(calls: &[Call], most: u64) -> (usize, u64) {
+    let (mut count, mut sum) = (0, 0);
+    for call in calls {
+        let cost = 1 + call.holds.len() as u64;
+        if count > 0 && sum + cost > most {
+            break;
+        }
+        (count, sum) = (count + 1, sum + cost);
+    }
+    (count, sum)
+}

@@ -1,0 +1,83 @@
+//! How much of Redis sweeping may take: little as long as it keeps up, more while holds wait longer and longer for their
+//! expiry.
+
+use std::time::{Duration, Instant};
+
+/// What goes to Redis together at least and at most, where a call costs 1, and 1 for each hold: some 12 us of Redis each.
+/// Redis serves the others before and after. The least makes them wait for a quarter of a millisecond. The most is half of
+/// Redis when hundreds of clients make all the holds that Redis can take: each hold costs about as much again when it lapses.
+const SHARE: (f64, f64) = (20.0, 600.0);
+
+/// How long holds may be overdue without any hurry: rounds begin every half second, and take their time.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Sweeping keeps up when, in a second, the longest overdue hold is less overdue by this part of a second at least.
+const CATCHING_UP: u32 = 10;
+
+/// How long it takes to double the share, or to halve it: a burst is soon over, and buyers should not pay for it.
+const DOUBLING: Duration = Duration::from_secs(3);
+
+/// What may go to Redis together, as it has to be now.
+#[derive(Debug)]
+pub(super) struct Pace {
+    share: f64,
+    last: Option<(Instant, Duration)>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { share: SHARE.0, last: None }
+    }
+}
+
+impl Pace {
+    /// What it may cost.
+    pub(super) fn share(&self) -> u64 {
+        self.share as u64
+    }
+
+    /// Takes note that the longest overdue hold is `overdue` at `now`. A backlog that gets smaller is no reason to hurry,
+    /// however large it is: buyers come first.
+    pub(super) fn note(&mut self, now: Instant, overdue: Duration) {
+        let Some((then, was)) = self.last.replace((now, overdue)) else { return };
+        let time = now.saturating_duration_since(then);
+        let keeps_up = was.saturating_sub(overdue) >= time / CATCHING_UP;
+        let change = time.div_duration_f64(DOUBLING).exp2();
+        let share = if overdue > PATIENCE && !keeps_up { self.share * change } else { self.share / change };
+        self.share = share.clamp(SHARE.0, SHARE.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shares while holds are so many milliseconds overdue, looked at every 100 ms.
+    fn shares(overdue_ms: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let note = |(look, overdue_ms)| {
+            pace.note(start + Duration::from_millis(100) * look, Duration::from_millis(overdue_ms));
+            pace.share()
+        };
+        (0..).zip(overdue_ms).map(note).collect()
+    }
+
+    #[test]
+    fn the_share_grows_while_holds_wait_longer_and_falls_again() {
+        let growing = shares((0..200).map(|look| 2000 + 10 * look));
+        assert!(growing.is_sorted(), "{growing:?}");
+        assert_eq!((growing[0], growing[199]), (20, 600));
+        let steady = shares([2000; 200]);
+        assert_eq!(steady[199], 600, "to be late all the time is not to keep up");
+        let late_for_a_while = shares([9000; 200].into_iter().chain((0..200).map(|look| 9000 - 20 * look)));
+        assert_eq!((late_for_a_while[199], late_for_a_while[399]), (600, 20));
+    }
+
+    #[test]
+    fn neither_a_burst_nor_a_backlog_that_is_worked_off_is_a_reason_to_hurry() {
+        let burst = shares((0..40).map(|look| 2000 + 50 * look));
+        assert!(burst[39] < 60, "{burst:?}");
+        assert_eq!(shares((0..100).map(|look| 60_000 - 20 * look)), [20; 100]);
+        assert_eq!(shares([900; 100]), [20; 100]);
+    }
+}
