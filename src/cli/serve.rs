@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::ServeArgs;
 use crate::engine::{Engine, Error, Options, Retention};
 use crate::http::{Access, Tokens};
-use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis, START_PATIENCE};
+use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis, START_PATIENCE, default_maxmemory};
 use crate::{http, keeper, sweeper};
 
 /// Connections that may wait to be accepted. With the usual 128 a crowd that comes at once has to knock again after 1 s.
@@ -48,6 +48,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
                 program: args.redis_server.clone(),
                 port: args.redis_port,
                 data_dir: args.data_dir.clone(),
+                maxmemory: args.redis_maxmemory.unwrap_or_else(default_maxmemory),
                 start_patience: START_PATIENCE,
             };
             let Some(started) = stop.or(PrivateRedis::start(options)).await else { return Ok(()) };

@@ -6,6 +6,7 @@
 mod answer;
 mod folder;
 mod holders;
+mod memory;
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use folder::{Claim, Folder};
+pub use memory::default_maxmemory;
 
 /// How long a redis-server that starts may give no answer before it is given up. One that says that it is loading its
 /// data does answer, and has all the time it needs.
@@ -46,6 +48,8 @@ pub struct PrivateRedisOptions {
     pub port: u16,
     /// Where its data is kept; created if missing.
     pub data_dir: PathBuf,
+    /// Bytes of memory that it may use, beyond which it refuses holds; 0 for no limit. See [`default_maxmemory`].
+    pub maxmemory: u64,
     /// How long it may give no answer at all while it starts; see [`START_PATIENCE`].
     pub start_patience: Duration,
 }
@@ -118,12 +122,12 @@ impl Server {
     }
 
     fn launch(&self, claim: Claim) -> anyhow::Result<Child> {
-        let PrivateRedisOptions { program, port, .. } = &self.options;
+        let PrivateRedisOptions { program, port, maxmemory, .. } = &self.options;
         let mut command = Command::new(program);
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--protected-mode", "yes"]);
         command.arg("--dir").arg(self.folder.path());
         command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
-        command.args(["--maxmemory-policy", "noeviction"]);
+        command.args(["--maxmemory", &maxmemory.to_string(), "--maxmemory-policy", "noeviction"]);
         command.args(["--daemonize", "no", "--logfile", "redis.log"]);
         // A group of its own: Ctrl-C must reach us first, so that what runs can finish.
         command.process_group(0).kill_on_drop(true);
@@ -190,6 +194,7 @@ async fn supervise(mut child: Child, server: Server, mut stopped: oneshot::Recei
         tokio::select! {
             _ = &mut stopped => return server.end(child).await,
             status = child.wait() => report(status),
+            () = memory::watch(server.options.port) => {}
         }
         child = tokio::select! {
             // Dropped, a child that starts is killed. While it loads its data it has nothing to write out.

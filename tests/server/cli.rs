@@ -27,6 +27,11 @@ fn settings_have_limits() {
         &["--keep-seconds", "forever"],
         &["--host", "example"],
         &["--port", "65536"],
+        &["--redis-maxmemory", "4"],
+        &["--redis-maxmemory", "15mb"],
+        &["--redis-maxmemory", "1tb"],
+        &["--redis-maxmemory", "+1gb"],
+        &["--redis-maxmemory", "99999999999gb"],
     ] {
         assert_eq!(program(bad).output().unwrap().status.code(), Some(2), "{bad:?}");
     }
@@ -38,9 +43,18 @@ fn settings_have_limits() {
 #[test]
 fn help_names_every_setting() {
     let help = String::from_utf8(program(&["--help"]).output().unwrap().stdout).unwrap();
-    for word in
-        ["serve", "scripts", "ready", "PORT", "BIND_ADDRESS", "REDIS_URL", "REDIS_SERVER", "REDIS_PORT", "DATA_DIR"]
-    {
+    for word in [
+        "serve",
+        "scripts",
+        "ready",
+        "PORT",
+        "BIND_ADDRESS",
+        "REDIS_URL",
+        "REDIS_SERVER",
+        "REDIS_PORT",
+        "REDIS_MAXMEMORY",
+        "DATA_DIR",
+    ] {
         assert!(help.contains(word), "{word} in {help}");
     }
 }

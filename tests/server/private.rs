@@ -1,6 +1,7 @@
 //! The redis-server that the program starts when it is given none.
 
 mod loading;
+mod memory;
 mod orphans;
 
 use std::fs;

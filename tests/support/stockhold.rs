@@ -69,6 +69,7 @@ pub fn program(arguments: &[&str]) -> Command {
         "PORT",
         "REDIS_URL",
         "REDIS_PORT",
+        "REDIS_MAXMEMORY",
         "DATA_DIR",
         "TOKEN_FILE",
         "INSECURE_BIND",

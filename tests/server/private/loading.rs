@@ -15,7 +15,7 @@ const KEYS: usize = 15_000;
 const DELAY: usize = 350;
 
 fn options(program: PathBuf, data: &Path, start_patience: Duration) -> PrivateRedisOptions {
-    PrivateRedisOptions { program, port: 0, data_dir: data.to_owned(), start_patience }
+    PrivateRedisOptions { program, port: 0, data_dir: data.to_owned(), maxmemory: 0, start_patience }
 }
 
 fn plain() -> PathBuf {
