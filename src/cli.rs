@@ -85,6 +85,11 @@ struct ServeArgs {
     #[arg(long, env = "STOCKHOLD_REDIS_SERVER", default_value = "redis-server", value_name = "PROGRAM")]
     redis_server: PathBuf,
 
+    /// Memory that the private Redis may use, such as 512mb or 4gb; beyond it, holds are refused; 0 for no limit [default: three
+    /// quarters of what this machine, or container, has]
+    #[arg(long, env = "STOCKHOLD_REDIS_MAXMEMORY", value_name = "BYTES", value_parser = maxmemory)]
+    redis_maxmemory: Option<u64>,
+
     /// Where the private Redis keeps its data
     #[arg(long, env = "STOCKHOLD_DATA_DIR", default_value = "stockhold-data", value_name = "FOLDER")]
     data_dir: PathBuf,
@@ -128,6 +133,23 @@ impl FromStr for Durability {
         };
         replicas.map(|replicas| Self { replicas }).ok_or("must be redis, or wait:N with N from 1 to 100")
     }
+}
+
+/// Less than this is a mistake, such as a number without its unit: an empty Redis alone takes some megabytes.
+const LEAST_MAXMEMORY: u64 = 16 << 20;
+
+/// Bytes, written as Redis's own settings write them.
+fn maxmemory(text: &str) -> Result<u64, &'static str> {
+    let lower = text.to_ascii_lowercase();
+    let units = [("kb", 10), ("mb", 20), ("gb", 30), ("", 0)];
+    let bytes =
+        units.iter().find_map(|(unit, power)| Some((lower.strip_suffix(unit)?, power))).and_then(|(digits, power)| {
+            let number = digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+            number.checked_mul(1 << power)
+        });
+    bytes
+        .filter(|bytes| *bytes == 0 || *bytes >= LEAST_MAXMEMORY)
+        .ok_or("must be 0, or at least 16mb; in bytes, kb, mb or gb")
 }
 
 #[derive(Debug, Args)]

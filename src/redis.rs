@@ -21,7 +21,7 @@ use ::redis::{
 use futures_util::future::{self, BoxFuture, FutureExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-pub use private::{PrivateRedis, PrivateRedisOptions};
+pub use private::{PrivateRedis, PrivateRedisOptions, START_PATIENCE, default_maxmemory};
 pub use reads::{Health, StoredHash};
 pub use scans::{Entry, IndexLook, Look};
 

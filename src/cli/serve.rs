@@ -18,7 +18,7 @@ use super::output::print;
 use super::target::{self, Target};
 use crate::engine::{Change, Engine, Error, Impairment, Options};
 use crate::http::{Access, Tokens};
-use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis};
+use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis, START_PATIENCE, default_maxmemory};
 use crate::{http, keeper, sweeper};
 
 /// Connections that may wait to be accepted. With the usual 128 a crowd that comes at once has to knock again after 1 s.
@@ -48,6 +48,8 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
                 program: args.redis_server.clone(),
                 port: *redis_port,
                 data_dir: args.data_dir.clone(),
+                maxmemory: args.redis_maxmemory.unwrap_or_else(default_maxmemory),
+                start_patience: START_PATIENCE,
             };
             let Some(started) = stop.or(PrivateRedis::start(options)).await else { return Ok(()) };
             let private = started?;

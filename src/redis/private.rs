@@ -1,33 +1,40 @@
 //! A redis-server of our own, for a machine that has none running: a child process on loopback with its data kept on disk.
 //!
 //! It is started again when it dies, and stopped when the server stops. If the server itself was killed, the child lives
-//! on; the next start finds it by its port and data folder, and takes over from it.
+//! on; the next start on the same folder finds it, stops it and takes over.
 
-use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+mod answer;
+mod folder;
+mod holders;
+mod memory;
+
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use ::redis::{FromRedisValue, cmd};
 use anyhow::{Context, bail};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use super::Redis;
+use folder::{Claim, Folder};
+pub use memory::default_maxmemory;
 
-/// How long it may take to load its data before the start is given up.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a redis-server that starts may give no answer before it is given up. One that says that it is loading its
+/// data does answer, and has all the time it needs.
+pub const START_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long it may take to write its data out before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause before it is started again after it died.
-const RESTART_DELAY: Duration = Duration::from_millis(200);
+/// Pause before it is started again after it died; doubled, up to the second one, as long as that fails.
+const RESTART_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 const POLL: Duration = Duration::from_millis(20);
+/// A port that was free is free no more a moment later, now and then.
+const PORT_TRIES: usize = 5;
 
 /// Cuts off what a crash left half written: Redis would carry it out, half, at the start after the next one.
 const TRIM: &str = include_str!("../../redis/trim-aof.sh");
@@ -41,6 +48,10 @@ pub struct PrivateRedisOptions {
     pub port: u16,
     /// Where its data is kept; created if missing.
     pub data_dir: PathBuf,
+    /// Bytes of memory that it may use, beyond which it refuses holds; 0 for no limit. See [`default_maxmemory`].
+    pub maxmemory: u64,
+    /// How long it may give no answer at all while it starts; see [`START_PATIENCE`].
+    pub start_patience: Duration,
 }
 
 /// A running private redis-server.
@@ -51,26 +62,28 @@ pub struct PrivateRedis {
 }
 
 impl PrivateRedis {
-    /// Starts it and waits until it answers.
+    /// Starts it and waits until it has loaded its data, however long that takes.
     ///
     /// # Errors
-    /// When there is no such program, the data folder is in use by another server, the port is taken, or it does not
-    /// come up; the message says what to do.
-    pub async fn start(mut options: PrivateRedisOptions) -> anyhow::Result<Self> {
-        let folder = &options.data_dir;
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create the data folder {}", folder.display()))?;
-        options.data_dir = folder.canonicalize()?;
-        let lock = lock(&options.data_dir)?;
-        take_over(&options).await?;
-        if options.port == 0 {
-            options.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        }
-        let url = format!("redis://127.0.0.1:{}", options.port);
-        let mut child = launch(&options).await?;
-        await_answer(&mut child, &options, &url).await?;
+    /// When there is no such program, the data folder is in use by another server, the port is taken, it ends, or it does
+    /// not answer; the message says what to do.
+    pub async fn start(options: PrivateRedisOptions) -> anyhow::Result<Self> {
+        let folder = Folder::open(&options.data_dir)?;
+        let picks_port = options.port == 0;
+        let mut server = Server { options, folder };
+        let mut tries = 0..PORT_TRIES;
+        let child = loop {
+            if picks_port {
+                server.options.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+            }
+            match server.start().await {
+                Err(_) if picks_port && tries.next().is_some() && !folder::is_free(server.options.port)? => {}
+                started => break started?,
+            }
+        };
+        let url = format!("redis://127.0.0.1:{}", server.options.port);
         let (stop, stopped) = oneshot::channel();
-        let supervisor = tokio::spawn(supervise(child, options, stopped, lock));
+        let supervisor = tokio::spawn(supervise(child, server, stopped));
         Ok(Self { url, stop, supervisor })
     }
 
@@ -86,72 +99,85 @@ impl PrivateRedis {
     }
 }
 
-/// Two servers on one data folder would lose data. The lock goes with the process, however that ends.
-fn lock(data_dir: &Path) -> anyhow::Result<File> {
-    let path = data_dir.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "the data folder {} is in use by another stockhold; name another with --data-dir (and --redis-port)",
-            data_dir.display()
-        ),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
-    }
+/// What is started, at first and again.
+struct Server {
+    options: PrivateRedisOptions,
+    folder: Folder,
 }
 
-/// Stops the redis-server that a killed stockhold left behind. We hold the folder's lock, so it has no other owner.
-async fn take_over(options: &PrivateRedisOptions) -> anyhow::Result<()> {
-    let port = options.port;
-    if port == 0 || TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok() {
-        return Ok(());
-    }
-    let redis = Redis::open(&format!("redis://127.0.0.1:{port}"))?;
-    let reply = redis.call(cmd("CONFIG").arg("GET").arg("dir")).await;
-    let settings = reply.ok().and_then(|reply| HashMap::<String, String>::from_redis_value(reply).ok());
-    let folder = settings.as_ref().and_then(|settings| settings.get("dir"));
-    if folder.map(Path::new) != Some(&options.data_dir) {
-        bail!("port {port} is taken by another program; name a free one with --redis-port, or set REDIS_URL to use it");
-    }
-    warn!(port, "taking over from a redis-server that was left behind");
-    let _ = redis.call(&cmd("SHUTDOWN")).await;
-    let deadline = Instant::now() + STOP_TIMEOUT;
-    while TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_err() {
-        if Instant::now() > deadline {
-            bail!("the redis-server that was left behind on port {port} does not stop");
+impl Server {
+    /// Starts the process, and waits until it has loaded its data.
+    async fn start(&self) -> anyhow::Result<Child> {
+        let claim = self.folder.claim(self.options.port).await?;
+        self.trim(&claim).await?;
+        let mut child = self.launch(claim)?;
+        let log = self.folder.path().join("redis.log");
+        tokio::select! {
+            status = child.wait() => bail!("redis-server ended before it was ready ({}); see {}", status?, log.display()),
+            ready = answer::until_ready(self.options.port, self.folder.path(), self.options.start_patience) => {
+                ready.with_context(|| format!("redis-server was given up; see {}", log.display()))?;
+            }
         }
-        sleep(POLL).await;
+        Ok(child)
     }
-    Ok(())
-}
 
-async fn launch(options: &PrivateRedisOptions) -> anyhow::Result<Child> {
-    trim(options).await?;
-    let mut command = Command::new(&options.program);
-    command.args(["--bind", "127.0.0.1", "--port", &options.port.to_string(), "--protected-mode", "yes"]);
-    command.arg("--dir").arg(&options.data_dir);
-    command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
-    command.args(["--maxmemory-policy", "noeviction", "--daemonize", "no", "--logfile", "redis.log"]);
-    // A group of its own: Ctrl-C must reach us first, so that what runs can finish.
-    command.process_group(0).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => anyhow::anyhow!(NOT_FOUND.replace("{}", &options.program.display().to_string())),
-        _ => anyhow::Error::new(error).context(format!("cannot start {}", options.program.display())),
-    })
-}
-
-/// Makes the append-only file fit to be appended to.
-async fn trim(options: &PrivateRedisOptions) -> anyhow::Result<()> {
-    // It is installed together with the server, and called alike.
-    let name = options.program.file_name().unwrap_or_default().to_string_lossy().replace("server", "check-aof");
-    let check = options.program.with_file_name(name);
-    let trimmed = Command::new("/bin/sh").args(["-c", TRIM, "sh"]).arg(&options.data_dir).arg(check).output().await;
-    let trimmed = trimmed.context("cannot run /bin/sh, which looks at the append-only file")?;
-    for line in String::from_utf8_lossy(&trimmed.stderr).lines() {
-        warn!("{line}");
+    fn launch(&self, claim: Claim) -> anyhow::Result<Child> {
+        let PrivateRedisOptions { program, port, maxmemory, .. } = &self.options;
+        let mut command = Command::new(program);
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--protected-mode", "yes"]);
+        command.arg("--dir").arg(self.folder.path());
+        command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
+        command.args(["--maxmemory", &maxmemory.to_string(), "--maxmemory-policy", "noeviction"]);
+        command.args(["--daemonize", "no", "--logfile", "redis.log"]);
+        // A group of its own: Ctrl-C must reach us first, so that what runs can finish.
+        command.process_group(0).kill_on_drop(true);
+        command.stdin(claim.hand_over(*port)?).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().map_err(|error| match error.kind() {
+            ErrorKind::NotFound => anyhow::anyhow!(NOT_FOUND.replace("{}", &program.display().to_string())),
+            _ => anyhow::Error::new(error).context(format!("cannot start {}", program.display())),
+        })
     }
-    Ok(())
+
+    /// Makes the append-only file fit to be appended to.
+    async fn trim(&self, claim: &Claim) -> anyhow::Result<()> {
+        // It is installed together with the server, and called alike. The server by another name must not be run as it.
+        let program = &self.options.program;
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let check = match name.replace("server", "check-aof") {
+            same if same == name => PathBuf::from("redis-check-aof"),
+            check => program.with_file_name(check),
+        };
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", TRIM, "sh"]).arg(self.folder.path()).arg(check);
+        // It changes the file, so it holds the lock too.
+        let trimmed = command.stdin(claim.share()?).output().await;
+        let trimmed = trimmed.context("cannot run /bin/sh, which looks at the append-only file")?;
+        for line in String::from_utf8_lossy(&trimmed.stderr).lines() {
+            warn!("{line}");
+        }
+        Ok(())
+    }
+
+    async fn start_again(&self) -> Child {
+        let [mut delay, longest] = RESTART_DELAYS;
+        loop {
+            sleep(delay).await;
+            match self.start().await {
+                Ok(child) => return child,
+                Err(error) => error!("cannot start redis-server again: {error:#}"),
+            }
+            delay = longest.min(delay * 2);
+        }
+    }
+
+    async fn end(&self, mut child: Child) {
+        answer::shut_down(self.options.port).await;
+        if timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+            warn!("redis-server does not stop; killing it");
+            let _ = child.kill().await;
+        }
+        info!("redis-server stopped; its data is in {}", self.folder.path().display());
+    }
 }
 
 const NOT_FOUND: &str = "\
@@ -162,39 +188,18 @@ const NOT_FOUND: &str = "\
   Docker           docker run -p 6379:6379 redis:8 redis-server --appendonly yes
                    and then: REDIS_URL=redis://127.0.0.1:6379 stockhold";
 
-async fn await_answer(child: &mut Child, options: &PrivateRedisOptions, url: &str) -> anyhow::Result<()> {
-    let redis = Redis::open(url)?;
-    let deadline = Instant::now() + START_TIMEOUT;
-    // PING is answered with an error while the data is being loaded.
-    while redis.call(&cmd("PING")).await.is_err() {
-        let log = options.data_dir.join("redis.log");
-        if let Some(status) = child.try_wait()? {
-            bail!("redis-server stopped at once ({status}); see {}", log.display());
-        }
-        if Instant::now() > deadline {
-            bail!("redis-server does not answer after {START_TIMEOUT:?}; see {}", log.display());
-        }
-        sleep(POLL).await;
-    }
-    Ok(())
-}
-
 /// Starts the child again when it dies, until told to stop.
-async fn supervise(mut child: Child, options: PrivateRedisOptions, mut stopped: oneshot::Receiver<()>, _lock: File) {
+async fn supervise(mut child: Child, server: Server, mut stopped: oneshot::Receiver<()>) {
     loop {
         tokio::select! {
-            _ = &mut stopped => return end(child, &options).await,
+            _ = &mut stopped => return server.end(child).await,
             status = child.wait() => report(status),
+            () = memory::watch(server.options.port) => {}
         }
-        child = loop {
-            tokio::select! {
-                _ = &mut stopped => return,
-                () = sleep(RESTART_DELAY) => {}
-            }
-            match launch(&options).await {
-                Ok(child) => break child,
-                Err(error) => error!("cannot start redis-server again: {error:#}"),
-            }
+        child = tokio::select! {
+            // Dropped, a child that starts is killed. While it loads its data it has nothing to write out.
+            _ = &mut stopped => return,
+            child = server.start_again() => child,
         };
     }
 }
@@ -204,16 +209,4 @@ fn report(status: std::io::Result<ExitStatus>) {
         Ok(status) => warn!(%status, "redis-server died; starting it again"),
         Err(error) => warn!(%error, "redis-server cannot be watched; starting it again"),
     }
-}
-
-async fn end(mut child: Child, options: &PrivateRedisOptions) {
-    if let Ok(redis) = Redis::open(&format!("redis://127.0.0.1:{}", options.port)) {
-        // It closes the connection instead of answering.
-        let _ = redis.call(&cmd("SHUTDOWN")).await;
-    }
-    if timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
-        warn!("redis-server does not stop; killing it");
-        let _ = child.kill().await;
-    }
-    info!("redis-server stopped; its data is in {}", options.data_dir.display());
 }

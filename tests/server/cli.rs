@@ -66,6 +66,11 @@ fn settings_have_limits() {
         &["--allowed-hosts", "shop.example:80"],
         &["--allowed-hosts", "http://shop.example"],
         &["--allowed-hosts", "shop.example,,"],
+        &["--redis-maxmemory", "4"],
+        &["--redis-maxmemory", "15mb"],
+        &["--redis-maxmemory", "1tb"],
+        &["--redis-maxmemory", "+1gb"],
+        &["--redis-maxmemory", "99999999999gb"],
     ] {
         assert_eq!(program(bad).output().unwrap().status.code(), Some(2), "{bad:?}");
     }
@@ -131,7 +136,7 @@ async fn variables_that_are_empty_or_not_ours_are_no_settings() {
     let redis = RedisServer::start();
     let empty = "BIND_ADDRESS PORT REDIS_URL REDIS_PORT TOKEN_FILE INSECURE_BIND RUST_LOG STOCKHOLD_HOST STOCKHOLD_PORT \
                  STOCKHOLD_TOKEN_FILE STOCKHOLD_INSECURE_BIND STOCKHOLD_REDIS_URL STOCKHOLD_REDIS_SERVER \
-                 STOCKHOLD_REDIS_PORT STOCKHOLD_DATA_DIR STOCKHOLD_MAX_BATCH STOCKHOLD_DURABILITY \
+                 STOCKHOLD_REDIS_PORT STOCKHOLD_REDIS_MAXMEMORY STOCKHOLD_DATA_DIR STOCKHOLD_MAX_BATCH STOCKHOLD_DURABILITY \
                  STOCKHOLD_SWEEP_INTERVAL_MS STOCKHOLD_AUDIT_MAX STOCKHOLD_KEEP_SECONDS STOCKHOLD_KEEP_ALIVE_SECONDS \
                  STOCKHOLD_ALLOWED_HOSTS STOCKHOLD_LOG";
     let foreign = [

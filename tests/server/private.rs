@@ -1,17 +1,25 @@
 //! The redis-server that the program starts when it is given none.
 
+mod loading;
+mod memory;
+mod orphans;
+
+use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use redis::Client;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, InfoDict, RedisResult};
 use stockhold::scripts::Catalogue;
 
 use crate::support::invariants::{History, assert_invariants};
-use crate::support::redis_server::cut_short;
+use crate::support::redis_server::{RedisServer, cut_short};
 use crate::support::stockhold::{Stockhold, program};
 
 /// Serves with a private Redis in `folder`, on free ports.
@@ -23,6 +31,9 @@ fn start_on(redis_port: &str, folder: &Path) -> Stockhold {
     Stockhold::spawn(&["--port", "0", "--redis-port", redis_port, "--data-dir", folder.to_str().unwrap()])
 }
 
+/// What may take milliseconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Where its Redis is, as it printed for other services.
 fn redis_url(shop: &Stockhold) -> String {
     shop.printed[0].strip_prefix("Redis is at ").unwrap().to_owned()
@@ -30,6 +41,100 @@ fn redis_url(shop: &Stockhold) -> String {
 
 fn redis_port(shop: &Stockhold) -> String {
     redis_url(shop).rsplit(':').next().unwrap().to_owned()
+}
+
+fn patient() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE))
+}
+
+async fn connect(url: &str) -> MultiplexedConnection {
+    Client::open(url).unwrap().get_multiplexed_async_connection_with_config(&patient()).await.unwrap()
+}
+
+/// The process that answers there.
+async fn process_id(url: &str) -> Pid {
+    asked_for_process_id(url).await.unwrap()
+}
+
+/// The same, where none may answer, or one that is about to end.
+async fn asked_for_process_id(url: &str) -> RedisResult<Pid> {
+    let mut connection = Client::open(url)?.get_multiplexed_async_connection_with_config(&patient()).await?;
+    let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+    Ok(Pid::from_raw(info.get("process_id").unwrap()))
+}
+
+/// Waits until all that Redis has answered is in its file. While the disk is slow to sync, `everysec` puts the writing off.
+async fn written(url: &str) {
+    let connection = connect(url).await;
+    let pending = async || -> usize {
+        let info: InfoDict = redis::cmd("INFO").arg("persistence").query_async(&mut connection.clone()).await.unwrap();
+        info.get("aof_buffer_length").unwrap()
+    };
+    until(async || pending().await == 0).await;
+}
+
+async fn setting(url: &str, name: &str) -> String {
+    let [_, value]: [String; 2] =
+        redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut connect(url).await).await.unwrap();
+    value
+}
+
+/// A program that runs lines of shell and then is redis-server, with its arguments.
+fn wrapped(folder: &Path, lines: &str) -> PathBuf {
+    let path = folder.join("wrapped-redis-server");
+    let redis = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+    fs::write(&path, format!("#!/bin/sh\nset -- {redis} \"$@\"\n{lines}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// The program while it starts, which may take long or come to nothing; told to stop on drop.
+struct Starting {
+    child: Child,
+    logged: Receiver<String>,
+}
+
+impl Starting {
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, logged) = channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, logged }
+    }
+
+    /// The next line of its log that has these words.
+    fn logs(&self, words: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let line = self.logged.recv_timeout(deadline - Instant::now()).unwrap();
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    fn end(&mut self, signal: Signal) -> ExitStatus {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.end(Signal::SIGTERM);
+        }
+    }
+}
+
+/// Asks until it is so.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "it does not come to be");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn redis_answers(url: &str) -> bool {
@@ -53,8 +158,7 @@ async fn keeps_its_data_and_ends_with_the_server() {
     let published: usize = redis::cmd("HLEN").arg("stockhold:scripts").query_async(&mut connection).await.unwrap();
     assert_eq!(published, Catalogue::embedded().current().count());
     for (name, value) in [("appendonly", "yes"), ("maxmemory-policy", "noeviction"), ("bind", "127.0.0.1")] {
-        let set: Vec<String> = redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut connection).await.unwrap();
-        assert_eq!(set, [name, value]);
+        assert_eq!(setting(&url, name).await, value, "{name}");
     }
 
     shop.signal(Signal::SIGTERM);
@@ -85,6 +189,21 @@ async fn half_a_transaction_in_its_file_is_never_carried_out() {
     assert_invariants(&mut client.get_multiplexed_async_connection().await.unwrap(), History::Whole).await;
 }
 
+/// What looks at its file has its name, with another word in it. Without that word, it would be the server itself.
+#[tokio::test]
+async fn the_program_may_have_any_name() {
+    let folder = folder();
+    let any_name = folder.path().join("redis");
+    fs::rename(wrapped(folder.path(), "echo started >> \"$0.log\"\nexec \"$@\""), &any_name).unwrap();
+    let data = folder.path().join("data");
+    for starts in 1..=2 {
+        let data = ["--data-dir", data.to_str().unwrap(), "--redis-server", any_name.to_str().unwrap()];
+        let shop = Stockhold::spawn(&[&["--port", "0", "--redis-port", "0"], &data[..]].concat());
+        drop(shop);
+        assert_eq!(fs::read_to_string(any_name.with_extension("log")).unwrap(), "started\n".repeat(starts));
+    }
+}
+
 #[tokio::test]
 async fn is_started_again_when_it_dies() {
     let folder = folder();
@@ -92,6 +211,7 @@ async fn is_started_again_when_it_dies() {
     shop.seed("sku", 5).await;
     let client = Client::open(redis_url(&shop)).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    written(&redis_url(&shop)).await;
     // It dies without a chance to write anything out.
     let died: redis::RedisResult<()> = redis::cmd("DEBUG").arg("SEGFAULT").query_async(&mut connection).await;
     if died.as_ref().is_err_and(|error| error.code().is_some()) {
@@ -109,21 +229,8 @@ async fn one_folder_has_one_server() {
     shop.seed("sku", 5).await;
     let other = program(&["--port", "0", "--redis-port", "0", "--data-dir", folder.path().to_str().unwrap()]);
     let said = failure(other);
-    assert!(said.contains("in use by another stockhold") && said.contains("--data-dir"), "{said}");
-    assert_eq!(shop.counts("sku").await, [5, 0, 0]);
-}
-
-#[tokio::test]
-async fn a_server_that_was_killed_is_taken_over_from() {
-    let folder = folder();
-    let mut shop = start(folder.path());
-    shop.seed("sku", 5).await;
-    let port = redis_port(&shop);
-    shop.signal(Signal::SIGKILL);
-    assert!(!shop.wait().success());
-
-    let shop = start_on(&port, folder.path());
-    assert_eq!(redis_port(&shop), port);
+    let owner = format!("in use by another stockhold, process {};", shop.id());
+    assert!(said.contains(&owner) && said.contains("--data-dir"), "{said}");
     assert_eq!(shop.counts("sku").await, [5, 0, 0]);
 }
 
@@ -135,6 +242,11 @@ async fn a_port_that_is_taken_is_said_to_be() {
     let data = folder.path().to_str().unwrap();
     let said = failure(program(&["--port", "0", "--redis-port", &port, "--data-dir", data]));
     assert!(said.contains(&port) && said.contains("--redis-port"), "{said}");
+
+    let other = RedisServer::start();
+    let said = failure(program(&["--port", "0", "--redis-port", &other.port().to_string(), "--data-dir", data]));
+    assert!(said.contains(other.folder().to_str().unwrap()) && said.contains("REDIS_URL"), "{said}");
+    assert!(redis_answers(&other.url()).await);
 
     let said = failure(program(&["--port", &port, "--redis-port", "0", "--data-dir", data]));
     assert!(said.contains(&port) && said.contains("--port"), "{said}");
@@ -154,23 +266,17 @@ async fn without_a_redis_server_it_tells_how_to_get_one() {
 /// Told to stop while it still waits for a Redis, it stops.
 #[tokio::test]
 async fn waits_for_a_redis_that_is_not_there_yet() {
-    let mut waiting = program(&["--port", "0", "--redis-url", "redis://:secret@127.0.0.1:1"]);
-    let mut child = waiting.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let said = lines.next().unwrap().unwrap();
-    assert!(said.contains("waiting for Redis") && !said.contains("secret"), "{said}");
-
-    let pid = Pid::from_raw(child.id().try_into().unwrap());
-    kill(pid, Signal::SIGTERM).unwrap();
-    assert!(child.wait().unwrap().success());
-    let rest: Vec<String> = lines.map(Result::unwrap).collect();
-    assert!(!rest.concat().contains("secret"), "{rest:?}");
+    let mut waiting = Starting::spawn(program(&["--port", "0", "--redis-url", "redis://:secret@127.0.0.1:1"]));
+    let said = waiting.logs("waiting for Redis");
+    assert!(waiting.end(Signal::SIGTERM).success());
+    let logged: Vec<String> = std::iter::once(said).chain(waiting.logged.iter()).collect();
+    assert!(!logged.concat().contains("secret"), "{logged:?}");
 }
 
 /// What a program says on its way to failing.
 fn failure(mut command: Command) -> String {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     while child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline, "it does not end");
         std::thread::sleep(Duration::from_millis(10));

@@ -1,0 +1,56 @@
+//! The processes that hold a lock by their standard input: the redis-server that was given it, and what it forked.
+
+use std::fs::File;
+
+/// How a process is told to end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Force {
+    /// It may write out what it has; one that is frozen is woken for that.
+    Terminate,
+    Kill,
+}
+
+/// Tells them to end; gives how many there are, as far as that can be known.
+#[cfg(target_os = "linux")]
+pub(super) fn end(lock: &File, force: Force) -> anyhow::Result<usize> {
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    use anyhow::Context;
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+    let signals = match force {
+        Force::Terminate => &[Signal::TERM, Signal::CONT][..],
+        Force::Kill => &[Signal::KILL],
+    };
+    let ours = lock.metadata()?;
+    let holds = |process: &Path| {
+        let file = std::fs::metadata(process.join("fd/0"));
+        let info = std::fs::read_to_string(process.join("fdinfo/0"));
+        // One that merely reads the file has no such line.
+        file.is_ok_and(|file| (file.dev(), file.ino()) == (ours.dev(), ours.ino()))
+            && info.is_ok_and(|info| info.contains("FLOCK"))
+    };
+    let mut found = 0;
+    for entry in std::fs::read_dir("/proc").context("cannot look for the redis-server that was left behind")? {
+        let process = entry?.path();
+        let number = process.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let Some(id) = number.and_then(Pid::from_raw) else { continue };
+        // The handle first: the number may become another process's, the handle does not.
+        let Ok(handle) = pidfd_open(id, PidfdFlags::empty()) else { continue };
+        if holds(&process) {
+            found += 1;
+            for signal in signals {
+                // It may have ended meanwhile.
+                let _ = pidfd_send_signal(&handle, *signal);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Elsewhere nothing tells for certain which they are.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn end(_: &File, _: Force) -> anyhow::Result<usize> {
+    Ok(0)
+}
