@@ -24,7 +24,7 @@ mod settle;
 
 use std::sync::Arc;
 
-use crate::keys::{Layout, ReservationId, ShardKeys, StockKeys};
+use crate::keys::{Layout, ReservationId, Shard, StockKeys};
 use crate::redis::Redis;
 use crate::scripts::{Catalogue, Reply, Scripts};
 
@@ -53,9 +53,10 @@ pub struct Engine {
     redis: Redis,
     scripts: Arc<Scripts>,
     layout: Layout,
-    holds: GroupCommit,
-    confirms: GroupCommit,
-    releases: GroupCommit,
+    /// One for each shard, as the two below.
+    holds: Vec<GroupCommit>,
+    confirms: Vec<GroupCommit>,
+    releases: Vec<GroupCommit>,
     sweeps: Turns,
     looks: Looks,
     reads: Arc<Reads>,
@@ -81,19 +82,20 @@ impl Engine {
 
     fn within(redis: Redis, options: Options, gate: Arc<Gate>) -> Self {
         let Options { max_batch, replicas } = options;
-        let layout = Layout::UNSHARDED;
+        let layout = Layout::unsharded();
         let scripts = Scripts::new(Catalogue::embedded(), redis.clone()).wait_for_replicas(replicas);
         let scripts = Arc::new(scripts);
-        let ShardKeys { audit, due, settings, .. } = layout.first_shard();
-        let group = |name, keys: &[&String]| {
-            let keys = keys.iter().map(|key| (*key).clone()).collect();
-            GroupCommit::new(Call { scripts: Arc::clone(&scripts), name, keys }, max_batch)
+        // One for each shard: what goes out together is in one hash slot.
+        let group = |name, keys: fn(&Shard) -> Vec<String>| {
+            let call = |shard: &Arc<Shard>| Call { scripts: Arc::clone(&scripts), name, keys: keys(shard) };
+            layout.shards().iter().map(|shard| GroupCommit::new(call(shard), max_batch)).collect()
         };
+        let settling = |shard: &Shard| vec![shard.audit.clone(), shard.due.clone(), shard.settings.clone()];
         Self {
-            holds: group("hold", &[&audit, &due]),
-            confirms: group("confirm", &[&audit, &due, &settings]),
-            releases: group("release", &[&audit, &due, &settings]),
-            reads: Reads::apart(&redis, layout, gate),
+            holds: group("hold", |shard| vec![shard.audit.clone(), shard.due.clone()]),
+            confirms: group("confirm", settling),
+            releases: group("release", settling),
+            reads: Reads::apart(&redis, layout.clone(), gate),
             lanes: Lanes::new(&redis),
             scripts,
             redis,
@@ -103,10 +105,16 @@ impl Engine {
             options,
         }
     }
+}
 
-    fn item(&self, keys: &StockKeys, id: ReservationId, arguments: Vec<String>) -> Item {
-        Item { keys: [keys.inventory.clone(), keys.active.clone(), self.layout.reservation(&id)], arguments }
-    }
+/// What a request about a reservation adds to a call.
+fn item(keys: &StockKeys, id: ReservationId, arguments: Vec<String>) -> Item {
+    Item { keys: [keys.inventory.clone(), keys.active.clone(), keys.shard.reservation(&id)], arguments }
+}
+
+/// The group commit of a shard.
+fn of_shard<'a>(each: &'a [GroupCommit], keys: &StockKeys) -> &'a GroupCommit {
+    &each[usize::from(keys.shard.number)]
 }
 
 /// The reply of a call that was about one thing.

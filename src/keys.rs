@@ -6,6 +6,8 @@
 mod name;
 mod reservation_id;
 
+use std::sync::Arc;
+
 pub use name::{CartId, IdempotencyKey, Sku};
 pub use reservation_id::ReservationId;
 
@@ -22,18 +24,18 @@ pub struct Invalid {
     pub rule: &'static str,
 }
 
-/// How SKUs are spread over hash slots: the shape of every key follows from it.
+/// How SKUs are spread over hash slots: the shards, from which the shape of every key follows. Clones share them.
 ///
-/// Unsharded, keys have no prefix. With `n` shards, every key that one script touches carries the prefix `{shard}:`, so
-/// that Redis Cluster keeps them in one slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
-    shards: u16,
-}
+/// Unsharded, there is one, and keys have no prefix. With `n` shards, every key that one script touches carries the prefix
+/// `{shard}:`, so that Redis Cluster keeps them in one slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout(Arc<[Arc<Shard>]>);
 
 impl Layout {
     /// One shard, keys without a prefix: standalone Redis.
-    pub const UNSHARDED: Self = Self { shards: 1 };
+    pub fn unsharded() -> Self {
+        Self([Arc::new(Shard::new(0, String::new()))].into())
+    }
 
     /// `shards` shards, 2 to 4,096: the id of a reservation has 12 bits for its shard.
     ///
@@ -41,46 +43,44 @@ impl Layout {
     /// When `shards` is out of that range.
     pub fn sharded(shards: u16) -> Result<Self, Invalid> {
         if (2..=4096).contains(&shards) {
-            Ok(Self { shards })
+            Ok(Self((0..shards).map(|number| Arc::new(Shard::new(number, format!("{{{number}}}:")))).collect()))
         } else {
             Err(Invalid { field: "shards", rule: "must be a whole number from 2 to 4096" })
         }
     }
 
+    /// All of them, in the order of their numbers.
+    pub fn shards(&self) -> &[Arc<Shard>] {
+        &self.0
+    }
+
+    /// The first one: what is the same in all is read from there.
+    pub fn first(&self) -> &Shard {
+        &self.0[0]
+    }
+
     /// The shard that a SKU lives on: CRC16 of the SKU, as Redis Cluster computes it, modulo the number of shards.
-    pub fn shard_of(&self, sku: &Sku) -> u16 {
+    pub fn shard_of(&self, sku: &Sku) -> &Arc<Shard> {
         const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
-        CRC16.checksum(sku.as_str().as_bytes()) % self.shards
-    }
-
-    /// Every shard's own keys.
-    pub fn shards(&self) -> impl Iterator<Item = ShardKeys> + use<> {
-        let layout = *self;
-        (0..layout.shards).map(move |shard| layout.shard(shard))
-    }
-
-    /// The first shard's own keys: what is the same in all is read from there.
-    pub fn first_shard(&self) -> ShardKeys {
-        self.shard(0)
+        &self.0[usize::from(CRC16.checksum(sku.as_str().as_bytes())) % self.0.len()]
     }
 
     /// The keys of a SKU.
     pub fn stock(&self, sku: &Sku) -> StockKeys {
-        let shard = self.shard_of(sku);
-        let inventory = format!("{}inventory:{sku}", self.prefix(shard));
-        StockKeys { shard: self.shard(shard), active: format!("{inventory}:active"), inventory }
+        let shard = Arc::clone(self.shard_of(sku));
+        let inventory = format!("{}inventory:{sku}", shard.prefix);
+        StockKeys { active: format!("{inventory}:active"), inventory, shard }
     }
 
     /// The key of a reservation: its id tells the shard.
     pub fn reservation(&self, id: &ReservationId) -> String {
-        let shard = id.shard() % self.shards;
-        format!("{}reservation:{id}", self.prefix(shard))
+        self.0[usize::from(id.shard()) % self.0.len()].reservation(id)
     }
 
     /// What a key of this layout is about; `None` for all other keys.
     pub fn read(&self, key: &str) -> Option<Subject> {
         let key = match key.strip_prefix('{') {
-            Some(sharded) if self.shards > 1 => sharded.split_once("}:")?.1,
+            Some(sharded) if self.0.len() > 1 => sharded.split_once("}:")?.1,
             Some(_) => return None,
             None => key,
         };
@@ -89,19 +89,39 @@ impl Layout {
         }
         ReservationId::parse(key.strip_prefix("reservation:")?).ok().map(Subject::Reservation)
     }
+}
 
-    fn shard(&self, shard: u16) -> ShardKeys {
-        let prefix = self.prefix(shard);
-        ShardKeys {
+/// A part of the stock whose keys are in one hash slot, with the keys that its SKUs have in common.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Its number, which the ids of its reservations carry.
+    pub number: u16,
+    prefix: String,
+    /// Stream: one entry for each state change.
+    pub audit: String,
+    /// Sorted set: SKU -> lower bound of its earliest expiry, epoch milliseconds.
+    pub due: String,
+    /// Set: every SKU ever seeded.
+    pub skus: String,
+    /// Hash: what the operator decides and scripts obey.
+    pub settings: String,
+}
+
+impl Shard {
+    fn new(number: u16, prefix: String) -> Self {
+        Self {
+            number,
             audit: format!("{prefix}inventory:audit"),
             due: format!("{prefix}stockhold:due"),
             skus: format!("{prefix}stockhold:skus"),
             settings: format!("{prefix}stockhold:settings"),
+            prefix,
         }
     }
 
-    fn prefix(&self, shard: u16) -> String {
-        if self.shards == 1 { String::new() } else { format!("{{{shard}}}:") }
+    /// The key of a reservation on this shard.
+    pub fn reservation(&self, id: &ReservationId) -> String {
+        format!("{}reservation:{id}", self.prefix)
     }
 }
 
@@ -114,24 +134,11 @@ pub enum Subject {
     Reservation(ReservationId),
 }
 
-/// The keys that the SKUs of a shard have in common.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShardKeys {
-    /// Stream: one entry for each state change.
-    pub audit: String,
-    /// Sorted set: SKU -> lower bound of its earliest expiry, epoch milliseconds.
-    pub due: String,
-    /// Set: every SKU ever seeded.
-    pub skus: String,
-    /// Hash: what the operator decides and scripts obey.
-    pub settings: String,
-}
-
 /// The keys that every script call for a SKU names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StockKeys {
     /// Those of its shard.
-    pub shard: ShardKeys,
+    pub shard: Arc<Shard>,
     /// Hash: the SKU's counts.
     pub inventory: String,
     /// Sorted set: ids of its active reservations, scored by expiry, epoch milliseconds.
@@ -144,7 +151,7 @@ mod tests {
 
     #[test]
     fn unsharded_keys_have_no_prefix() {
-        let layout = Layout::UNSHARDED;
+        let layout = Layout::unsharded();
         let keys = layout.stock(&Sku::parse("sku-1").unwrap());
         assert_eq!(keys.inventory, "inventory:sku-1");
         assert_eq!(keys.active, "inventory:sku-1:active");
@@ -161,26 +168,26 @@ mod tests {
         let layout = Layout::sharded(16).unwrap();
         let sku = Sku::parse("123456789").unwrap();
         // 0x31C3 is the check value of this CRC16 for this input.
-        assert_eq!(layout.shard_of(&sku), 0x31C3 % 16);
+        assert_eq!(layout.shard_of(&sku).number, 0x31C3 % 16);
         assert_eq!(layout.stock(&sku).inventory, "{3}:inventory:123456789");
         assert_eq!(layout.stock(&sku).shard.audit, "{3}:inventory:audit");
-        let id = ReservationId::mint(layout.shard_of(&sku));
+        let id = ReservationId::mint(layout.shard_of(&sku).number);
         assert!(layout.reservation(&id).starts_with("{3}:reservation:"));
-        assert_eq!(layout.shards().count(), 16);
+        assert_eq!(layout.shards().len(), 16);
     }
 
     #[test]
     fn a_key_tells_what_it_is_about() {
         let id = ReservationId::parse("018f0000-0000-8abc-8000-000000000001").unwrap();
         let sku = Sku::parse("tea").unwrap();
-        for layout in [Layout::UNSHARDED, Layout::sharded(16).unwrap()] {
+        for layout in [Layout::unsharded(), Layout::sharded(16).unwrap()] {
             assert_eq!(layout.read(&layout.stock(&sku).inventory), Some(Subject::Stock(sku.clone())));
             assert_eq!(layout.read(&layout.reservation(&id)), Some(Subject::Reservation(id)));
             for other in ["inventory:audit", "inventory:tea:active", "reservation:tea", "stockhold:due", "tea"] {
                 assert_eq!(layout.read(other), None, "{other}");
             }
         }
-        assert_eq!(Layout::UNSHARDED.read("{3}:inventory:tea"), None);
+        assert_eq!(Layout::unsharded().read("{3}:inventory:tea"), None);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Scripts {
         let shard = &items[0].shard;
         call.arg(&self.hold).arg(2 + 3 * items.len()).arg(&shard.audit).arg(&shard.due);
         for item in items {
-            call.arg(&item.inventory).arg(&item.active).arg(Layout::UNSHARDED.reservation(&ReservationId::mint(0)));
+            call.arg(&item.inventory).arg(&item.active).arg(Layout::unsharded().reservation(&ReservationId::mint(0)));
         }
         call.arg("each");
         for _ in items {
@@ -92,7 +92,7 @@ pub fn held(reply: &Value) -> usize {
 
 /// The keys of a SKU.
 pub fn keys(sku: &str) -> StockKeys {
-    Layout::UNSHARDED.stock(&Sku::parse(sku).expect("a good SKU"))
+    Layout::unsharded().stock(&Sku::parse(sku).expect("a good SKU"))
 }
 
 /// A connection that waits for nothing but the answer: no Nagle, and time enough on a busy machine.

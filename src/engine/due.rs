@@ -12,7 +12,7 @@ use futures_util::future::try_join_all;
 use super::error::is_of_one_key;
 use super::expiry::{Expired, SWEPT_PER_CALL};
 use super::{Engine, Error, Rounds};
-use crate::keys::{ShardKeys, Sku, StockKeys};
+use crate::keys::{Shard, Sku, StockKeys};
 use crate::redis::{Failure, Redis};
 
 /// SKUs that one look at the due list takes, the longest overdue.
@@ -90,7 +90,7 @@ impl Engine {
         let started = Instant::now();
         let mut round = Round { engine: self, rounds, swept: Swept::default(), now_ms, started };
         for shard in self.layout.shards() {
-            round.sweep_shard(&shard).await?;
+            round.sweep_shard(shard).await?;
         }
         let swept = round.swept;
         rounds.forget_before(started);
@@ -129,7 +129,7 @@ impl Engine {
     }
 
     /// What lapsed on each SKU until `now_ms`.
-    async fn look_up(&self, shard: &ShardKeys, skus: Vec<Sku>, now_ms: u64) -> Result<Vec<Lapsed>, Error> {
+    async fn look_up(&self, shard: &Shard, skus: Vec<Sku>, now_ms: u64) -> Result<Vec<Lapsed>, Error> {
         if skus.is_empty() {
             return Ok(Vec::new());
         }
@@ -168,7 +168,7 @@ impl Fate {
 }
 
 impl Round<'_> {
-    async fn sweep_shard(&mut self, shard: &ShardKeys) -> Result<(), Error> {
+    async fn sweep_shard(&mut self, shard: &Shard) -> Result<(), Error> {
         let redis = &self.engine.redis;
         // Those at the front of the list that are left alone: step over them.
         let mut skip = 0;
@@ -230,7 +230,7 @@ impl Round<'_> {
     }
 
     /// Sweeps the SKUs of a page, and tells whether any could be.
-    async fn sweep_page(&mut self, shard: &ShardKeys, mut skus: Vec<Sku>) -> Result<bool, Error> {
+    async fn sweep_page(&mut self, shard: &Shard, mut skus: Vec<Sku>) -> Result<bool, Error> {
         skus.sort_by_cached_key(|sku| self.rounds.place(sku.as_str()));
         let (engine, now_ms) = (self.engine, self.now_ms);
         // As many as go to Redis together, if each has one hold.

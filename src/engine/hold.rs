@@ -2,7 +2,7 @@
 
 use super::expiry::SWEPT_PER_CALL;
 use super::record::{malformed, number};
-use super::{Engine, Error, Quantity, Reservation, Ttl};
+use super::{Engine, Error, Quantity, Reservation, Ttl, item, of_shard};
 use crate::keys::{CartId, IdempotencyKey, ReservationId, Sku, StockKeys};
 
 /// A request to hold units.
@@ -49,10 +49,9 @@ impl Engine {
     /// See [`Error`].
     pub async fn hold(&self, request: HoldRequest) -> Result<Hold, Error> {
         let keys = self.layout.stock(&request.sku);
-        let shard = self.layout.shard_of(&request.sku);
         let id = match &request.idempotency_key {
-            Some(key) => ReservationId::from_idempotency_key(key, shard),
-            None => ReservationId::mint(shard),
+            Some(key) => ReservationId::from_idempotency_key(key, keys.shard.number),
+            None => ReservationId::mint(keys.shard.number),
         };
         let (mut waited, mut left) = (false, None);
         loop {
@@ -78,7 +77,7 @@ impl Engine {
         let (cart, ttl_ms) = (request.cart.as_str().to_owned(), request.ttl.as_ms());
         let arguments = vec![cart, request.quantity.to_string(), ttl_ms.to_string()];
         self.reads.gate.sells();
-        let reply = self.holds.submit(self.item(keys, id, arguments)).await?;
+        let reply = of_shard(&self.holds, keys).submit(item(keys, id, arguments)).await?;
         Ok(match &*reply.parts() {
             ["HELD", expires_at, created_at] => {
                 (Hold::Held(Reservation::held(id, request, expires_at, created_at)?), 0)

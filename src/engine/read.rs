@@ -248,7 +248,7 @@ impl Engine {
         match sku.map(|sku| self.layout.stock(sku)) {
             Some(keys) => self.reads.chain(sku.expect("its keys are there").as_str(), &keys, limit.get(), before).await,
             None => {
-                let shard = self.layout.shards().next().expect("a layout has a shard");
+                let shard = self.layout.first();
                 self.reads.stream(&shard.audit, limit.get(), before).await
             }
         }

@@ -147,7 +147,7 @@ impl Engine {
     fn probes(&self) -> Vec<Probe> {
         let sku = Sku::parse("stockhold-readiness-probe").expect("a good SKU");
         let StockKeys { shard, inventory, active } = self.layout.stock(&sku);
-        let reservation = self.layout.reservation(&ReservationId::nobodys(self.layout.shard_of(&sku)));
+        let reservation = shard.reservation(&ReservationId::nobodys(shard.number));
         let [stock, item] = [vec![&inventory, &active], vec![&inventory, &active, &reservation]];
         let both = vec![&shard.audit, &shard.due];
         let settings = [&shard.settings];

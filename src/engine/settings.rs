@@ -46,7 +46,7 @@ impl Engine {
     /// # Errors
     /// See [`Error`]. A value that is not a number is [`Error::Broken`].
     pub async fn settings(&self) -> Result<Settings, Error> {
-        let stored = self.redis.hash(&self.layout.first_shard().settings).await.map_err(Error::without_doubt)?;
+        let stored = self.redis.hash(&self.layout.first().settings).await.map_err(Error::without_doubt)?;
         let number = |name: &str, default| match stored.fields.get(name) {
             None => Ok(default),
             Some(text) => text.parse().map_err(|_| Error::Broken(format!("the setting {name} is not a number"))),

@@ -2,7 +2,7 @@
 
 use super::group_commit::GroupCommit;
 use super::record::malformed;
-use super::{Engine, Error, Reservation, ReservationState};
+use super::{Engine, Error, Reservation, ReservationState, item, of_shard};
 use crate::keys::{IdempotencyKey, ReservationId, Sku};
 
 /// What became of a confirm or a release.
@@ -44,7 +44,7 @@ impl Engine {
 
     async fn settle(
         &self,
-        script: &GroupCommit,
+        each: &[GroupCommit],
         id: ReservationId,
         key: Option<&IdempotencyKey>,
     ) -> Result<Settle, Error> {
@@ -57,7 +57,7 @@ impl Engine {
         let sku = Sku::parse(&sku).map_err(|_| malformed("the SKU of a reservation"))?;
         let keys = self.layout.stock(&sku);
         let token = key.map(IdempotencyKey::token).unwrap_or_default();
-        let reply = script.submit(self.item(&keys, id, vec![token])).await?;
+        let reply = of_shard(each, &keys).submit(item(&keys, id, vec![token])).await?;
         Ok(match &*reply.parts() {
             ["CONFIRMED" | "RELEASED", record @ ..] => Settle::Settled(Reservation::read(id, record)?),
             ["REPLAYED", record @ ..] => Settle::Replayed(Reservation::read(id, record)?),

@@ -202,7 +202,7 @@ pub const BUGS: [Bug; 39] = [
         "the engine asks again with a new id when a reply is lost",
         "            let (outcome, lapsed) = self.hold_once(&keys, id, &request).await?;\n",
         "            let (outcome, lapsed) = match self.hold_once(&keys, id, &request).await {\n                \
-         Err(Error::Unknown(_)) => self.hold_once(&keys, ReservationId::mint(shard), &request).await?,\n                \
+         Err(Error::Unknown(_)) => self.hold_once(&keys, ReservationId::mint(keys.shard.number), &request).await?,\n                \
          other => other?,\n            };\n",
     ),
     way(
@@ -214,14 +214,14 @@ pub const BUGS: [Bug; 39] = [
     way(
         "src/engine/hold.rs",
         "the engine makes up an id for a request with a key",
-        "Some(key) => ReservationId::from_idempotency_key(key, shard)",
-        "Some(_) => ReservationId::mint(shard)",
+        "Some(key) => ReservationId::from_idempotency_key(key, keys.shard.number)",
+        "Some(_) => ReservationId::mint(keys.shard.number)",
     ),
     way(
         "src/engine/settle.rs",
         "the engine asks again without a token when a reply is lost, and tells the second answer",
-        "        let reply = script.submit(self.item(&keys, id, vec![token])).await?;\n",
-        "        let _ = token;\n        let item = || self.item(&keys, id, vec![String::new()]);\n        \
+        "        let reply = of_shard(each, &keys).submit(item(&keys, id, vec![token])).await?;\n",
+        "        let _ = token;\n        let script = of_shard(each, &keys);\n        let item = || item(&keys, id, vec![String::new()]);\n        \
          let reply = match script.submit(item()).await {\n            \
          Err(Failure::NoReply(_)) => script.submit(item()).await?,\n            other => other?,\n        };\n",
     ),

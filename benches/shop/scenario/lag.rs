@@ -48,7 +48,7 @@ async fn hold(seconds: u64, skus: &[String], length: Duration) -> (Tally, Durati
     let tally = ours.hold_for(seconds, CLIENTS, skus, Limit::For(length)).await;
     let mut observer = connect(&redis.url()).await;
     let mut oldest = cmd("ZRANGE");
-    oldest.arg(keys("sku").shard.due).arg(0).arg(0).arg("WITHSCORES");
+    oldest.arg(&keys("sku").shard.due).arg(0).arg(0).arg("WITHSCORES");
     let oldest: Vec<(String, f64)> = oldest.query_async(&mut observer).await.expect("Redis lists what is due");
     let now_ms = now_ms(&mut observer).await as f64;
     let overdue_ms = oldest.first().map_or(0.0, |(_, expires_at_ms)| now_ms - expires_at_ms).max(0.0);

@@ -127,7 +127,7 @@ async fn make_lapsed(redis: &RedisServer, holds: usize, skus: usize) {
 /// A SKU with a lapsed hold is listed as due.
 async fn wait_until_swept(redis: &mut MultiplexedConnection) {
     let now_ms = now_ms(redis).await;
-    let due = keys("sku").shard.due;
+    let due = keys("sku").shard.due.clone();
     loop {
         let left: u64 = cmd("ZCOUNT").arg(&due).arg("-inf").arg(now_ms).query_async(redis).await.expect("Redis counts");
         if left == 0 {
