@@ -282,7 +282,7 @@ async fn what_is_no_text_is_an_error_that_does_not_pass() {
     assert_eq!(shop.counts("sku").await, [3, 2, 0]);
     shop.get("/readyz").await.ok();
 
-    set(&[b"HSET", b"inventory:sku", b"sku", NO_TEXT]).await;
+    set(&[b"HSET", b"inventory:sku", b"updatedAt", NO_TEXT]).await;
     internal(shop.get("/api/inventory/sku").await);
     set(&[b"HSET", b"inventory:sku", b"lastEvent", NO_TEXT]).await;
     internal(shop.get("/api/audit?sku=sku").await);
