@@ -246,7 +246,7 @@ async fn a_sound_system_has_no_findings() {
     assert!(audit.starts_with("the audit has 9 of 9 events, back to 20"), "{audit}");
     assert_eq!(rest, "2 SKUs, 9 events, 5 reservations: all is well\n");
     assert_eq!(output.status.code(), Some(0));
-    // What there is nothing to mend about is not repaired.
+    // What is in order is not repaired.
     assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]));
     assert_eq!(shop.check(&["tea", "cup"]).await, (0, vec![]));
     let after = Snapshot::take(&mut shop.redis.connection().await).await;
