@@ -120,7 +120,7 @@ local function read_record(key, id)
     'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt', 'token')
   if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6] or f[7] or f[8]) then return false end
   local units, expires = whole(f[3], 1, 1000000000), whole(f[6], 1, 9999999999999)
-  if not (f[1] and f[2] and units and f[5] and expires and f[7] and f[8]) then return nil end
+  if not (f[1] and is_text(f[1]) and f[2] and units and f[5] and expires and f[7] and f[8]) then return nil end
   if f[4] ~= 'active' and f[4] ~= 'confirmed' and f[4] ~= 'released' then return nil end
   return {
     key = key, id = id, cartId = f[1], sku = f[2], quantity = f[3], state = f[4], reason = f[5],

@@ -1,8 +1,6 @@
 //! The operations: one typed method for each, one outcome enum for each script. No HTTP, no sockets.
 
 mod amount;
-mod books;
-mod check;
 mod due;
 mod error;
 mod expiry;
@@ -10,9 +8,7 @@ mod gate;
 mod group_commit;
 mod history;
 mod hold;
-mod judge;
 mod lapsed;
-mod mend;
 mod pace;
 mod read;
 mod readiness;
@@ -24,12 +20,11 @@ mod settle;
 
 use std::sync::Arc;
 
-use crate::keys::{Layout, ReservationId, Shard, StockKeys};
+use crate::keys::{Layout, ReservationId, Shard, Sku, StockKeys};
 use crate::redis::Redis;
 use crate::scripts::{Catalogue, Reply, Scripts};
 
 pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Ttl};
-pub use check::{Census, Checked, Damage, Finding, Thoroughness};
 use due::Lanes;
 pub use due::Swept;
 pub use error::Error;
@@ -38,11 +33,10 @@ use gate::Gate;
 pub use group_commit::MAX_BATCH;
 use group_commit::{Call, GroupCommit, Item};
 pub use hold::{Hold, HoldRequest};
-pub use mend::Mended;
 use read::Reads;
 pub use readiness::Impairment;
 use readiness::Looks;
-use record::malformed;
+pub(crate) use record::malformed;
 pub use record::{Event, EventKind, Reservation, ReservationState, Stock};
 pub use rounds::Rounds;
 pub use settings::{Change, Settings};
@@ -104,6 +98,21 @@ impl Engine {
             looks: Looks::default(),
             options,
         }
+    }
+
+    /// Expires everything that is due on a SKU. How many reservations that were.
+    ///
+    /// # Errors
+    /// See [`Error`]. What was expired until then stays so.
+    pub async fn expire_due(&self, sku: &Sku) -> Result<u64, Error> {
+        self.sweep_all(&self.layout.stock(sku)).await
+    }
+
+    /// The events of a SKU before one of its events, newest first, 1 to 100: one page, which waits for no other reads. None
+    /// when it is no event of this SKU.
+    pub(crate) async fn events_linked_before(&self, sku: &Sku, event: &str, count: usize) -> Result<Vec<Event>, Error> {
+        let events = self.reads.linked(&self.layout.stock(sku), count, Some(event)).await?;
+        Ok(events.unwrap_or_default())
     }
 }
 

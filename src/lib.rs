@@ -12,6 +12,7 @@
 //! - [`http`]: bytes to operations and outcomes to status codes.
 //! - [`sweeper`]: a loop that asks the engine to expire what is due.
 //! - [`keeper`]: a loop that asks the engine to load the scripts again when Redis has lost them.
+//! - [`check`]: whether the stock of a live system is as the scripts left it, and its repair.
 //! - [`engine`]: one typed method and one outcome enum per operation; no HTTP, no sockets.
 //! - [`scripts`]: the catalogue of embedded Lua: its SHA-1s, loading, verifying, calling.
 //! - [`keys`]: every key shape and every name rule, once.
@@ -51,6 +52,7 @@
 // They panic when nobody reads.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod check;
 pub mod cli;
 pub mod engine;
 pub mod http;

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use private::{PrivateRedis, PrivateRedisOptions, START_PATIENCE, default_maxmemory};
 pub use reads::{Health, StoredHash};
-pub use scans::{Entry, IndexLook, Look};
+pub use scans::{Entry, IndexLook, Look, StreamInfo, entry_order};
 
 /// How long one call may take, connecting included: a connection that died without a word is noticed, and another made,
 /// within a second.

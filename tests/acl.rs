@@ -261,8 +261,19 @@ fn the_file_grants_what_the_scripts_call_and_no_command_more() {
     let deployer = ["hget", "hgetall", "hset", "hsetnx", "role", "script|exists", "script|load", "time"];
     assert_eq!(granted(DEPLOYER), with(BTreeSet::new(), &deployer));
     let own = commands_of(|name| ["audit", "repair", "sweep"].contains(&name));
-    let auditor =
-        ["evalsha", "exec", "hgetall", "hsetnx", "multi", "scan", "script|exists", "script|load", "sscan", "zscan"];
+    let auditor = [
+        "evalsha",
+        "exec",
+        "hgetall",
+        "hsetnx",
+        "multi",
+        "scan",
+        "script|exists",
+        "script|load",
+        "sscan",
+        "xinfo|stream",
+        "zscan",
+    ];
     assert_eq!(granted(AUDITOR), with(own, &auditor));
 }
 
@@ -456,7 +467,7 @@ async fn the_deployer_loads_and_publishes_and_never_touches_stock() {
 }
 
 #[tokio::test]
-async fn the_auditor_checks_and_mends_and_does_nothing_else() {
+async fn the_auditor_checks_and_repairs_and_does_nothing_else() {
     let mut guarded = Guarded::stocked().await;
     let url = guarded.url(AUDITOR);
     run(&mut guarded.admin, &format!("DEL reservation:{A}")).await.unwrap();
@@ -466,11 +477,13 @@ async fn the_auditor_checks_and_mends_and_does_nothing_else() {
     for (arguments, status) in [(&["--repair"][..], 1), (&["--repair", "--apply"], 0), (&[], 0)] {
         let output = program(&["check", "--redis-url", &url]).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(status), "{arguments:?}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("the audit has "), "{output:?}");
     }
     guarded.assert_no_denials().await;
     let refused: Vec<_> = NOBODYS.iter().copied().filter(|command| !["SCAN 0", "MULTI"].contains(command)).collect();
     guarded.assert_refused(AUDITOR, &refused).await;
     guarded.assert_refused(AUDITOR, &["SMEMBERS stockhold:skus", "INFO", "HSET stockhold:due x y"]).await;
+    guarded.assert_refused(AUDITOR, &["XINFO STREAM inventory:tea", "XINFO GROUPS inventory:audit"]).await;
     // What callers may do by the scripts is not the auditor's.
     let mut redis = guarded.connect(AUDITOR).await.unwrap();
     assert_eq!(evalsha(&mut redis, &inventory("tea", 0)).await.unwrap_err().code(), Some("NOPERM"));

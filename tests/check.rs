@@ -1,4 +1,4 @@
-//! `stockhold check` on a live system: it finds each kind of damage, and `--repair --apply` mends it, under load.
+//! `stockhold check` on a live system: it finds each kind of damage, and `--repair --apply` repairs it, under load.
 
 mod support;
 
@@ -35,7 +35,7 @@ const fn plant(commands: &'static [&'static str], damage: &'static str, what: &'
     Plant { commands, damage, what }
 }
 
-const MENDABLE: [Plant; 27] = [
+const REPAIRABLE: [Plant; 27] = [
     plant(&["HINCRBY inventory:tea available 3"], "counts", "damaged: they are"),
     plant(&["HINCRBY inventory:tea reserved -1"], "counts", "damaged: they are"),
     plant(&["HSET inventory:tea confirmed -1"], "counts", "damaged: they are"),
@@ -69,6 +69,9 @@ const MENDABLE: [Plant; 27] = [
     plant(&["ZREM stockhold:due tea"], "index", "not in due"),
     plant(&["SREM stockhold:skus tea"], "index", "not listed in skus"),
 ];
+
+/// Stands for bytes that are no UTF-8.
+const NO_TEXT: &str = "NO_TEXT";
 
 struct Shop {
     redis: RedisServer,
@@ -106,16 +109,24 @@ impl Shop {
     }
 
     async fn plant(&mut self, commands: &[&str]) {
-        let last: String =
-            cmd("HGET").arg("inventory:tea").arg("lastEvent").query_async(&mut self.connection).await.unwrap();
-        let first = self.server.events("tea", 3).await[1]["id"].as_str().unwrap().to_owned();
+        self.plant_on("tea", commands).await;
+    }
+
+    /// The same for another SKU, of which the reservations are by now.
+    async fn plant_on(&mut self, sku: &str, commands: &[&str]) {
+        let stock = format!("inventory:{sku}");
+        let last: String = cmd("HGET").arg(&stock).arg("lastEvent").query_async(&mut self.connection).await.unwrap();
+        let events = self.server.events(sku, 3).await;
+        let first = events.get(1).map_or("", |event| event["id"].as_str().unwrap());
         for command in commands {
             let words = command.split(' ').map(|word| {
-                let names = [("SOLD", &self.sold), ("ID", &self.active), ("LAST", &last), ("FIRST", &first)];
-                names.iter().fold(word.to_owned(), |word, (name, id)| word.replace(name, id))
+                let names =
+                    [("tea", sku), ("SOLD", &self.sold), ("ID", &self.active), ("LAST", &last), ("FIRST", first)];
+                let word = names.iter().fold(word.to_owned(), |word, (name, value)| word.replace(name, value));
+                if word == NO_TEXT { vec![b'c', 0xff] } else { word.into_bytes() }
             });
             let words: Vec<_> = words.collect();
-            cmd(&words[0]).arg(&words[1..]).exec_async(&mut self.connection).await.unwrap();
+            cmd(str::from_utf8(&words[0]).unwrap()).arg(&words[1..]).exec_async(&mut self.connection).await.unwrap();
         }
     }
 
@@ -172,10 +183,16 @@ impl Shop {
 
     /// Runs the command, with `--json`: its exit status and its findings.
     async fn check(&self, arguments: &[&str]) -> (i32, Vec<Value>) {
+        let (status, report) = self.report(arguments).await;
+        (status, report["findings"].as_array().unwrap().clone())
+    }
+
+    /// Its exit status and the whole report.
+    async fn report(&self, arguments: &[&str]) -> (i32, Value) {
         let output = self.run(&[arguments, &["--json"]].concat()).await;
         let report: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
-        (output.status.code().unwrap(), report["findings"].as_array().unwrap().clone())
+        (output.status.code().unwrap(), report)
     }
 
     async fn run(&self, arguments: &[&str]) -> Output {
@@ -189,16 +206,17 @@ impl Shop {
     }
 
     /// Buyers who hold, confirm and release until told to close. What a damaged SKU answers them does not matter here.
-    fn buyers(&self, closing: &Arc<AtomicBool>) -> JoinSet<()> {
+    fn buyers(&self, skus: &[String], closing: &Arc<AtomicBool>) -> JoinSet<()> {
         let mut buyers = JoinSet::new();
-        for buyer in 0..4_u64 {
-            let (server, closing) = (Arc::clone(&self.server), Arc::clone(closing));
+        for buyer in 0..4 {
+            let (server, closing, skus) = (Arc::clone(&self.server), Arc::clone(closing), skus.to_vec());
             buyers.spawn(async move {
-                for turn in 0_u64.. {
+                for turn in 0_usize.. {
                     if closing.load(Ordering::Relaxed) {
                         return;
                     }
-                    let sku = if (turn + buyer).is_multiple_of(5) { "cup" } else { "tea" };
+                    // All of them at a SKU at once, for some turns: what is read there changes meanwhile.
+                    let sku = &skus[(turn + buyer) / 4 % skus.len()];
                     let body = json!({ "cartId": "buyer", "sku": sku, "quantity": 1 });
                     let answer = server.post("/api/reservations/hold", body).await;
                     if answer.status == 200 {
@@ -224,9 +242,11 @@ async fn a_sound_system_has_no_findings() {
     let before = Snapshot::take(&mut shop.redis.connection().await).await;
     let output = shop.run(&[]).await;
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text, "2 SKUs, 9 events, 5 reservations: all is well\n");
+    let (audit, rest) = text.split_once('\n').unwrap();
+    assert!(audit.starts_with("the audit has 9 of 9 events, back to 20"), "{audit}");
+    assert_eq!(rest, "2 SKUs, 9 events, 5 reservations: all is well\n");
     assert_eq!(output.status.code(), Some(0));
-    // What there is nothing to mend about is not mended.
+    // What is in order is not repaired.
     assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]));
     assert_eq!(shop.check(&["tea", "cup"]).await, (0, vec![]));
     let after = Snapshot::take(&mut shop.redis.connection().await).await;
@@ -241,8 +261,8 @@ async fn what_cannot_be_looked_at_has_a_status_of_its_own() {
 }
 
 #[tokio::test]
-async fn each_damage_is_found_and_told_and_mended_when_told_to() {
-    for Plant { commands, damage, what } in MENDABLE {
+async fn each_damage_is_found_and_told_and_repaired_when_told_to() {
+    for Plant { commands, damage, what } in REPAIRABLE {
         let mut shop = Shop::open(100).await;
         shop.plant(commands).await;
         let planted = Snapshot::take(&mut shop.connection).await;
@@ -256,11 +276,11 @@ async fn each_damage_is_found_and_told_and_mended_when_told_to() {
         assert_eq!(planted.changed(&after), Vec::<String>::new(), "a dry run of {commands:?} wrote");
 
         let (status, findings) = shop.check(&["--repair", "--apply"]).await;
-        let all = !findings.is_empty() && findings.iter().all(|finding| finding["mended"] == true);
+        let all = !findings.is_empty() && findings.iter().all(|finding| finding["repaired"] == true);
         assert!(all && status == 0, "{commands:?} gave {status} and left {findings:#?}");
         assert_eq!(shop.check(&[]).await, (0, vec![]), "{commands:?}");
         let newest = &shop.server.events("tea", 1).await[0];
-        assert_eq!(newest["event"], "repair", "{commands:?} was mended silently: {newest}");
+        assert_eq!(newest["event"], "repair", "{commands:?} was repaired silently: {newest}");
         // Nothing was lost: the hold can be confirmed, and its units are where they belong.
         assert_eq!(shop.server.counts("tea").await, [93, 6, 1], "{commands:?}");
         shop.server.confirm(&shop.active).await.ok();
@@ -271,40 +291,49 @@ async fn each_damage_is_found_and_told_and_mended_when_told_to() {
     }
 }
 
-/// Damage of every kind, time and again, while buyers go on.
+/// Damage of every kind at once, each on a SKU of its own, while buyers go on at all of them.
 #[tokio::test]
-async fn damage_is_found_and_mended_under_load() {
-    /// As many as buyers make in the time that a busy machine takes to start a program, and more.
-    const EVENTS: &str = "2000";
-    let mut shop = Shop::open(1_000_000).await;
+async fn damage_is_found_and_repaired_under_load() {
+    /// More than buyers make at one SKU in [`PATIENCE`].
+    const EVENTS: &str = "10000";
+    let mut shop = Shop::open(100).await;
+    let skus: Vec<_> = (0..REPAIRABLE.len()).map(|n| format!("sku-{n}")).collect();
+    for sku in &skus {
+        shop.server.seed(sku, 1_000_000).await;
+    }
     let closing = Arc::new(AtomicBool::new(false));
-    let mut buyers = shop.buyers(&closing);
-    for _ in 0..10 {
+    let mut buyers = shop.buyers(&skus, &closing);
+    for _ in 0..3 {
         assert_eq!(shop.check(&[]).await, (0, vec![]), "nothing was planted yet");
     }
-    for Plant { commands, damage, .. } in MENDABLE {
-        shop.active = shop.server.held_for("tea", 2, 3600).await;
-        shop.sold = shop.server.held("tea", 1).await;
+    for (sku, Plant { commands, .. }) in skus.iter().zip(&REPAIRABLE) {
+        shop.active = shop.server.held_for(sku, 2, 3600).await;
+        shop.sold = shop.server.held(sku, 1).await;
         shop.server.confirm(&shop.sold).await.ok();
-        shop.plant(commands).await;
-        let deadline = Instant::now() + PATIENCE;
-        let (mut found, mut status) = (Vec::new(), 1);
-        while status != 0 {
-            let (ended, findings) = shop.check(&["--events", EVENTS, "--repair", "--apply"]).await;
-            found.extend(findings);
-            status = ended;
-            assert!(Instant::now() < deadline, "{commands:?} is not mended: {found:#?}");
-        }
+        shop.plant_on(sku, commands).await;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let (mut found, mut status) = (Vec::new(), 1);
+    while status != 0 {
+        let (ended, findings) = shop.check(&["--events", EVENTS, "--repair", "--apply"]).await;
+        found.extend(findings);
+        status = ended;
+        assert!(Instant::now() < deadline, "not all is repaired: {found:#?}");
+    }
+    for (sku, Plant { commands, damage, .. }) in skus.iter().zip(REPAIRABLE) {
         // Some of it the next hold or sweep puts right before it is looked for.
         let heals = damage == "index" || commands[0].ends_with("updatedAt");
-        assert!(heals || !found.is_empty(), "{commands:?} was not found");
-        assert_eq!(shop.check(&[]).await, (0, vec![]), "{commands:?}, {:?}", kinds(&found));
+        let is_found = found.iter().any(|finding| finding["sku"] == **sku);
+        assert!(heals || is_found, "{commands:?} was not found on {sku}: {found:#?}");
+    }
+    for _ in 0..3 {
+        assert_eq!(shop.check(&[]).await, (0, vec![]), "{found:#?}");
     }
     closing.store(true, Ordering::Relaxed);
     while let Some(ended) = buyers.join_next().await {
         ended.unwrap();
     }
-    assert_eq!(shop.check(&[]).await, (0, vec![]));
+    assert_eq!(shop.check(&["--events", EVENTS]).await, (0, vec![]));
 }
 
 /// Reservations that neither the active set nor the events at hand name are found by their keys.
@@ -348,12 +377,12 @@ async fn a_hold_by_a_clock_that_was_ahead_is_found_and_lapses_in_time() {
 
         let (status, findings) = shop.check(&[]).await;
         assert_eq!((status, kinds(&findings)), (1, vec!["expiry"]), "{findings:#?}");
-        assert_eq!((&findings[0]["reservationId"], &findings[0]["mendable"]), (&json!(id), &json!(true)));
+        assert_eq!((&findings[0]["reservationId"], &findings[0]["repairable"]), (&json!(id), &json!(true)));
         let after = Snapshot::take(&mut shop.connection).await;
         assert_eq!(planted.changed(&after), Vec::<String>::new());
 
         let (status, findings) = shop.check(&["--repair", "--apply"]).await;
-        assert_eq!((status, kinds(&findings), &findings[0]["mended"]), (0, vec!["expiry"], &json!(true)));
+        assert_eq!((status, kinds(&findings), &findings[0]["repaired"]), (0, vec!["expiry"], &json!(true)));
         let newest = &shop.server.events("pot", 1).await[0];
         let told = ["event", "reservationId", "state", "reason"].map(|name| newest[name].as_str().unwrap());
         assert_eq!(told, ["repair", id, "active", "expiry_restored"]);
@@ -467,7 +496,7 @@ async fn two_holds_or_two_ends_in_a_row_are_damage() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_mended_is_told_and_left() {
+async fn what_cannot_be_repaired_is_told_and_left() {
     // More sold than there ever was; a key of another type; no event to go by; an id that is none.
     for (commands, damage) in [
         (&["HSET inventory:tea available 0 seeded 7", "XDEL inventory:audit FIRST"][..], "history"),
@@ -488,5 +517,202 @@ async fn what_cannot_be_mended_is_told_and_left() {
         }
         // The other SKU is none the worse for it.
         shop.server.held("cup", 1).await;
+    }
+}
+
+/// What somebody stored by hand and is no text: it is told, repaired where an event tells what it was, and in no other SKU's
+/// way.
+#[tokio::test]
+async fn what_is_no_text_is_told_and_the_others_are_checked() {
+    for (commands, events, expected, repairs) in [
+        (&["HSET reservation:ID cartId NO_TEXT"][..], "300", "record", true),
+        (&["HSET reservation:ID cartId NO_TEXT"], "1", "unreadable", false),
+        (&["HSET inventory:tea sku NO_TEXT"], "300", "unreadable", false),
+        (&["ZADD inventory:tea:active 9999999999998 NO_TEXT"], "300", "unreadable", false),
+        (&["SADD stockhold:skus NO_TEXT"], "300", "unreadable", false),
+        // A record of another shape, and one of another type.
+        (&["DEL reservation:ID", "HSET reservation:ID colour red"], "300", "record", true),
+        (&["DEL reservation:ID", "HSET reservation:ID colour red"], "1", "unreadable", false),
+        (&["DEL inventory:tea", "RPUSH inventory:tea x"], "300", "unreadable", false),
+    ] {
+        let mut shop = Shop::open(100).await;
+        shop.plant(&[commands, &["SREM stockhold:skus cup"]].concat()).await;
+        let (status, findings) = shop.check(&["--events", events]).await;
+        let has = |damage: &str, is_it: &dyn Fn(&Value) -> bool| {
+            findings.iter().any(|finding| finding["damage"] == damage && is_it(finding))
+        };
+        assert!(status == 1 && has(expected, &|_| true), "{commands:?} gave {status} and {findings:#?}");
+        assert!(has("index", &|finding| finding["sku"] == "cup"), "{commands:?} hid the other: {findings:#?}");
+        let (status, findings) = shop.check(&["--events", events, "--repair", "--apply"]).await;
+        assert_eq!(status, i32::from(!repairs), "{commands:?} left {findings:#?}");
+        // What nobody can tell the units of, keeps them.
+        if commands.iter().all(|command| !command.contains("inventory:tea")) {
+            assert_eq!(shop.number("inventory:tea", "available").await, 93, "{commands:?}");
+        }
+    }
+}
+
+/// An entry of the audit that no script wrote is nobody's event.
+#[tokio::test]
+async fn what_is_no_text_in_the_audit_is_in_nobodys_way() {
+    let mut shop = Shop::open(100).await;
+    shop.plant(&["XADD inventory:audit * event hold sku tea cartId NO_TEXT", "HDEL inventory:cup lastEvent"]).await;
+    let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+    assert_eq!((status, kinds(&findings)), (0, vec!["counts"]), "{findings:#?}");
+    assert_eq!(shop.check(&[]).await, (0, vec![]));
+    assert_eq!(shop.server.events("tea", 100).await.len(), 7);
+}
+
+/// Lets somebody hold and release until the audit has so many entries.
+async fn sell_until(shop: &mut Shop, entries: usize) {
+    loop {
+        let has: usize = cmd("XLEN").arg("inventory:audit").query_async(&mut shop.connection).await.unwrap();
+        if has >= entries {
+            return assert_eq!(has, entries);
+        }
+        let id = shop.server.held("cup", 1).await;
+        shop.server.release(&id).await.ok();
+    }
+}
+
+fn set_audit_max(shop: &Shop, entries: &str) {
+    let output = program(&["settings", "--redis-url", &shop.redis.url(), "--audit-max", entries]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn events_that_were_taken_out_of_the_audit_are_found() {
+    for audit_max in ["1000000", "0", "31"] {
+        let mut shop = Shop::open(100).await;
+        set_audit_max(&shop, audit_max);
+        sell_until(&mut shop, 337).await;
+        assert_eq!(shop.check(&[]).await, (0, vec![]));
+        shop.plant(&["XTRIM inventory:audit MAXLEN = 30"]).await;
+        for arguments in [&[][..], &["--repair"], &["--repair", "--apply"]] {
+            let (status, report) = shop.report(arguments).await;
+            let findings = report["findings"].as_array().unwrap();
+            assert_eq!((status, kinds(findings)), (1, vec!["history"]), "{findings:#?}");
+            let [sku, repairable, repaired] = ["sku", "repairable", "repaired"].map(|name| &findings[0][name]);
+            assert_eq!((sku, repairable, repaired), (&Value::Null, &json!(false), &json!(false)));
+            let what = findings[0]["what"].as_str().unwrap();
+            assert!(what.contains("beyond the setting: it has 30 of 337"), "{what}");
+            let audit = &report["audit"];
+            assert_eq!((&audit["events"], &audit["added"]), (&json!(30), &json!(337)));
+            assert_eq!(audit["auditMax"].to_string(), audit_max);
+            assert!(audit["since"].as_str().unwrap().ends_with('Z') && audit["deletedUpTo"].is_null(), "{audit}");
+        }
+        let output = shop.run(&["--repair"]).await;
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.starts_with("audit                history    events were taken out"), "{text}");
+        assert!(text.contains("[cannot be repaired]\nthe audit has 30 of 337 events, back to 20"), "{text}");
+        // It is about no SKU.
+        assert_eq!(shop.check(&["tea", "cup"]).await, (0, vec![]));
+
+        // To lower the setting to what is left says that it is known.
+        set_audit_max(&shop, "30");
+        assert_eq!(shop.check(&[]).await, (0, vec![]));
+        set_audit_max(&shop, "1000000");
+        assert_eq!(shop.check(&[]).await, (0, vec![]), "it was raised, and brings nothing back");
+        // What was added since is missed again, and when all is gone that is no trim either.
+        let raised: u64 = shop.number("stockhold:settings", "auditMaxRaisedAt").await;
+        assert!(raised > 1_600_000_000_000, "{raised}");
+        sell_until(&mut shop, 130).await;
+        assert_eq!(shop.check(&[]).await, (0, vec![]));
+        for left in ["50", "0"] {
+            shop.plant(&[&format!("XTRIM inventory:audit MAXLEN = {left}")]).await;
+            let (status, findings) = shop.check(&[]).await;
+            let whole: Vec<_> = findings.iter().filter(|finding| finding["sku"].is_null()).collect();
+            assert!(status == 1 && whole.len() == 1, "{left}: {findings:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_setting_trims_is_no_finding() {
+    let mut shop = Shop::open(100).await;
+    sell_until(&mut shop, 337).await;
+    let mut nodes = cmd("CONFIG");
+    nodes.arg(&["SET", "stream-node-max-entries", "10"]).exec_async(&mut shop.connection).await.unwrap();
+    sell_until(&mut shop, 437).await;
+    set_audit_max(&shop, "60");
+    // The sweeper of another server, which trims as it starts.
+    let sweeper = Stockhold::start_with(&shop.redis, &["--sweep-interval-ms", "10", "--log", "off"]);
+    let deadline = Instant::now() + PATIENCE;
+    let mut left = 437;
+    while left >= 80 {
+        assert!(Instant::now() < deadline, "it is not trimmed: {left}");
+        left = cmd("XLEN").arg("inventory:audit").query_async(&mut shop.connection).await.unwrap();
+    }
+    let (status, report) = shop.report(&[]).await;
+    assert_eq!((status, &report["findings"]), (0, &json!([])));
+    assert_eq!((&report["audit"]["events"], &report["audit"]["added"]), (&json!(left), &json!(437)));
+    for raised in ["100", "1000000", "0"] {
+        set_audit_max(&shop, raised);
+        assert_eq!(shop.check(&[]).await, (0, vec![]), "raised to {raised}");
+    }
+    drop(sweeper);
+}
+
+/// A single entry that was deleted is a gap of its SKU. When that is told and settled, a note remains.
+#[tokio::test]
+async fn a_single_event_that_was_deleted_is_told_of_its_sku() {
+    let mut shop = Shop::open(100).await;
+    shop.plant(&["XDEL inventory:audit FIRST"]).await;
+    let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+    assert_eq!((status, &findings[0]["sku"]), (0, &json!("tea")), "{findings:#?}");
+    let (status, report) = shop.report(&[]).await;
+    assert_eq!((status, &report["findings"]), (0, &json!([])));
+    let deleted = report["audit"]["deletedUpTo"].as_str().unwrap();
+    let text = String::from_utf8(shop.run(&[]).await.stdout).unwrap();
+    assert!(text.contains(&format!("; some were deleted singly, the newest of them {deleted}\n")), "{text}");
+}
+
+/// The oldest leave no gap in what is left, and the setting would have kept them.
+#[tokio::test]
+async fn the_oldest_event_that_was_deleted_is_missed() {
+    let mut shop = Shop::open(100).await;
+    let oldest: Vec<(String, Vec<String>)> = {
+        let mut read = cmd("XRANGE");
+        read.arg(&["inventory:audit", "-", "+", "COUNT", "1"]).query_async(&mut shop.connection).await.unwrap()
+    };
+    shop.plant(&[&format!("XDEL inventory:audit {}", oldest[0].0)]).await;
+    let (status, findings) = shop.check(&[]).await;
+    assert_eq!((status, kinds(&findings)), (1, vec!["history"]), "{findings:#?}");
+    assert!(findings[0]["what"].as_str().unwrap().contains("it has 8 of 9"), "{findings:#?}");
+}
+
+#[tokio::test]
+async fn an_audit_that_was_deleted_is_found_also_when_it_began_anew() {
+    let mut shop = Shop::open(100).await;
+    shop.plant(&["DEL inventory:audit"]).await;
+    let whole = |findings: &[Value]| {
+        let whole: Vec<_> = findings.iter().filter(|finding| finding["sku"].is_null()).collect();
+        assert_eq!((whole.len(), &whole[0]["damage"]), (1, &json!("history")), "{findings:#?}");
+        whole[0]["what"].as_str().unwrap().to_owned()
+    };
+    let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+    assert_eq!(status, 1);
+    assert!(whole(&findings).contains("there is no audit"));
+    // The SKUs are repaired, and their past is gone.
+    assert!(findings.iter().all(|finding| finding["sku"].is_null() || finding["repaired"] == true), "{findings:#?}");
+    let (status, findings) = shop.check(&[]).await;
+    assert_eq!((status, kinds(&findings)), (1, vec!["history"]), "{findings:#?}");
+    assert!(whole(&findings).contains("it began anew"));
+    shop.server.confirm(&shop.active).await.ok();
+}
+
+#[tokio::test]
+async fn an_audit_or_a_setting_that_cannot_be_read_is_told() {
+    for commands in [
+        &["DEL inventory:audit", "SET inventory:audit x"][..],
+        &["HSET stockhold:settings auditMax many"],
+        &["HSET stockhold:settings auditMax NO_TEXT"],
+        &["DEL stockhold:settings", "SET stockhold:settings x"],
+    ] {
+        let mut shop = Shop::open(100).await;
+        shop.plant(commands).await;
+        let (status, findings) = shop.check(&[]).await;
+        let is_told = |finding: &Value| finding["sku"].is_null() && finding["damage"] == "unreadable";
+        assert!(status == 1 && findings.iter().any(is_told), "{commands:?} gave {status} and {findings:#?}");
     }
 }

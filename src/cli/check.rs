@@ -1,4 +1,4 @@
-//! `stockhold check`: whether the stock is as the scripts left it, and mending it.
+//! `stockhold check`: whether the stock is as the scripts left it, and its repair.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::output::{complain, print};
 use super::runtime;
 use super::target::Target;
-use crate::engine::{Census, Checked, Damage, Engine, Finding, Thoroughness};
+use crate::check::{AuditReach, Census, Checked, Checker, Damage, Finding, Limits};
 use crate::keys::{self, Sku};
 use crate::redis::Redis;
 use crate::sweeper;
@@ -28,11 +28,11 @@ pub(super) struct CheckArgs {
     #[arg(long)]
     json: bool,
 
-    /// Tell what could be mended; mends nothing without --apply
+    /// Tell what can be repaired; repairs nothing without --apply
     #[arg(long)]
     repair: bool,
 
-    /// Mend it; every change is told in the audit
+    /// Repair it; every change is told in the audit
     #[arg(long, requires = "repair")]
     apply: bool,
 
@@ -49,21 +49,22 @@ pub(super) struct CheckArgs {
 }
 
 /// What was found, over all SKUs.
-#[derive(Default)]
 struct Report {
     skus: u64,
     events: usize,
     reservations: usize,
+    audit: AuditReach,
     lines: Vec<Line>,
 }
 
 struct Line {
-    sku: String,
+    /// None when it is about the audit as a whole, which cannot be repaired.
+    sku: Option<String>,
     finding: Finding,
     fate: &'static str,
 }
 
-/// Exit status 0 when all is well, or mended; 1 when something is left; 2 when it could not be found out.
+/// Exit status 0 when all is well, or repaired; 1 when something is left; 2 when it could not be found out.
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
     find_out(args).unwrap_or_else(|error| {
         complain(format_args!("cannot check: {error:#}"));
@@ -78,10 +79,14 @@ fn find_out(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     } else {
         report.print()?;
     }
-    Ok(ExitCode::from(u8::from(report.lines.iter().any(|line| line.fate != MENDED))))
+    Ok(ExitCode::from(u8::from(report.lines.iter().any(|line| line.fate != REPAIRED))))
 }
 
-const MENDED: &str = "mended";
+const REPAIRED: &str = "repaired";
+const IRREPARABLE: &str = "cannot be repaired";
+
+/// Stands for the audit where others have a SKU: none has this name.
+const AUDIT: &str = "audit";
 
 async fn check_target(args: &CheckArgs) -> anyhow::Result<Report> {
     let redis = args.target.redis()?;
@@ -91,14 +96,14 @@ async fn check_target(args: &CheckArgs) -> anyhow::Result<Report> {
 
 async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
     let published = redis.hash(keys::SCRIPTS).await?.fields;
-    let engine = Engine::new(redis);
-    let how = Thoroughness {
+    let checker = Checker::new(redis);
+    let limits = Limits {
         events: usize::try_from(args.events)?,
         overdue_ms: args.sweep_interval_ms.saturating_add(SWEEP_GRACE_MS),
     };
     let mut census = Census::new();
     if args.skus.is_empty() || published.is_empty() {
-        census = engine.census().await?;
+        census = checker.census().await?;
         // The wrong database looks like one in which all is well.
         ensure!(
             !census.is_empty() || !published.is_empty(),
@@ -108,7 +113,12 @@ async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
     if !args.skus.is_empty() {
         census = args.skus.iter().map(|sku| (sku.clone(), Vec::new())).collect();
     }
-    let mut report = Report::default();
+    // Before the SKUs: what is trimmed meanwhile they do not have either.
+    let audit = checker.audit().await?;
+    let mut report = Report { skus: 0, events: 0, reservations: 0, audit, lines: Vec::new() };
+    if args.skus.is_empty() {
+        report.add_audit(args.repair);
+    }
     for (name, suspects) in &census {
         report.skus += 1;
         let Ok(sku) = Sku::parse(name) else {
@@ -117,16 +127,16 @@ async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
                 reservation: String::new(),
                 what: "no SKU has such a name".into(),
             };
-            report.lines.push(Line { sku: name.clone(), finding, fate: "" });
+            report.lines.push(Line { sku: Some(name.clone()), finding, fate: "" });
             continue;
         };
-        let checked = engine.check(&sku, suspects, how).await?;
+        let checked = checker.check(&sku, suspects, limits).await?;
         report.events += checked.events;
         report.reservations += checked.reservations;
         if args.apply {
             let before = checked.findings.clone();
-            let mended = engine.mend(checked, suspects, how).await?;
-            report.add_mended(before, &mended.checked, mended.left);
+            let repaired = checker.repair(checked, suspects, limits).await?;
+            report.add_repaired(before, &repaired.checked, repaired.left);
         } else {
             report.add(&checked, args.repair);
         }
@@ -134,28 +144,40 @@ async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
     Ok(report)
 }
 
+impl Line {
+    fn is_repairable(&self) -> bool {
+        self.sku.is_some() && self.finding.damage.is_repairable()
+    }
+}
+
 impl Report {
-    fn add(&mut self, checked: &Checked, tells_fate: bool) {
-        for finding in checked.findings.iter().cloned() {
-            let fate = match (tells_fate, finding.damage.is_mendable()) {
-                (false, _) => "",
-                (true, true) => "can be mended",
-                (true, false) => "cannot be mended",
-            };
-            self.lines.push(Line { sku: checked.sku.to_string(), finding, fate });
+    fn add_audit(&mut self, tells_fate: bool) {
+        if let Some(finding) = self.audit.finding.clone() {
+            self.lines.push(Line { sku: None, finding, fate: if tells_fate { IRREPARABLE } else { "" } });
         }
     }
 
-    /// What was found at first and is gone was mended; what is there now is left.
-    fn add_mended(&mut self, before: Vec<Finding>, after: &Checked, left: Option<String>) {
-        let sku = after.sku.to_string();
+    fn add(&mut self, checked: &Checked, tells_fate: bool) {
+        for finding in checked.findings.iter().cloned() {
+            let fate = match (tells_fate, finding.damage.is_repairable()) {
+                (false, _) => "",
+                (true, true) => "can be repaired",
+                (true, false) => IRREPARABLE,
+            };
+            self.lines.push(Line { sku: Some(checked.sku.to_string()), finding, fate });
+        }
+    }
+
+    /// What was found at first and is gone was repaired; what is there now is left.
+    fn add_repaired(&mut self, before: Vec<Finding>, after: &Checked, left: Option<String>) {
+        let sku = Some(after.sku.to_string());
         let gone = before.into_iter().filter(|finding| !after.findings.contains(finding));
-        self.lines.extend(gone.map(|finding| Line { sku: sku.clone(), finding, fate: MENDED }));
+        self.lines.extend(gone.map(|finding| Line { sku: sku.clone(), finding, fate: REPAIRED }));
         for mut finding in after.findings.iter().cloned() {
-            if let Some(why) = left.as_ref().filter(|_| finding.damage.is_mendable()) {
+            if let Some(why) = left.as_ref().filter(|_| finding.damage.is_repairable()) {
                 finding.what += &format!("; left, for {why}");
             }
-            self.lines.push(Line { sku: sku.clone(), finding, fate: "not mended" });
+            self.lines.push(Line { sku: sku.clone(), finding, fate: "not repaired" });
         }
     }
 
@@ -164,32 +186,56 @@ impl Report {
         for Line { sku, finding: Finding { damage, reservation, what }, fate } in &self.lines {
             let about = if reservation.is_empty() { String::new() } else { format!("reservation {reservation}: ") };
             let fate_shown = if fate.is_empty() { String::new() } else { format!(" [{fate}]") };
+            let sku = sku.as_deref().unwrap_or(AUDIT);
             print(format_args!("{sku:<20} {damage:<10} {about}{what}{fate_shown}"))?;
             *parts.entry(fate).or_default() += 1;
         }
-        let Self { skus, events, reservations, lines } = self;
+        print(self.reach())?;
+        let Self { skus, events, reservations, lines, .. } = self;
         let fates = parts.iter().filter(|(fate, _)| !fate.is_empty()).map(|(fate, count)| format!(", {count} {fate}"));
         let found = if lines.is_empty() { "all is well".to_owned() } else { format!("{} findings", lines.len()) };
         let fates: String = fates.collect();
         print(format_args!("{skus} SKUs, {events} events, {reservations} reservations: {found}{fates}"))
     }
 
+    /// How far back the audit reaches.
+    fn reach(&self) -> String {
+        let AuditReach { events, added, since_ms, deleted_up_to, .. } = &self.audit;
+        let since = since_ms.map(|since_ms| format!(", back to {}", timestamp(since_ms))).unwrap_or_default();
+        let deleted = deleted_up_to.as_ref().map(|id| format!("; some were deleted singly, the newest of them {id}"));
+        format!("the audit has {events} of {added} events{since}{}", deleted.unwrap_or_default())
+    }
+
     fn json(&self) -> Value {
-        let line = |Line { sku, finding, fate }: &Line| {
+        let line = |line: &Line| {
             json!({
-                "sku": sku,
-                "damage": finding.damage.to_string(),
-                "reservationId": finding.reservation,
-                "what": finding.what,
-                "mendable": finding.damage.is_mendable(),
-                "mended": *fate == MENDED,
+                "sku": line.sku,
+                "damage": line.finding.damage.to_string(),
+                "reservationId": line.finding.reservation,
+                "what": line.finding.what,
+                "repairable": line.is_repairable(),
+                "repaired": line.fate == REPAIRED,
             })
         };
+        let AuditReach { events, added, since_ms, audit_max, deleted_up_to, .. } = &self.audit;
         json!({
             "skus": self.skus,
             "events": self.events,
             "reservations": self.reservations,
+            "audit": {
+                "events": events,
+                "added": added,
+                "since": since_ms.map(timestamp),
+                "auditMax": audit_max,
+                "deletedUpTo": deleted_up_to,
+            },
             "findings": self.lines.iter().map(line).collect::<Vec<_>>(),
         })
     }
+}
+
+/// RFC 3339 with milliseconds.
+fn timestamp(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    format!("{time:.3}")
 }

@@ -147,7 +147,7 @@ async fn verify(target: &Target) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     defects.iter().try_for_each(print)?;
-    print("stockhold scripts load mends this")?;
+    print("stockhold scripts load repairs this")?;
     Ok(ExitCode::FAILURE)
 }
 

@@ -48,7 +48,8 @@ pub(super) fn run(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
         }
         engine.settings().await
     });
-    let Settings { keep_ms, audit_max } = settings.with_context(|| format!("cannot use the settings at {address}"))?;
+    let Settings { keep_ms, audit_max, .. } =
+        settings.with_context(|| format!("cannot use the settings at {address}"))?;
     print(format_args!("keep-seconds {}\naudit-max    {audit_max}", keep_ms as f64 / 1000.0))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use super::read::Reads;
 use super::record::malformed;
 use super::{Error, Event};
 use crate::keys::StockKeys;
-use crate::redis::{Entry, Failure};
+use crate::redis::{Entry, Failure, entry_order};
 
 /// Entries of the stream in a page: a tenth of a millisecond of Redis's time.
 const SCANNED_PER_PAGE: usize = 100;
@@ -32,7 +32,7 @@ impl Reads {
         limit: usize,
         before: Option<&str>,
     ) -> Result<Option<Vec<Event>>, Error> {
-        let mut newest = match before.map(order) {
+        let mut newest = match before.map(entry_order) {
             None => "+".to_owned(),
             Some(None) => return Ok(None),
             // Nothing is before the lowest of ids, and Redis refuses to look there.
@@ -69,7 +69,7 @@ impl Reads {
                 let last = self.redis.hash_field(&keys.inventory, "lastEvent").await.map_err(Error::without_doubt)?;
                 last.unwrap_or_default()
             }
-            Some(before) => match order(before) {
+            Some(before) => match entry_order(before) {
                 None => return Ok(None),
                 Some((0, 0)) => return Ok(Some(Vec::new())),
                 Some(_) => match self.redis.entry(audit, before).await.map_err(Error::without_doubt)? {
@@ -83,7 +83,7 @@ impl Reads {
         let (mut count, mut linked_pages) = (FIRST_SCANNED, 0);
         while !next.is_empty() && events.len() < limit {
             let known = events.len();
-            if order(&next).is_none() {
+            if entry_order(&next).is_none() {
                 return Err(malformed("the chain of events"));
             }
             if linked_pages == 0 {
@@ -135,27 +135,17 @@ impl Reads {
 fn follow(page: &[Entry], next: &mut String, events: &mut Vec<Event>, limit: usize) -> Result<Option<usize>, Error> {
     let known = events.len();
     for entry in page {
-        if order(&entry.0) == order(next) {
+        if entry_order(&entry.0) == entry_order(next) {
             let event = Event::stored(entry)?;
             next.clone_from(&event.previous);
             events.push(event);
             if next.is_empty() || events.len() == limit {
                 break;
             }
-        } else if order(&entry.0) < order(next) {
+        } else if entry_order(&entry.0) < entry_order(next) {
             return Ok(None);
         }
     }
     let found = events.len() - known;
     Ok((found > 0).then_some(found))
-}
-
-/// A stream id by which to compare it.
-pub(super) fn order(id: &str) -> Option<(u64, u64)> {
-    let (ms, sequence) = id.split_once('-')?;
-    let number = |digits: &str| {
-        let is_number = (1..=19).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if is_number { digits.parse().ok() } else { None }
-    };
-    Some((number(ms)?, number(sequence)?))
 }

@@ -78,7 +78,7 @@ impl Reservation {
     }
 
     /// From the hash itself.
-    pub(super) fn stored(id: ReservationId, fields: &HashMap<String, String>) -> Result<Option<Self>, Error> {
+    pub(crate) fn stored(id: ReservationId, fields: &HashMap<String, String>) -> Result<Option<Self>, Error> {
         if fields.is_empty() {
             return Ok(None);
         }
@@ -104,11 +104,11 @@ impl Reservation {
     }
 
     /// For how long it was held.
-    pub(super) fn ttl_ms(&self) -> u64 {
+    pub(crate) fn ttl_ms(&self) -> u64 {
         self.expires_at_ms.saturating_sub(self.created_at_ms)
     }
 
-    pub(super) fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         self.state == ReservationState::Active
     }
 
@@ -263,7 +263,7 @@ impl Event {
 
 impl Event {
     /// From the entry itself.
-    pub(super) fn stored((id, fields): &Entry) -> Result<Self, Error> {
+    pub(crate) fn stored((id, fields): &Entry) -> Result<Self, Error> {
         let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
         let amount = |name: &str| number(fields.get(name).map_or("", String::as_str));
         Ok(Self {
@@ -290,6 +290,6 @@ pub(super) fn number(text: &str) -> Result<u64, Error> {
 }
 
 /// Redis holds or answers what no script of this crate writes.
-pub(super) fn malformed(what: &str) -> Error {
+pub(crate) fn malformed(what: &str) -> Error {
     Error::Broken(format!("not understood: {what}"))
 }

@@ -1,6 +1,8 @@
 //! What the operator decides and everybody obeys, servers and callers of scripts alike: kept in Redis, in the hash
 //! `stockhold:settings` of each shard.
 
+use std::collections::HashMap;
+
 use super::{Engine, Error};
 
 /// How much of the past is kept. 0 keeps for ever.
@@ -10,12 +12,31 @@ pub struct Settings {
     pub keep_ms: u64,
     /// Entries that the audit keeps, about: field `auditMax`, to which the sweeper trims.
     pub audit_max: u64,
+    /// When `audit_max` was last raised, epoch milliseconds, 0 for never: field `auditMaxRaisedAt`. What was trimmed before
+    /// does not come back.
+    pub audit_max_raised_at_ms: u64,
+}
+
+impl Settings {
+    /// From the stored fields.
+    fn read(stored: &HashMap<String, String>) -> Result<Self, Error> {
+        let number = |name: &str, default| match stored.get(name) {
+            None => Ok(default),
+            Some(text) => text.parse().map_err(|_| Error::Broken(format!("the setting {name} is not a number"))),
+        };
+        let Self { keep_ms, audit_max, audit_max_raised_at_ms } = Self::default();
+        Ok(Self {
+            keep_ms: number("keepMs", keep_ms)?,
+            audit_max: number("auditMax", audit_max)?,
+            audit_max_raised_at_ms: number("auditMaxRaisedAt", audit_max_raised_at_ms)?,
+        })
+    }
 }
 
 /// What holds as long as nothing is set: settled reservations for 30 days, and the last 1,000,000 entries of the audit.
 impl Default for Settings {
     fn default() -> Self {
-        Self { keep_ms: 30 * 24 * 60 * 60 * 1000, audit_max: 1_000_000 }
+        Self { keep_ms: 30 * 24 * 60 * 60 * 1000, audit_max: 1_000_000, audit_max_raised_at_ms: 0 }
     }
 }
 
@@ -47,12 +68,7 @@ impl Engine {
     /// See [`Error`]. A value that is not a number is [`Error::Broken`].
     pub async fn settings(&self) -> Result<Settings, Error> {
         let stored = self.redis.hash(&self.layout.first().settings).await.map_err(Error::without_doubt)?;
-        let number = |name: &str, default| match stored.fields.get(name) {
-            None => Ok(default),
-            Some(text) => text.parse().map_err(|_| Error::Broken(format!("the setting {name} is not a number"))),
-        };
-        let Settings { keep_ms, audit_max } = Settings::default();
-        Ok(Settings { keep_ms: number("keepMs", keep_ms)?, audit_max: number("auditMax", audit_max)? })
+        Settings::read(&stored.fields)
     }
 
     /// Sets what `change` says, in every shard; writes nothing where it is so already.
@@ -61,9 +77,12 @@ impl Engine {
     /// See [`Error`]. It is safe to repeat.
     pub async fn set(&self, change: Change) -> Result<(), Error> {
         for shard in self.layout.shards() {
-            let stored = self.redis.hash(&shard.settings).await.map_err(Error::without_doubt)?.fields;
-            let differs = |(name, value): &(&'static str, String)| stored.get(*name) != Some(value);
-            let fields: Vec<_> = change.fields().filter(differs).collect();
+            let stored = self.redis.hash(&shard.settings).await.map_err(Error::without_doubt)?;
+            let differs = |(name, value): &(&'static str, String)| stored.fields.get(*name) != Some(value);
+            let mut fields: Vec<_> = change.fields().filter(differs).collect();
+            if change.audit_max.is_some_and(|audit_max| raises(&stored.fields, audit_max)) {
+                fields.push(("auditMaxRaisedAt", stored.now_ms.to_string()));
+            }
             if !fields.is_empty() {
                 self.redis.set_fields(&shard.settings, &fields).await.map_err(Error::without_doubt)?;
             }
@@ -93,4 +112,10 @@ impl Engine {
         }
         Ok(trimmed)
     }
+}
+
+/// Whether the audit is to keep more than what is stored lets it, which may be what nobody can read.
+fn raises(stored: &HashMap<String, String>, audit_max: u64) -> bool {
+    let entries = |most| if most == 0 { u64::MAX } else { most };
+    Settings::read(stored).map_or(true, |before| entries(audit_max) > entries(before.audit_max))
 }

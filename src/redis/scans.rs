@@ -13,14 +13,27 @@ const PAGE: usize = 500;
 /// A page of a scan, and where the next one starts; 0 after the last.
 pub type Page<T> = (u64, Vec<T>);
 
-/// The fields of a stream entry, with its id.
+/// The fields of a stream entry, with its id; no fields when one of them is no text.
 pub type Entry = (String, HashMap<String, String>);
+
+/// What a stream has, and had.
+#[derive(Debug, Clone)]
+pub struct StreamInfo {
+    /// Entries that it has.
+    pub length: u64,
+    /// Entries that were ever added to it.
+    pub entries_added: u64,
+    /// Its oldest entry.
+    pub first: Option<Entry>,
+    /// The highest id that was deleted singly, if any was.
+    pub max_deleted: Option<String>,
+}
 
 /// A member of a sorted set with the hash that it stands for, all of one moment.
 #[derive(Debug, Clone)]
 pub struct Look {
-    /// The fields of the hash; empty when there is none.
-    pub fields: HashMap<String, String>,
+    /// The fields of the hash; empty when there is no such hash, none when a field is no text.
+    pub fields: Option<HashMap<String, String>>,
     /// The member's score as Redis writes it; none when it is no member.
     pub score: Option<String>,
     /// Whether Redis will drop the hash by itself.
@@ -49,22 +62,24 @@ impl Redis {
         Ok((next, names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect()))
     }
 
-    /// A page of the members of a set.
+    /// A page of the members of a set. What is no text in them is replaced.
     ///
     /// # Errors
     /// See [`Failure`].
     pub async fn scan_set(&self, key: &str, cursor: u64) -> Result<Page<String>, Failure> {
-        typed(self.call(cmd("SSCAN").arg(key).arg(cursor).arg("COUNT").arg(PAGE)).await?)
+        let page = self.call(cmd("SSCAN").arg(key).arg(cursor).arg("COUNT").arg(PAGE)).await?;
+        let (next, members): Page<Vec<u8>> = typed(page)?;
+        Ok((next, members.iter().map(|member| String::from_utf8_lossy(member).into_owned()).collect()))
     }
 
-    /// A page of the members of a sorted set.
+    /// A page of the members of a sorted set. What is no text in them is replaced.
     ///
     /// # Errors
     /// See [`Failure`].
     pub async fn scan_members(&self, key: &str, cursor: u64) -> Result<Page<String>, Failure> {
         let page = self.call(cmd("ZSCAN").arg(key).arg(cursor).arg("COUNT").arg(PAGE)).await?;
-        let (next, members): Page<(String, String)> = typed(page)?;
-        Ok((next, members.into_iter().map(|(member, _score)| member).collect()))
+        let (next, members): Page<(Vec<u8>, Vec<u8>)> = typed(page)?;
+        Ok((next, members.iter().map(|(member, _score)| String::from_utf8_lossy(member).into_owned()).collect()))
     }
 
     /// Some fields of several hashes; those of a key that is no hash are absent.
@@ -97,7 +112,7 @@ impl Redis {
         let replies = self.pipeline(&reads).await?;
         let look = |replies: &[Value]| match replies {
             [fields, score, ttl] => Ok(Look {
-                fields: typed(fields.clone())?,
+                fields: text_fields(typed(fields.clone())?),
                 score: typed::<Option<f64>>(score.clone())?.map(|score| score.to_string()),
                 is_mortal: typed::<i64>(ttl.clone())? >= 0,
             }),
@@ -132,7 +147,7 @@ impl Redis {
     /// See [`Failure`].
     pub async fn entries_back(&self, stream: &str, newest: &str, count: usize) -> Result<Vec<Entry>, Failure> {
         let mut command = cmd("XREVRANGE");
-        typed(self.call(command.arg(stream).arg(newest).arg("-").arg("COUNT").arg(count)).await?)
+        entries(self.call(command.arg(stream).arg(newest).arg("-").arg("COUNT").arg(count)).await?)
     }
 
     /// The entry of that id, if it is there.
@@ -140,8 +155,7 @@ impl Redis {
     /// # Errors
     /// See [`Failure`].
     pub async fn entry(&self, stream: &str, id: &str) -> Result<Option<Entry>, Failure> {
-        let entries: Vec<Entry> = typed(self.call(cmd("XRANGE").arg(stream).arg(id).arg(id)).await?)?;
-        Ok(entries.into_iter().next())
+        Ok(entries(self.call(cmd("XRANGE").arg(stream).arg(id).arg(id)).await?)?.pop())
     }
 
     /// The id of the oldest entry that a stream still has.
@@ -150,7 +164,55 @@ impl Redis {
     /// See [`Failure`].
     pub async fn oldest_entry(&self, stream: &str) -> Result<Option<String>, Failure> {
         let mut command = cmd("XRANGE");
-        let entries: Vec<Entry> = typed(self.call(command.arg(stream).arg("-").arg("+").arg("COUNT").arg(1)).await?)?;
-        Ok(entries.into_iter().next().map(|(id, _)| id))
+        let page = entries(self.call(command.arg(stream).arg("-").arg("+").arg("COUNT").arg(1)).await?)?;
+        Ok(page.into_iter().next().map(|(id, _)| id))
     }
+
+    /// What a stream has and had, as of one moment; none when there is no such key.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn stream_info(&self, stream: &str) -> Result<Option<StreamInfo>, Failure> {
+        let mut info: HashMap<String, Value> = match self.call(cmd("XINFO").arg("STREAM").arg(stream)).await {
+            Err(Failure::Refused { message, .. }) if message == "no such key" => return Ok(None),
+            reply => typed(reply?)?,
+        };
+        let mut take = |name: &str| info.remove(name).ok_or_else(|| malformed(name));
+        let first: Option<RawEntry> = typed(take("first-entry")?)?;
+        let max_deleted: String = typed(take("max-deleted-entry-id")?)?;
+        Ok(Some(StreamInfo {
+            length: typed(take("length")?)?,
+            entries_added: typed(take("entries-added")?)?,
+            first: first.map(entry),
+            max_deleted: Some(max_deleted).filter(|id| entry_order(id) > Some((0, 0))),
+        }))
+    }
+}
+
+/// An entry of a stream, of which the fields may be no text: whoever may append to it by hand must not make it unreadable
+/// for those who look for other entries.
+type RawEntry = (String, HashMap<Vec<u8>, Vec<u8>>);
+
+fn entries(value: Value) -> Result<Vec<Entry>, Failure> {
+    Ok(typed::<Vec<RawEntry>>(value)?.into_iter().map(entry).collect())
+}
+
+fn entry((id, fields): RawEntry) -> Entry {
+    (id, text_fields(fields).unwrap_or_default())
+}
+
+/// None when one of them is no text.
+fn text_fields(fields: HashMap<Vec<u8>, Vec<u8>>) -> Option<HashMap<String, String>> {
+    let text = |bytes| String::from_utf8(bytes).ok();
+    fields.into_iter().map(|(name, value)| Some((text(name)?, text(value)?))).collect()
+}
+
+/// The id of a stream entry, by which to compare it.
+pub fn entry_order(id: &str) -> Option<(u64, u64)> {
+    let (ms, sequence) = id.split_once('-')?;
+    let number = |digits: &str| {
+        let is_number = (1..=19).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number { digits.parse().ok() } else { None }
+    };
+    Some((number(ms)?, number(sequence)?))
 }

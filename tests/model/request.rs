@@ -72,7 +72,7 @@ pub struct Item {
 
 pub struct Repair {
     pub sku: String,
-    pub items: Vec<Mend>,
+    pub items: Vec<RepairItem>,
     /// The version and the last event when the damage was found.
     pub seen: [String; 2],
     pub restart: Option<Restart>,
@@ -81,7 +81,7 @@ pub struct Repair {
 }
 
 /// A reservation to look at.
-pub struct Mend {
+pub struct RepairItem {
     pub id: String,
     /// The event from which its record is to be made again.
     pub event: Option<(u64, u64)>,
@@ -155,7 +155,7 @@ impl Request {
                 let ids = ids(reservations)?;
                 fits(ids.iter().collect::<BTreeSet<_>>().len() == ids.len())?;
                 let event = |i: usize| if call.args[6 + i].is_empty() { Ok(None) } else { args.event(6 + i).map(Some) };
-                let items = ids.into_iter().enumerate().map(|(i, id)| Ok(Mend { id, event: event(i)? }));
+                let items = ids.into_iter().enumerate().map(|(i, id)| Ok(RepairItem { id, event: event(i)? }));
                 let items = items.collect::<Result<_, _>>()?;
                 Ok(Self::Repair(Repair { sku, items, seen, restart, change }))
             }

@@ -92,7 +92,7 @@ pub fn sweep(sku: &str, ids: &[&str]) -> Call {
 /// As [`crate::shop::Shop`] puts it in: the `lastEvent` of the SKU; behind a `:`, the last event of that reservation.
 pub const LAST_EVENT: &str = "last-event";
 
-/// Mends a SKU: the version and `lastEvent` seen and where to restart, units to add to the counts, and reservations with
+/// Repairs a SKU: the version and `lastEvent` seen and where to restart, units to add to the counts, and reservations with
 /// the events to make them again from.
 pub fn repair(sku: &str, [version, last, restart]: [&str; 3], change: [i64; 3], items: &[(&str, &str)]) -> Call {
     let [inventory, active] = stock_keys(sku);

@@ -41,6 +41,7 @@ async fn a_damaged_record_stops_every_script_that_settles_it() {
     damages.extend(["", "x", "-1", "0", "1.5", "1e12"].map(|value| vec!["HSET", &key, "expiresAt", value]));
     damages.extend(["", "Active", "expired", "held"].map(|value| vec!["HSET", &key, "state", value]));
     damages.push(vec!["HSET", &key, "quantity", "0"]);
+    damages.extend(["", "a\nb", "\u{85}"].map(|value| vec!["HSET", &key, "cartId", value]));
 
     let mut calls = vec![seed("tea", 7, &[ACTIVE, LAPSED]), sweep("tea", &[LAPSED])];
     for mode in ["each", "all"] {

@@ -1,4 +1,4 @@
-//! repair: what it mends, what it tells of it, and when it stays its hand.
+//! repair: what it repairs, what it tells of it, and when it stays its hand.
 
 use redis::cmd;
 
@@ -141,7 +141,7 @@ async fn the_ttl_of_a_hold_by_a_clock_that_was_ahead_begins_now() {
     assert_eq!(expires, created + LONG_MS);
     assert!((before..=shop.now_ms().await).contains(&created));
     assert_eq!(shop.due("cup").await, Some(expires));
-    // There is nothing more to mend, and what was made in time stays as it is.
+    // There is nothing more to repair, and what was made in time stays as it is.
     for (sku, id) in [("cup", CUP), ("tea", ACTIVE)] {
         let kept = shop.times(id).await;
         let reply = shop.evalsha(&repair(sku, ["", "", ""], [0; 3], &[(id, "")])).await.unwrap();

@@ -241,7 +241,7 @@ async fn a_damaged_sku_is_set_apart() {
             }
             assert_eq!(calls, expected, "{damage}");
         }
-        // When it is mended it is served at once, though it is still apart.
+        // When it is repaired it is served at once, though it is still apart.
         shop.plant("DEL inventory:cup:active").await;
         shop.plant("HSET inventory:cup available 5").await;
         assert!(matches!(shop.hold("cup", 1, None).await.unwrap(), Ok(Hold::Held(_))));

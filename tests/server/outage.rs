@@ -250,6 +250,45 @@ async fn damage_is_an_error_not_an_answer() {
     shop.get("/livez").await.ok();
 }
 
+/// A value that is no text stays so: a client that waited and asked again would do so for ever. It is in no other's way.
+#[tokio::test]
+async fn what_is_no_text_is_an_error_that_does_not_pass() {
+    const NO_TEXT: &[u8] = b"c\xff";
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 5).await;
+    shop.seed("other", 5).await;
+    let id = shop.held("sku", 2).await;
+    let mut connection = redis.connection().await;
+    let mut set = async |words: &[&[u8]]| {
+        cmd(str::from_utf8(words[0]).unwrap()).arg(&words[1..]).exec_async(&mut connection).await.unwrap();
+    };
+    set(&[b"HSET", format!("reservation:{id}").as_bytes(), b"cartId", NO_TEXT]).await;
+    set(&[b"XADD", b"inventory:audit", b"*", b"event", b"hold", b"sku", b"sku", b"cartId", NO_TEXT]).await;
+    let internal = |answer: crate::support::stockhold::Answer| {
+        assert!(!answer.headers.contains_key("retry-after"), "{answer:?}");
+        answer.problem(500, "internal");
+    };
+    internal(shop.get(&format!("/api/reservations/{id}")).await);
+    internal(shop.confirm(&id).await);
+    internal(shop.release(&id).await);
+    internal(shop.get("/api/audit").await);
+
+    // The events of the SKUs are those that their scripts linked.
+    assert_eq!(shop.events("sku", 10).await.len(), 2);
+    let held = shop.held("other", 1).await;
+    shop.confirm(&held).await.ok();
+    assert_eq!(shop.events("other", 10).await.len(), 3);
+    assert_eq!(shop.counts("sku").await, [3, 2, 0]);
+    shop.get("/readyz").await.ok();
+
+    set(&[b"HSET", b"inventory:sku", b"updatedAt", NO_TEXT]).await;
+    internal(shop.get("/api/inventory/sku").await);
+    set(&[b"HSET", b"inventory:sku", b"lastEvent", NO_TEXT]).await;
+    internal(shop.get("/api/audit?sku=sku").await);
+    assert_eq!(shop.counts("other").await, [4, 0, 1]);
+}
+
 /// A SKU that cannot be swept does not keep the others from being swept.
 #[tokio::test]
 async fn damage_of_one_sku_does_not_stop_the_sweeper() {

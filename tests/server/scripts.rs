@@ -119,8 +119,8 @@ async fn verify_names_every_defect() {
     assert_eq!((status, lines.len()), (1, 3), "{wrong}");
     assert!(lines[0].starts_with("hold ") && lines[0].contains("is published as abc"), "{wrong}");
     assert!(lines[1].starts_with("sweep ") && lines[1].contains("is not published"), "{wrong}");
-    let (_, mended) = on(&redis, "load");
-    assert!(mended.contains("published, in place of abc"), "{mended}");
+    let (_, repaired) = on(&redis, "load");
+    assert!(repaired.contains("published, in place of abc"), "{repaired}");
     assert_eq!(on(&redis, "verify").0, 0);
 
     let (status, nobody) = scripts(&["verify", "--redis-url", "redis://:secret@127.0.0.1:1"]);

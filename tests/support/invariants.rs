@@ -263,7 +263,7 @@ impl Replay {
             // A hold that makes way for a new count gives its units to nobody.
             ("release", _, "inventory_reseeded") => [available, reserved - units, confirmed],
             ("release" | "expired", ..) => [available + units, reserved - units, confirmed],
-            // What was mended states the counts, whatever they were.
+            // What was repaired states the counts, whatever they were.
             ("repair", ..) => event.counts,
             _ => panic!("no such event: {event:?}"),
         }

@@ -1,83 +1,66 @@
-//! Mending what a check found. Script `repair`: it decides; what is planned here is only what to ask for.
+//! Repairing what a check found. Script `repair`: it decides; what is planned here is only what to ask for.
 
-use super::record::{malformed, number};
-use super::{Checked, Engine, Error, Thoroughness, only};
-use crate::keys::{ReservationId, Sku, StockKeys};
+use std::sync::Arc;
+
+use super::findings::Checked;
+use crate::engine::{Engine, Error, malformed};
+use crate::keys::{Layout, ReservationId, Sku, StockKeys};
+use crate::redis::Redis;
+use crate::scripts::{Catalogue, Scripts};
 
 /// Reservations that one call takes.
 const ITEMS_PER_CALL: usize = 100;
 
-/// Times that a SKU is checked again, because it changed, before it is left as it is.
-const MAX_STALLS: u32 = 20;
-
-/// What became of a SKU that was to be mended.
-#[derive(Debug)]
-pub struct Mended {
-    /// Events that tell what was done.
-    pub events: u64,
-    /// As it was found after that.
-    pub checked: Checked,
-    /// Why it was left as it is, if it was.
-    pub left: Option<String>,
-}
-
-enum Answer {
+/// What came of a call.
+pub(super) enum Answer {
+    /// Done, and told in as many events.
     Repaired(u64),
+    /// Too much has changed since the check.
     Stale,
+    /// It cannot be done, for this reason.
     Left(String),
 }
 
-impl Engine {
-    /// Mends what `checked` found, and checks again until nothing is found that can be mended.
-    ///
-    /// # Errors
-    /// See [`Error`]. With [`Error::Unknown`] a part may be mended: check again.
-    pub async fn mend(&self, checked: Checked, suspects: &[String], how: Thoroughness) -> Result<Mended, Error> {
-        let mut mended = Mended { events: 0, checked, left: None };
-        let sku = mended.checked.sku.clone();
-        let mut stalled = 0;
-        while mended.left.is_none() && mended.checked.findings.iter().any(|finding| finding.damage.is_mendable()) {
-            if stalled > MAX_STALLS {
-                mended.left = Some("it changes faster than it can be mended".to_owned());
-                break;
-            }
-            match self.mend_once(&mended.checked).await? {
-                Answer::Repaired(0) | Answer::Stale => stalled += 1,
-                Answer::Repaired(events) => (mended.events, stalled) = (mended.events + events, 0),
-                Answer::Left(why) => mended.left = Some(why),
-            }
-            mended.checked = self.check(&sku, suspects, how).await?;
-        }
-        Ok(mended)
+/// Carries out what was planned.
+pub(super) struct Repairer {
+    engine: Arc<Engine>,
+    scripts: Scripts,
+    layout: Layout,
+}
+
+impl Repairer {
+    pub(super) fn new(engine: Arc<Engine>, redis: Redis, layout: Layout) -> Self {
+        Self { engine, scripts: Scripts::new(Catalogue::embedded(), redis), layout }
     }
 
     /// One round: what is bound to the moment of the check in one call, what is not in as many as it takes.
-    async fn mend_once(&self, checked: &Checked) -> Result<Answer, Error> {
-        let keys = self.layout.stock(&checked.sku);
+    pub(super) async fn round(&self, checked: &Checked) -> Result<Answer, Error> {
+        let sku = &checked.sku;
+        let keys = self.layout.stock(sku);
         let plan = &checked.plan;
         let restore = &plan.restore[..plan.restore.len().min(ITEMS_PER_CALL)];
         let bound = [&*plan.version, &*plan.last_event, &*plan.restart];
-        let mut total = match self.repair(&checked.sku, &keys, bound, plan.change, restore).await? {
+        let mut total = match self.call(sku, &keys, bound, plan.change, restore).await? {
             Answer::Repaired(events) => events,
             other => return Ok(other),
         };
         let file: Vec<_> = plan.file.iter().map(|id| (id.clone(), String::new())).collect();
         for page in file.chunks(ITEMS_PER_CALL) {
-            match self.repair(&checked.sku, &keys, [""; 3], [0; 3], page).await? {
+            match self.call(sku, &keys, [""; 3], [0; 3], page).await? {
                 Answer::Repaired(events) => total += events,
                 other => return Ok(other),
             }
         }
         if plan.sweep {
-            total += match self.sweep_all(&keys).await {
+            total += match self.engine.expire_due(sku).await {
                 Err(Error::Broken(why)) => return Ok(Answer::Left(why)),
-                swept => swept?,
+                expired => expired?,
             };
         }
         Ok(Answer::Repaired(total))
     }
 
-    async fn repair(
+    async fn call(
         &self,
         sku: &Sku,
         keys: &StockKeys,
@@ -103,8 +86,9 @@ impl Engine {
             Err(Error::Broken(why)) => return Ok(Answer::Left(why)),
             replies => replies?,
         };
-        Ok(match &*only(&replies)?.parts() {
-            ["REPAIRED", events, ..] => Answer::Repaired(number(events)?),
+        let [reply] = &*replies else { return Err(malformed("repair")) };
+        Ok(match &*reply.parts() {
+            ["REPAIRED", events, ..] => Answer::Repaired(events.parse().map_err(|_| malformed("the count of repair"))?),
             ["STALE"] => Answer::Stale,
             ["OVERSOLD", available] => Answer::Left(format!("{available} units of {sku} would be available")),
             ["UNKNOWN_SKU"] => Answer::Left(format!("there is nothing to make {sku} again from")),

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use crate::names::event_id;
-use crate::request::{Fault, Mend, Repair, Restart};
+use crate::request::{Fault, Repair, RepairItem, Restart};
 use crate::state::{CONFIRM, DRAIN, EXPIRE, Event, Model, RELEASE, Record, Turn, reply};
 
 const MOST: i64 = 1_000_000_000_000;
@@ -39,7 +39,7 @@ impl Model {
         }
 
         let mut records = Vec::new();
-        for Mend { id, event } in items {
+        for RepairItem { id, event } in items {
             let kept = self.records.get(id);
             let Some(event) = event else {
                 let own = kept.filter(|record| record.sku == *sku && record.state == "active");

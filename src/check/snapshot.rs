@@ -1,15 +1,14 @@
-//! The books of one SKU, read from a live system so that they can be judged as of one moment.
+//! A snapshot of one SKU: all that is known of it, read from a live system, as of one moment.
 //!
-//! Nothing stops while they are read. What was read in many small steps is brought to the moment of the last step by the
+//! Nothing stops while it is read. What was read in many small steps is brought to the moment of the last step by the
 //! audit: what an event since the first step is about is known from the event, all else has not changed in between.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use super::history::order;
-use super::record::{Event, EventKind};
-use super::{Engine, Error};
-use crate::keys::{ReservationId, Sku, StockKeys};
-use crate::redis::{Entry, IndexLook, Look};
+use crate::engine::{Engine, Error, Event, EventKind};
+use crate::keys::{Layout, ReservationId, Sku, StockKeys};
+use crate::redis::{Entry, IndexLook, Look, Redis, entry_order};
 
 /// Reservations looked at in one call.
 const LOOKS_PER_CALL: usize = 50;
@@ -24,7 +23,7 @@ const ENTRIES_PER_CALL: usize = 500;
 const MAX_PASSED: usize = 20_000;
 
 /// Everything that is known of a SKU.
-pub(super) struct Books {
+pub(super) struct Snapshot {
     /// The fields of its hash.
     pub stock: HashMap<String, String>,
     /// Its events, oldest first: from its last seed, if that was reached, to the newest.
@@ -35,9 +34,9 @@ pub(super) struct Books {
     /// The reservations that did not change meanwhile: those in the history, in the active set, and suspects.
     pub looks: BTreeMap<String, Look>,
     /// Those that did, each with its last event.
-    pub moved: BTreeMap<String, Event>,
+    pub changed: BTreeMap<String, Event>,
     /// Members of the active set that are no ids.
-    pub strangers: Vec<String>,
+    pub foreign: Vec<String>,
     pub index: IndexLook,
     /// Redis's clock after all this, epoch milliseconds.
     pub now_ms: u64,
@@ -60,13 +59,25 @@ struct Chain {
     reach: Reach,
 }
 
-impl Engine {
-    /// Reads the books of a SKU, `reach` events back at most; `suspects` are looked at too. `None` when more happens to
-    /// the SKU than reading can keep up with.
-    pub(super) async fn books(&self, sku: &Sku, suspects: &[String], reach: usize) -> Result<Option<Books>, Error> {
+/// Reads snapshots.
+pub(super) struct Reader {
+    pub engine: Arc<Engine>,
+    pub redis: Redis,
+    pub layout: Layout,
+}
+
+impl Reader {
+    /// Reads a SKU, `reach` events back at most; `suspects` are looked at too. `None` when more happens to the SKU than
+    /// reading can keep up with.
+    pub(super) async fn snapshot(
+        &self,
+        sku: &Sku,
+        suspects: &[String],
+        reach: usize,
+    ) -> Result<Option<Snapshot>, Error> {
         let keys = self.layout.stock(sku);
         let before = self.redis.hash(&keys.inventory).await.map_err(Error::without_doubt)?.fields;
-        let (mut ids, strangers) = self.members(&keys).await?;
+        let (mut ids, foreign) = self.members(&keys).await?;
         let link = before.get("lastEvent").map_or("", String::as_str);
         let mut chain = self.chain(sku, &keys, link, reach, is_seed).await?;
         let is_linked = match chain.events.first() {
@@ -83,7 +94,7 @@ impl Engine {
         let index = index.map_err(Error::without_doubt)?;
 
         let after = self.redis.hash(&keys.inventory).await.map_err(Error::without_doubt)?;
-        let mut moved = BTreeMap::new();
+        let mut changed = BTreeMap::new();
         let mut history = chain.events;
         let last = after.fields.get("lastEvent").map_or("", String::as_str);
         if after.fields.get("version") != before.get("version") || last != link {
@@ -95,29 +106,29 @@ impl Engine {
             }
             for event in since.events.iter().rev().filter(|event| !event.reservation_id.is_empty()) {
                 looks.remove(&event.reservation_id);
-                moved.insert(event.reservation_id.clone(), event.clone());
+                changed.insert(event.reservation_id.clone(), event.clone());
             }
             history.splice(0..0, since.events);
         }
         history.reverse();
         let (stock, now_ms) = (after.fields, after.now_ms);
-        Ok(Some(Books { stock, history, reach: chain.reach, is_linked, looks, moved, strangers, index, now_ms }))
+        Ok(Some(Snapshot { stock, history, reach: chain.reach, is_linked, looks, changed, foreign, index, now_ms }))
     }
 
     /// The ids in the active set, and what else is in it.
     async fn members(&self, keys: &StockKeys) -> Result<(BTreeSet<String>, Vec<String>), Error> {
-        let (mut ids, mut strangers, mut cursor) = (BTreeSet::new(), Vec::new(), 0);
+        let (mut ids, mut foreign, mut cursor) = (BTreeSet::new(), Vec::new(), 0);
         loop {
             let (next, members) = self.redis.scan_members(&keys.active, cursor).await.map_err(Error::without_doubt)?;
             for member in members {
                 if ReservationId::parse(&member).is_ok_and(|id| id.to_string() == member) {
                     ids.insert(member);
                 } else {
-                    strangers.push(member);
+                    foreign.push(member);
                 }
             }
             if next == 0 {
-                return Ok((ids, strangers));
+                return Ok((ids, foreign));
             }
             cursor = next;
         }
@@ -169,20 +180,21 @@ impl Engine {
                     return Ok(chain);
                 }
             }
-            let last = chain.events.last().map(|event| event.id.clone());
             let count = EVENTS_PER_CALL.min(limit - chain.events.len());
-            page = self.reads.linked(keys, count, last.as_deref()).await?.unwrap_or_default();
+            if let Some(last) = chain.events.last() {
+                page = self.engine.events_linked_before(sku, &last.id, count).await?;
+            }
         }
     }
 
     /// Whether an event is missing because the audit keeps only so many.
     async fn is_trimmed(&self, audit: &str, id: &str) -> Result<bool, Error> {
         let oldest = self.redis.oldest_entry(audit).await.map_err(Error::without_doubt)?;
-        Ok(oldest.is_some_and(|oldest| order(id) < order(&oldest)))
+        Ok(oldest.is_some_and(|oldest| entry_order(id) < entry_order(&oldest)))
     }
 
     async fn event_entry(&self, audit: &str, id: &str) -> Result<Option<Entry>, Error> {
-        if order(id).is_none() {
+        if entry_order(id).is_none() {
             return Ok(None);
         }
         self.redis.entry(audit, id).await.map_err(Error::without_doubt)

@@ -1,38 +1,40 @@
-//! The judgement of a SKU's books: the audit is replayed, and what is stored is held against it. Reads and writes nothing.
+//! Verifies a snapshot: the audit is replayed, and what is stored is compared with it. Reads and writes nothing.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Ttl;
-use super::books::{Books, Reach, starts_anew};
-use super::check::{Checked, Damage, Finding, Thoroughness};
-use super::record::{Event, EventKind, Reservation};
+use super::findings::{Checked, Damage, Finding, Limits};
+use super::snapshot::{Reach, Snapshot, starts_anew};
+use crate::engine::{Event, EventKind, Reservation, Ttl};
 use crate::keys::{ReservationId, Sku};
 use crate::redis::Look;
 
-pub(super) struct Judge<'a> {
-    books: &'a Books,
-    how: Thoroughness,
+pub(super) struct Verifier<'a> {
+    snapshot: &'a Snapshot,
+    limits: Limits,
     /// The last event of each reservation, as far as the history reaches.
     last: BTreeMap<&'a str, &'a Event>,
     /// Whether the counts were stated anew since, with all that was active then.
-    is_mended: bool,
+    is_restated: bool,
+    /// Whether a reservation may hold units, and nobody can tell how many.
+    is_incomplete: bool,
     checked: Checked,
 }
 
-impl<'a> Judge<'a> {
-    /// What is wrong with these books, and what would mend it.
-    pub(super) fn of(sku: &Sku, books: &'a Books, how: Thoroughness) -> Checked {
-        let mut judge = Self { books, how, last: BTreeMap::new(), is_mended: false, checked: Checked::new(sku) };
-        let field = |name| books.stock.get(name).cloned().unwrap_or_default();
-        judge.checked.plan.version = field("version");
-        judge.checked.plan.last_event = field("lastEvent");
-        judge.checked.events = books.history.len();
-        judge.checked.reservations = books.looks.len() + books.moved.len();
-        let replayed = judge.replay();
-        let reserved = judge.reservations();
-        judge.index();
-        judge.counts(replayed, reserved);
-        judge.checked
+impl<'a> Verifier<'a> {
+    /// What is wrong with it, and what would repair it.
+    pub(super) fn verify(sku: &Sku, snapshot: &'a Snapshot, limits: Limits) -> Checked {
+        let (last, checked) = (BTreeMap::new(), Checked::new(sku));
+        let mut verifier = Self { snapshot, limits, last, is_restated: false, is_incomplete: false, checked };
+        let field = |name| snapshot.stock.get(name).cloned().unwrap_or_default();
+        verifier.checked.plan.version = field("version");
+        verifier.checked.plan.last_event = field("lastEvent");
+        verifier.checked.events = snapshot.history.len();
+        verifier.checked.reservations = snapshot.looks.len() + snapshot.changed.len();
+        let replayed = verifier.replay();
+        let reserved = verifier.reservations();
+        verifier.index();
+        verifier.counts(replayed, reserved);
+        verifier.checked
     }
 
     fn find(&mut self, damage: Damage, reservation: &str, what: impl Into<String>) {
@@ -41,11 +43,11 @@ impl<'a> Judge<'a> {
 
     /// What the events come to: available, reserved, confirmed.
     fn replay(&mut self) -> Option<[i64; 3]> {
-        if let Reach::Gap(missing) = &self.books.reach {
+        if let Reach::Gap(missing) = &self.snapshot.reach {
             self.find(Damage::History, "", format!("event {missing} is missing, and was not trimmed"));
         }
         let mut before: Option<(&Event, [i64; 3])> = None;
-        for event in &self.books.history {
+        for event in &self.snapshot.history {
             let stated = [event.available, event.reserved, event.confirmed].map(units);
             let after = match before {
                 Some((earlier, counts)) => {
@@ -68,7 +70,7 @@ impl<'a> Judge<'a> {
             if starts_anew(event) {
                 // What was wrong before was told and settled then.
                 self.checked.findings.clear();
-                self.is_mended |= event.event == EventKind::Repair;
+                self.is_restated |= event.event == EventKind::Repair;
             }
             before = Some((event, after));
             if !event.reservation_id.is_empty() && event.event != EventKind::Repair {
@@ -91,14 +93,13 @@ impl<'a> Judge<'a> {
         before.map(|(_, counts)| counts)
     }
 
-    /// Judges each reservation, and gives the units of the active ones.
+    /// Verifies each reservation, and gives the units of the active ones.
     fn reservations(&mut self) -> i64 {
-        let books = self.books;
+        let snapshot = self.snapshot;
         let (mut reserved, mut overdue) = (0, 0);
-        for (id, look) in &books.looks {
+        for (id, look) in &snapshot.looks {
             let last = self.last.get(id.as_str()).copied();
-            let record =
-                ReservationId::parse(id).ok().and_then(|id| Reservation::stored(id, &look.fields).ok().flatten());
+            let record = stored(id, look);
             let record = record.filter(|record| record.expires_at_ms > 0 && record.created_at_ms > 0);
             let active = match last {
                 Some(event) => self.audited(id, look, record.as_ref(), event),
@@ -106,10 +107,11 @@ impl<'a> Judge<'a> {
             };
             reserved += active.unwrap_or(0);
             let expires_at = record.map_or(u64::MAX, |record| record.expires_at_ms);
-            overdue += u64::from(active.is_some() && expires_at.saturating_add(self.how.overdue_ms) < books.now_ms);
+            overdue +=
+                u64::from(active.is_some() && expires_at.saturating_add(self.limits.overdue_ms) < snapshot.now_ms);
         }
-        reserved += books
-            .moved
+        reserved += snapshot
+            .changed
             .values()
             .filter(|event| event.state == "active")
             .map(|event| units(event.quantity))
@@ -122,8 +124,8 @@ impl<'a> Judge<'a> {
                 format!("{overdue} reservations are active beyond their time: does a server run?"),
             );
         }
-        for stranger in &books.strangers {
-            self.find(Damage::Unreadable, "", format!("the active set has a member that is no id: {stranger:?}"));
+        for member in &snapshot.foreign {
+            self.find(Damage::Unreadable, "", format!("the active set has a member that is no id: {member:?}"));
         }
         reserved
     }
@@ -135,10 +137,12 @@ impl<'a> Judge<'a> {
             self.filed(id, look, None);
             return None;
         }
-        let difference = if look.fields.is_empty() {
-            is_active.then(|| "it is active and its record is gone".to_owned())
-        } else {
-            difference(&look.fields, last).or_else(|| record.is_none().then(|| "its record is damaged".to_owned()))
+        let difference = match &look.fields {
+            None => Some("its record has what is no text".to_owned()),
+            Some(fields) if fields.is_empty() => is_active.then(|| "it is active and its record is gone".to_owned()),
+            Some(fields) => {
+                difference(fields, last).or_else(|| record.is_none().then(|| "its record is damaged".to_owned()))
+            }
         };
         if let Some(difference) = difference {
             self.find(Damage::Record, id, difference);
@@ -157,11 +161,16 @@ impl<'a> Judge<'a> {
 
     /// A reservation that the audit does not know, or no more: its record tells what it is.
     fn unaudited(&mut self, id: &str, look: &Look, record: Option<&Reservation>) -> Option<i64> {
-        if record.is_none() && !look.fields.is_empty() {
+        let is_all_known = self.snapshot.reach == Reach::Seed && !self.is_restated;
+        if record.is_none() && look.fields.as_ref().is_none_or(|fields| !fields.is_empty()) {
             self.find(Damage::Unreadable, id, "its record is damaged, and no event is left to make it again from");
+            if !is_all_known {
+                self.is_incomplete = true;
+                return None;
+            }
         }
         let active = record.filter(|record| record.is_active() && record.sku == self.checked.sku);
-        if active.is_some() && self.books.reach == Reach::Seed && !self.is_mended {
+        if active.is_some() && is_all_known {
             self.find(Damage::Record, id, "it is active and was never held");
         }
         self.filed(id, look, active);
@@ -180,8 +189,8 @@ impl<'a> Judge<'a> {
             }
             _ if look.is_mortal => (Damage::Index, "it is active and Redis will drop it".to_owned()),
             (Some(record), _) => {
-                let (end, last) = (record.expires_at_ms, latest_end(record, self.books.now_ms));
-                if end <= last.saturating_add(self.how.overdue_ms) {
+                let (end, last) = (record.expires_at_ms, latest_end(record, self.snapshot.now_ms));
+                if end <= last.saturating_add(self.limits.overdue_ms) {
                     return;
                 }
                 (Damage::Expiry, format!("it lapses at {end} and should do so by {last}: was the clock ahead?"))
@@ -192,7 +201,7 @@ impl<'a> Judge<'a> {
     }
 
     fn index(&mut self) {
-        let index = &self.books.index;
+        let index = &self.snapshot.index;
         match (index.bound, index.lowest) {
             (None, Some(_)) => self.find(Damage::Index, "", "the sweeper does not look for it: it is not in due"),
             (Some(bound), Some(lowest)) if bound > lowest => {
@@ -207,7 +216,11 @@ impl<'a> Judge<'a> {
     }
 
     fn counts(&mut self, replayed: Option<[i64; 3]>, reserved: i64) {
-        let stock = &self.books.stock;
+        // Its units must not be given to others.
+        if self.is_incomplete {
+            return;
+        }
+        let stock = &self.snapshot.stock;
         let count = |name: &str| stock.get(name).and_then(|text| text.parse::<u64>().ok()).map(units);
         let stored = ["available", "reserved", "confirmed"].map(|name| count(name).unwrap_or(0));
         let complete = ["available", "reserved", "confirmed", "seeded", "version", "updatedAt"];
@@ -225,11 +238,11 @@ impl<'a> Judge<'a> {
         } else if !is_sound {
             self.find(Damage::Counts, "", "its counts are damaged");
         }
-        let newest = self.books.history.last().map(|event| event.id.clone());
+        let newest = self.snapshot.history.last().map(|event| event.id.clone());
         let plan = &mut self.checked.plan;
         plan.change = [0, 1, 2].map(|count| right[count] - stored[count]);
         match newest {
-            Some(newest) if !self.books.is_linked => {
+            Some(newest) if !self.snapshot.is_linked => {
                 plan.restart.clone_from(&newest);
                 self.find(
                     Damage::Counts,
@@ -243,6 +256,11 @@ impl<'a> Judge<'a> {
             _ => {}
         }
     }
+}
+
+/// The record that a look has found, if it can be understood.
+fn stored(id: &str, look: &Look) -> Option<Reservation> {
+    Reservation::stored(ReservationId::parse(id).ok()?, look.fields.as_ref()?).ok()?
 }
 
 /// When an active reservation has to lapse: when the time that it was held for is over, which is not longer than allowed.

@@ -1,0 +1,159 @@
+//! Whether the stock is as the scripts left it, on a live system, and its repair.
+//!
+//! A SKU is read into a snapshot, which is verified: nothing is written. A repair is script `repair`, told what was found.
+//! All of it stands on the engine's types and a few of its reads; the engine does not know of it.
+
+mod audit_reach;
+mod findings;
+mod repair;
+mod snapshot;
+mod verifier;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use audit_reach::AuditReach;
+pub use findings::{Checked, Damage, Finding, Limits};
+use repair::{Answer, Repairer};
+use snapshot::Reader;
+use verifier::Verifier;
+
+use crate::engine::{Engine, Error};
+use crate::keys::{Layout, Sku, Subject};
+use crate::redis::Redis;
+
+/// Times that a SKU is read anew when too much happened to it during the reading.
+const MAX_READINGS: u32 = 10;
+
+/// Times that a SKU is checked again, because it changed, before it is left as it is.
+const MAX_STALLS: u32 = 20;
+
+/// Checks and repairs the stock of one Redis.
+pub struct Checker {
+    engine: Arc<Engine>,
+    redis: Redis,
+    layout: Layout,
+    reader: Reader,
+    repairer: Repairer,
+}
+
+/// Every SKU there is a trace of, with the ids of its active reservations as far as they were met.
+pub type Census = BTreeMap<String, Vec<String>>;
+
+/// What became of a SKU that was to be repaired.
+#[derive(Debug)]
+pub struct Repaired {
+    /// Events that tell what was done.
+    pub events: u64,
+    /// As it was found after that.
+    pub checked: Checked,
+    /// Why it was left as it is, if it was.
+    pub left: Option<String>,
+}
+
+impl Checker {
+    /// One for `redis`; nothing is sent yet.
+    pub fn new(redis: Redis) -> Self {
+        let layout = Layout::unsharded();
+        let engine = Arc::new(Engine::new(redis.clone()));
+        let reader = Reader { engine: Arc::clone(&engine), redis: redis.clone(), layout: layout.clone() };
+        let repairer = Repairer::new(Arc::clone(&engine), redis.clone(), layout.clone());
+        Self { engine, redis, layout, reader, repairer }
+    }
+
+    /// Goes once over all keys, a page at a time, and lists what is to be checked.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn census(&self) -> Result<Census, Error> {
+        let mut census = Census::new();
+        for shard in self.layout.shards() {
+            let mut cursor = 0;
+            loop {
+                let (next, skus) = self.redis.scan_set(&shard.skus, cursor).await.map_err(Error::without_doubt)?;
+                census.extend(skus.into_iter().map(|sku| (sku, Vec::new())));
+                if next == 0 {
+                    break;
+                }
+                cursor = next;
+            }
+        }
+        let mut cursor = 0;
+        loop {
+            let (next, keys) = self.redis.scan(cursor).await.map_err(Error::without_doubt)?;
+            let (mut ids, mut records) = (Vec::new(), Vec::new());
+            for key in keys {
+                match self.layout.read(&key) {
+                    Some(Subject::Stock(sku)) => drop(census.entry(sku.to_string()).or_default()),
+                    Some(Subject::Reservation(id)) => {
+                        ids.push(id.to_string());
+                        records.push(key);
+                    }
+                    None => {}
+                }
+            }
+            let fields = self.redis.fields(&records, &["state", "sku"]).await.map_err(Error::without_doubt)?;
+            for (id, fields) in ids.into_iter().zip(fields) {
+                if let [Some(state), Some(sku)] = &*fields
+                    && state == "active"
+                {
+                    census.entry(sku.clone()).or_default().push(id);
+                }
+            }
+            if next == 0 {
+                return Ok(census);
+            }
+            cursor = next;
+        }
+    }
+
+    /// Looks how far back the audit reaches, and whether that is as far as the setting says.
+    ///
+    /// # Errors
+    /// See [`Error`]; damage is no error.
+    pub async fn audit(&self) -> Result<AuditReach, Error> {
+        AuditReach::look(&self.engine, &self.redis, &self.layout).await
+    }
+
+    /// Checks a SKU on a live system. `suspects` are ids of reservations to look at besides those that the SKU's own
+    /// keys and events name.
+    ///
+    /// # Errors
+    /// See [`Error`]; damage is no error.
+    pub async fn check(&self, sku: &Sku, suspects: &[String], limits: Limits) -> Result<Checked, Error> {
+        for _ in 0..MAX_READINGS {
+            match self.reader.snapshot(sku, suspects, limits.events).await {
+                Ok(Some(snapshot)) => return Ok(Verifier::verify(sku, &snapshot, limits)),
+                Ok(None) => {}
+                // A key of another type, or a value that is no text: nothing can be verified.
+                Err(Error::Broken(why)) => return Ok(Checked::unverified(sku, Damage::Unreadable, why)),
+                Err(error) => return Err(error),
+            }
+        }
+        let why = "it changes faster than it can be read".to_owned();
+        Ok(Checked::unverified(sku, Damage::Busy, why))
+    }
+
+    /// Repairs what `checked` found, and checks again until nothing is found that can be repaired.
+    ///
+    /// # Errors
+    /// See [`Error`]. With [`Error::Unknown`] a part may be repaired: check again.
+    pub async fn repair(&self, checked: Checked, suspects: &[String], limits: Limits) -> Result<Repaired, Error> {
+        let mut repaired = Repaired { events: 0, checked, left: None };
+        let sku = repaired.checked.sku.clone();
+        let mut stalled = 0;
+        while repaired.left.is_none() && repaired.checked.is_repairable() {
+            if stalled > MAX_STALLS {
+                repaired.left = Some("it changes faster than it can be repaired".to_owned());
+                break;
+            }
+            match self.repairer.round(&repaired.checked).await? {
+                Answer::Repaired(0) | Answer::Stale => stalled += 1,
+                Answer::Repaired(events) => (repaired.events, stalled) = (repaired.events + events, 0),
+                Answer::Left(why) => repaired.left = Some(why),
+            }
+            repaired.checked = self.check(&sku, suspects, limits).await?;
+        }
+        Ok(repaired)
+    }
+}

@@ -1,0 +1,88 @@
+//! How far back the audit reaches, and whether events are missing that the operator's setting keeps.
+//!
+//! The sweeper takes the oldest entries, and never so many that fewer are left than the setting says. Where the oldest are
+//! missing and fewer are left, somebody else took them. A setting that was raised brings nothing back: only what was
+//! added since then can be missing.
+
+use super::findings::{Damage, Finding};
+use crate::engine::{Engine, Error};
+use crate::keys::{Layout, Sku};
+use crate::redis::{Redis, StreamInfo, entry_order};
+
+/// The audit as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditReach {
+    /// Entries that it has.
+    pub events: u64,
+    /// Entries that were ever added to it.
+    pub added: u64,
+    /// When its oldest entry was added, epoch milliseconds; nothing when it has none.
+    pub since_ms: Option<u64>,
+    /// Entries that it should keep, about; 0 for ever.
+    pub audit_max: u64,
+    /// Single entries were deleted from what it has, by hand, the newest of them with this id. Their SKUs have a gap.
+    pub deleted_up_to: Option<String>,
+    /// What is wrong with it. It cannot be repaired: the events are gone.
+    pub finding: Option<Finding>,
+}
+
+impl AuditReach {
+    pub(super) async fn look(engine: &Engine, redis: &Redis, layout: &Layout) -> Result<Self, Error> {
+        let shard = layout.first();
+        let info = match redis.stream_info(&shard.audit).await.map_err(Error::without_doubt) {
+            // A key of another type.
+            Err(Error::Broken(why)) => {
+                let nothing = Self::of(None, 0, 0, true);
+                return Ok(Self { finding: Some(Finding::overall(Damage::Unreadable, why)), ..nothing });
+            }
+            info => info?,
+        };
+        let is_expected = info.is_some() || is_anything_seeded(redis, layout, &shard.skus).await?;
+        // After the look: a setting that is raised in between makes the judgement milder, not harsher.
+        let settings = match engine.settings().await {
+            Err(Error::Broken(why)) => {
+                let nothing = Self::of(info, 0, u64::MAX, is_expected);
+                return Ok(Self { finding: Some(Finding::overall(Damage::Unreadable, why)), ..nothing });
+            }
+            settings => settings?,
+        };
+        Ok(Self::of(info, settings.audit_max, settings.audit_max_raised_at_ms, is_expected))
+    }
+
+    fn of(info: Option<StreamInfo>, audit_max: u64, raised_at_ms: u64, is_expected: bool) -> Self {
+        let Some(info) = info else {
+            let finding = is_expected
+                .then(|| Finding::overall(Damage::History, "there is no audit, and there is stock: it was deleted"));
+            return Self { events: 0, added: 0, since_ms: None, audit_max, deleted_up_to: None, finding };
+        };
+        let StreamInfo { length: events, entries_added: added, first, max_deleted } = info;
+        let (first, previous) = match first {
+            Some((id, mut fields)) => (entry_order(&id), fields.remove("previous").unwrap_or_default()),
+            None => (None, String::new()),
+        };
+        let since_ms = first.map(|(ms, _)| ms);
+        // What was deleted before the oldest entry would have been trimmed by now, or is missing at that end.
+        let deleted_up_to = max_deleted.filter(|id| first.is_some() && entry_order(id) > first);
+        // The oldest entry may follow one that is gone. If it does not, it is the first event of its SKU, and the number of
+        // entries tells whether others are gone, unless some were deleted elsewhere.
+        let is_cut = !previous.is_empty() || (added > events && deleted_up_to.is_none());
+        let has_too_few = audit_max == 0 || events < audit_max;
+        let is_beyond_setting = is_cut && has_too_few && since_ms.is_none_or(|since_ms| since_ms > raised_at_ms);
+        let finding = is_beyond_setting.then(|| {
+            let has = if added > events { format!("it has {events} of {added}") } else { "it began anew".to_owned() };
+            let keeps = if audit_max == 0 { "all".to_owned() } else { audit_max.to_string() };
+            let what = format!("events were taken out of the audit beyond the setting: {has}, and should keep {keeps}");
+            Finding::overall(Damage::History, what)
+        });
+        Self { events, added, since_ms, audit_max, deleted_up_to, finding }
+    }
+}
+
+/// Whether an audit has to be there: a SKU of the list has had an event. One page of the list is enough to know.
+async fn is_anything_seeded(redis: &Redis, layout: &Layout, skus: &str) -> Result<bool, Error> {
+    let (_, skus) = redis.scan_set(skus, 0).await.map_err(Error::without_doubt)?;
+    let skus = skus.iter().filter_map(|sku| Sku::parse(sku).ok());
+    let stocks: Vec<_> = skus.map(|sku| layout.stock(&sku).inventory).collect();
+    let fields = redis.fields(&stocks, &["lastEvent"]).await.map_err(Error::without_doubt)?;
+    Ok(fields.iter().flatten().any(Option::is_some))
+}

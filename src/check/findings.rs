@@ -1,0 +1,122 @@
+//! What a check is told and what it tells: its limits, what it found, and the plan of a repair.
+
+use std::fmt;
+
+use crate::keys::Sku;
+
+/// How far a check goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Events of each SKU that are replayed, at most.
+    pub events: usize,
+    /// Milliseconds that a reservation may be active beyond its time before it counts as forgotten.
+    pub overdue_ms: u64,
+}
+
+/// What is wrong, by what it takes to repair it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Damage {
+    /// The counts are not what the audit and the active reservations come to.
+    Counts,
+    /// The audit does not add up, or lacks an event that it should have.
+    History,
+    /// A reservation is not what its last event left.
+    Record,
+    /// A reservation or the SKU is not where the scripts and the sweeper look for it.
+    Index,
+    /// A reservation would be active longer than it was held for, or longer than allowed.
+    Expiry,
+    /// Reservations are active long after their time: nobody sweeps.
+    Overdue,
+    /// Something is there that cannot be understood, or nothing where something must be.
+    Unreadable,
+    /// More happened than a check can keep up with: nothing is known.
+    Busy,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Counts => "counts",
+            Self::History => "history",
+            Self::Record => "record",
+            Self::Index => "index",
+            Self::Expiry => "expiry",
+            Self::Overdue => "overdue",
+            Self::Unreadable => "unreadable",
+            Self::Busy => "busy",
+        })
+    }
+}
+
+impl Damage {
+    /// Whether a repair knows what to do about it, on a SKU.
+    pub fn is_repairable(self) -> bool {
+        !matches!(self, Self::Unreadable | Self::Busy)
+    }
+}
+
+/// Something that is not as the scripts left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Of which kind.
+    pub damage: Damage,
+    /// The reservation that it is about; empty when it is about the SKU, or about the audit as a whole.
+    pub reservation: String,
+    /// In words.
+    pub what: String,
+}
+
+impl Finding {
+    /// One that is about no single reservation.
+    pub(super) fn overall(damage: Damage, what: impl Into<String>) -> Self {
+        Self { damage, reservation: String::new(), what: what.into() }
+    }
+}
+
+/// A SKU that was checked.
+#[derive(Debug)]
+pub struct Checked {
+    /// Which.
+    pub sku: Sku,
+    /// Events that were replayed.
+    pub events: usize,
+    /// Reservations that were looked at.
+    pub reservations: usize,
+    /// What is wrong; nothing if all is well.
+    pub findings: Vec<Finding>,
+    pub(super) plan: Plan,
+}
+
+impl Checked {
+    pub(super) fn new(sku: &Sku) -> Self {
+        Self { sku: sku.clone(), events: 0, reservations: 0, findings: Vec::new(), plan: Plan::default() }
+    }
+
+    /// A SKU of which nothing is known but this.
+    pub(super) fn unverified(sku: &Sku, damage: Damage, what: String) -> Self {
+        let mut checked = Self::new(sku);
+        checked.findings.push(Finding::overall(damage, what));
+        checked
+    }
+
+    pub(super) fn is_repairable(&self) -> bool {
+        self.findings.iter().any(|finding| finding.damage.is_repairable())
+    }
+}
+
+/// What would repair it: the arguments of script `repair`.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub version: String,
+    pub last_event: String,
+    pub restart: String,
+    /// Units to add: available, reserved, confirmed.
+    pub change: [i64; 3],
+    /// Reservations to make again, each from an event.
+    pub restore: Vec<(String, String)>,
+    /// Reservations to file by their records.
+    pub file: Vec<String>,
+    /// Whether lapsed reservations are left.
+    pub sweep: bool,
+}
