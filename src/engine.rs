@@ -22,7 +22,7 @@ use crate::keys::{CartId, IdempotencyKey, Layout, ReservationId, ShardKeys, Sku,
 use crate::redis::Redis;
 use crate::scripts::{Catalogue, Reply, Scripts};
 
-pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Ttl};
+pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, SeedQuantity, Ttl};
 pub use check::{Census, Checked, Damage, Finding, Thoroughness};
 pub use error::Error;
 pub use expiry::Swept;
@@ -113,11 +113,11 @@ impl Engine {
         }
     }
 
-    /// Sets a SKU's stock to `quantity`, all available, and releases every live hold. Script `seed`.
+    /// Sets a SKU's stock to `quantity`, all available, and releases every live hold; 0 takes it off sale. Script `seed`.
     ///
     /// # Errors
     /// See [`Error`]. After the first of several calls any failure is [`Error::Unknown`]: seed again to finish.
-    pub async fn seed(&self, sku: &Sku, quantity: Quantity) -> Result<Stock, Error> {
+    pub async fn seed(&self, sku: &Sku, quantity: SeedQuantity) -> Result<Stock, Error> {
         let keys = self.layout.stock(sku);
         let quantity = quantity.to_string();
         let (mut least_left, mut stalled) = (u64::MAX, 0);

@@ -13,7 +13,9 @@ use serde_json::json;
 use super::input::{Fields, body, digits, idempotency_key, optional_body, query, text, whole};
 use super::problem::Problem;
 use super::seats::Occupant;
-use crate::engine::{ActiveLimit, AuditLimit, Engine, Error, Hold, HoldRequest, Impairment, Quantity, Settle, Ttl};
+use crate::engine::{
+    ActiveLimit, AuditLimit, Engine, Error, Hold, HoldRequest, Impairment, Quantity, SeedQuantity, Settle, Ttl,
+};
 use crate::keys::{CartId, Invalid, ReservationId, Sku};
 
 type Answer = Result<Response<Full<Bytes>>, Problem>;
@@ -21,7 +23,7 @@ type Answer = Result<Response<Full<Bytes>>, Problem>;
 pub(super) async fn seed(engine: &Engine, request: Request<Incoming>) -> Answer {
     let mut fields = body(request).await?;
     let sku = fields.required("sku", text(Sku::parse));
-    let quantity = fields.required("quantity", whole(Quantity::new));
+    let quantity = fields.required("quantity", whole(SeedQuantity::new));
     let (Some(sku), Some(quantity)) = (sku, quantity) else { return Err(refused(fields)) };
     fields.finish()?;
     let stock = engine.seed(&sku, quantity).await?;
