@@ -53,7 +53,7 @@ fn cases() -> Vec<Case> {
     let case = |method, path, headers: &[(&'static str, String)], status, code| Case {
         method,
         path,
-        headers: [&[json.clone()], headers].concat(),
+        headers: [std::slice::from_ref(&json), headers].concat(),
         told: (status, code),
     };
     let text = ("content-type", "text/plain".to_owned());
