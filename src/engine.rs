@@ -24,7 +24,7 @@ use crate::keys::{Layout, ReservationId, Shard, Sku, StockKeys};
 use crate::redis::Redis;
 use crate::scripts::{Catalogue, Reply, Scripts};
 
-pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, Ttl};
+pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, SeedQuantity, Ttl};
 use due::Lanes;
 pub use due::Swept;
 pub use error::Error;

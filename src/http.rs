@@ -1,19 +1,23 @@
 //! The HTTP server: takes connections, bounds them, and lets what runs finish when it is told to stop.
 //!
-//! A request goes through `router` and `handlers` to the engine; its answer comes back through `json`, or as a `problem`.
+//! A request goes through `router`, which reads it as a whole, and one of the `handlers` to the engine; its answer comes back
+//! through `json`, or as a `problem`. A new operation is a line in `routes` and a function in `handlers`.
 
 mod auth;
+mod catalogue;
+mod connections;
+mod deadline;
 mod handlers;
 mod host;
 mod input;
 mod json;
-mod pace;
+mod parse_error;
 mod problem;
-mod refusal;
+mod request;
 mod router;
-mod seats;
+mod routes;
 mod socket;
-mod wire;
+mod stream;
 mod workers;
 
 use std::convert::Infallible;
@@ -22,8 +26,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -38,10 +44,10 @@ pub use host::HostName;
 pub use workers::Workers;
 
 use crate::engine::Engine;
-use pace::Pace;
-use seats::{Occupant, Seat, Seats};
+use connections::{ConnectionLimit, ConnectionPermit, ConnectionState};
+use deadline::Deadline;
 use socket::Socket;
-use wire::Wire;
+use stream::ConnectionStream;
 
 /// Connections served at a time. For one more, an idle one makes room; while none is idle, more wait in the listener's
 /// backlog.
@@ -56,6 +62,10 @@ pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may take nothing of an answer.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long what a client still sends is discarded after a request that was refused unread was answered.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much of it is discarded, in bytes, before the connection is closed all the same.
+pub const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// The largest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
 /// The longest request target, in bytes.
@@ -106,23 +116,23 @@ pub async fn serve_with<R, F>(
     R: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
-    let seats = Seats::new(MAX_CONNECTIONS);
+    let limit = ConnectionLimit::new(MAX_CONNECTIONS);
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
     loop {
-        let (stream, seat) = tokio::select! {
+        let (stream, permit) = tokio::select! {
             () = &mut shutdown => break,
-            accepted = accept(&listener, &seats) => accepted,
+            accepted = accept(&listener, &limit) => accepted,
         };
         let watcher = graceful.watcher();
         workers.spawn(move |respond| async move {
             tokio::select! {
-                served = connection(stream, respond, watcher, Arc::clone(&seat.occupant), keep_alive) => {
+                served = connection(stream, respond, watcher, Arc::clone(&permit.state), keep_alive) => {
                     if let Err(error) = served {
                         debug!(error, "connection");
                     }
                 }
-                () = seat.occupant.asked_to_leave() => debug!("an idle connection makes room for another"),
+                () = permit.state.evicted() => debug!("an idle connection makes room for another"),
             }
         });
     }
@@ -137,7 +147,7 @@ async fn connection<R, F>(
     stream: std::net::TcpStream,
     respond: R,
     watcher: Watcher,
-    occupant: Arc<Occupant>,
+    state: Arc<ConnectionState>,
     keep_alive: Duration,
 ) -> Result<(), Box<dyn Error + Send + Sync>>
 where
@@ -145,46 +155,49 @@ where
     F: Future<Output = Response<Full<Bytes>>>,
 {
     let stream = Arc::new(TcpStream::from_std(stream)?);
-    occupant.sits_at(&stream);
-    let pace = Arc::new(Pace::new(keep_alive));
-    let wire = Wire::new(Socket(stream), Arc::clone(&pace));
-    let pace_of_requests = Arc::clone(&pace);
+    state.set_socket(&stream);
+    let deadline = Arc::new(Deadline::new(keep_alive));
+    let stream = ConnectionStream::new(Socket(stream), Arc::clone(&deadline), Arc::clone(&state));
+    let deadline_of_requests = Arc::clone(&deadline);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let (occupant, pace) = (Arc::clone(&occupant), Arc::clone(&pace_of_requests));
-        pace.asked();
-        let promise = pace.promise(&request);
+        let (state, deadline) = (Arc::clone(&state), Arc::clone(&deadline_of_requests));
+        deadline.request_started();
+        let keep_alive = deadline.keep_alive_header(&request);
         if request.body().is_end_stream() {
-            occupant.busy()
+            state.busy()
         } else {
-            occupant.idle()
+            state.idle()
         }
-        request.extensions_mut().insert(Arc::clone(&occupant));
-        let answer = respond(request);
-        async move {
-            let mut answer = answer.await;
-            answer.headers_mut().extend(promise);
-            pace.answered();
-            occupant.served();
+        request.extensions_mut().insert(Arc::clone(&state));
+        // Not in an async block, which would have room for the answer's future twice.
+        respond(request).map(move |mut answer| {
+            if state.leaves_unread() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            } else {
+                answer.headers_mut().extend(keep_alive);
+            }
+            deadline.answered();
+            state.served();
             Ok::<_, Infallible>(answer)
-        }
+        })
     });
     let connection = http1::Builder::new()
-        // Its one clock for idle connections and for slow heads is not enough: `pace` has two.
+        // Its one timeout for idle connections and for slow heads is not enough: `deadline` has two.
         .header_read_timeout(None)
         .max_buf_size(MAX_READ_BUFFER)
         // Who says that no more requests come still wants the answers to those that came.
         .half_close(true)
-        .serve_connection(TokioIo::new(wire), service);
+        .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        // First what may set another time, then the look at it.
+        // First what may move the deadline, then the look at it.
         biased;
         served = watcher.watch(connection) => Ok(served?),
-        () = pace.overdue() => Err("nothing came in time".into()),
+        () = deadline.passed() => Err("nothing came in time".into()),
     }
 }
 
-/// The next connection, and a place for it.
-async fn accept(listener: &TcpListener, seats: &Arc<Seats>) -> (std::net::TcpStream, Seat) {
+/// The next connection, once the limit permits one more.
+async fn accept(listener: &TcpListener, limit: &Arc<ConnectionLimit>) -> (std::net::TcpStream, ConnectionPermit) {
     loop {
         match listener.accept().await.and_then(|(stream, _)| {
             // Answers are small and whole: waiting to fill a packet only delays them.
@@ -192,7 +205,7 @@ async fn accept(listener: &TcpListener, seats: &Arc<Seats>) -> (std::net::TcpStr
             // It is served on another thread.
             stream.into_std()
         }) {
-            Ok(stream) => return (stream, seats.take().await),
+            Ok(stream) => return (stream, limit.acquire().await),
             Err(error) => {
                 warn!(%error, "cannot accept");
                 sleep(ACCEPT_BACKOFF).await;

@@ -33,8 +33,13 @@ macro_rules! bounded {
 }
 
 bounded!(
-    /// Units: 1 to 10^9.
+    /// Units of a hold: 1 to 10^9.
     Quantity, "quantity", 1..=1000000000
+);
+
+bounded!(
+    /// Units that a seed puts on sale: 0, which is off sale, to 10^9.
+    SeedQuantity, "quantity", 0..=1000000000
 );
 
 bounded!(

@@ -1,7 +1,7 @@
 //! Seeding: a SKU is put on sale, and what was held of it before is released. Script `seed`.
 
 use super::record::{malformed, number};
-use super::{Engine, Error, Quantity, Stock, only};
+use super::{Engine, Error, SeedQuantity, Stock, only};
 use crate::keys::{Sku, StockKeys};
 
 /// Times that a drain may get nowhere before that is taken for damage and not for a race.
@@ -17,11 +17,11 @@ enum Seed {
 }
 
 impl Engine {
-    /// Sets a SKU's stock to `quantity`, all available, and releases every live hold. Script `seed`.
+    /// Sets a SKU's stock to `quantity`, all available, and releases every live hold; 0 takes it off sale. Script `seed`.
     ///
     /// # Errors
     /// See [`Error`]. After the first of several calls any failure is [`Error::Unknown`]: seed again to finish.
-    pub async fn seed(&self, sku: &Sku, quantity: Quantity) -> Result<Stock, Error> {
+    pub async fn seed(&self, sku: &Sku, quantity: SeedQuantity) -> Result<Stock, Error> {
         let keys = self.layout.stock(sku);
         let quantity = quantity.to_string();
         let (mut least_left, mut stalled) = (u64::MAX, 0);

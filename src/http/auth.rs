@@ -3,10 +3,11 @@
 use std::sync::{PoisonError, RwLock};
 
 use hyper::header::AUTHORIZATION;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use super::catalogue::Kind;
 use super::host::{HostName, Names};
 use super::problem::Problem;
 
@@ -120,15 +121,14 @@ impl Access {
         if !may_write && !matches!(*request.method(), Method::GET | Method::HEAD) {
             let challenge = r#"Bearer realm="stockhold", error="insufficient_scope", scope="write""#;
             let detail = "this token may only read";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "insufficient_scope", "Insufficient scope", detail)
-                .challenging(challenge));
+            return Err(Problem::new(Kind::InsufficientScope, detail).challenging(challenge));
         }
         Ok(())
     }
 }
 
 fn unauthorized(challenge: &'static str, detail: &str) -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail).challenging(challenge)
+    Problem::new(Kind::Unauthorized, detail).challenging(challenge)
 }
 
 #[cfg(test)]

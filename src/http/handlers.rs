@@ -1,47 +1,52 @@
-//! One function for each endpoint: input to an engine call, its outcome to an answer.
+//! One function for each operation: the fields of a request to an engine call, its outcome to an answer.
 
 use std::pin::Pin;
-use std::sync::Arc;
 
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::Response;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::json;
 
-use super::input::{Fields, body, digits, idempotency_key, optional_body, query, text, whole};
+use super::catalogue::Kind;
+use super::input::{Fields, digits, text, whole};
 use super::problem::Problem;
-use super::seats::Occupant;
-use crate::engine::{ActiveLimit, AuditLimit, Engine, Error, Hold, HoldRequest, Impairment, Quantity, Settle, Ttl};
-use crate::keys::{CartId, Invalid, ReservationId, Sku};
+use super::request::WholeRequest;
+use crate::engine::{
+    ActiveLimit, AuditLimit, Engine, Error, Hold, HoldRequest, Impairment, Quantity, Reservation, ReservationState,
+    SeedQuantity, Settle, Ttl,
+};
+use crate::keys::{CartId, IdempotencyKey, Invalid, ReservationId, Sku};
 
-type Answer = Result<Response<Full<Bytes>>, Problem>;
+pub(super) type Answer = Result<Response<Full<Bytes>>, Problem>;
 
-pub(super) async fn seed(engine: &Engine, request: Request<Incoming>) -> Answer {
-    let mut fields = body(request).await?;
+const IDEMPOTENT_REPLAYED: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("idempotent-replayed"), HeaderValue::from_static("true"));
+
+pub(super) async fn seed(engine: &Engine, request: WholeRequest) -> Answer {
+    let mut fields = request.fields;
     let sku = fields.required("sku", text(Sku::parse));
-    let quantity = fields.required("quantity", whole(Quantity::new));
+    let quantity = fields.required("quantity", whole(SeedQuantity::new));
     let (Some(sku), Some(quantity)) = (sku, quantity) else { return Err(refused(fields)) };
     fields.finish()?;
     let stock = engine.seed(&sku, quantity).await?;
     Ok(ok(&super::json::stock(&stock)))
 }
 
-pub(super) async fn stock(engine: &Engine, sku: &str, request: &Request<Incoming>) -> Answer {
-    let sku = Sku::parse(sku)?;
-    let mut fields = query(request)?;
-    let limit = fields.optional("active", digits(ActiveLimit::new));
-    fields.finish()?;
-    match while_there(request, Box::pin(engine.stock(&sku, limit.unwrap_or(ActiveLimit::DEFAULT)))).await? {
+pub(super) async fn stock(engine: &Engine, mut request: WholeRequest) -> Answer {
+    let sku = Sku::parse(&request.name())?;
+    let limit = request.fields.optional("active", digits(ActiveLimit::new));
+    request.fields.finish()?;
+    match while_there(&request, Box::pin(engine.stock(&sku, limit.unwrap_or(ActiveLimit::DEFAULT)))).await? {
         Some(stock) => Ok(ok(&super::json::stock(&stock))),
-        None => Err(Problem::not_found("unknown_sku", "Unknown SKU", "this SKU was never seeded")),
+        None => Err(Problem::new(Kind::UnknownSku, NEVER_SEEDED)),
     }
 }
 
-pub(super) async fn hold(engine: &Engine, request: Request<Incoming>) -> Answer {
-    let idempotency_key = idempotency_key(request.headers())?;
-    let mut fields = body(request).await?;
+pub(super) async fn hold(engine: &Engine, request: WholeRequest) -> Answer {
+    let idempotency_key = request.idempotency_key?;
+    let mut fields = request.fields;
     let cart = fields.required("cartId", text(CartId::parse));
     let sku = fields.required("sku", text(Sku::parse));
     let quantity = fields.required("quantity", whole(Quantity::new));
@@ -49,87 +54,94 @@ pub(super) async fn hold(engine: &Engine, request: Request<Incoming>) -> Answer 
     let (Some(cart), Some(sku), Some(quantity)) = (cart, sku, quantity) else { return Err(refused(fields)) };
     fields.finish()?;
     let requested = quantity.get();
-    let insufficient = |code, detail| {
-        Problem::new(StatusCode::CONFLICT, code, "Insufficient inventory", detail).with("requested", requested)
+    let insufficient = |kind, detail, available| {
+        Err(Problem::new(kind, detail).with("requested", requested).with("available", available))
     };
     match engine.hold(HoldRequest { cart, sku, quantity, ttl, idempotency_key }).await? {
         Hold::Held(record) => Ok(ok(&super::json::reservation(&record))),
-        Hold::Replayed(record) => Ok(replayed(&super::json::reservation(&record))),
-        Hold::Conflict { field } => Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "idempotency_key_reused",
-            "Idempotency-Key used again",
-            format!("this Idempotency-Key was used for a request with another {field}"),
-        )),
-        Hold::UnknownSku => Err(insufficient("unknown_sku", "this SKU was never seeded").with("available", 0)),
+        Hold::Replayed(record) => replayed_hold(&record),
+        Hold::Conflict { field } => {
+            let detail = format!("this Idempotency-Key was used for a request with another {field}");
+            Err(Problem::new(Kind::IdempotencyKeyReused, detail))
+        }
+        Hold::UnknownSku => insufficient(Kind::UnknownSkuHeld, NEVER_SEEDED, 0),
         Hold::Insufficient { available } => {
-            let problem = insufficient("insufficient_inventory", "fewer units are available than were requested");
-            Err(problem.with("available", available))
+            let detail = "fewer units are available than were requested";
+            insufficient(Kind::InsufficientInventory, detail, available)
         }
     }
 }
 
-pub(super) async fn reservation(engine: &Engine, id: &str, request: &Request<Incoming>) -> Answer {
-    let id = ReservationId::parse(id)?;
-    query(request)?.finish()?;
-    match while_there(request, Box::pin(engine.reservation(id))).await? {
+/// A hold that came before is as good as a new one while it has its units, or has sold them. A client that goes on to charge
+/// for units that went back would sell what it does not have.
+fn replayed_hold(record: &Reservation) -> Answer {
+    match record.state {
+        ReservationState::Active | ReservationState::Confirmed => Ok(replayed(&super::json::reservation(record))),
+        ReservationState::Released => {
+            let (name, value) = IDEMPOTENT_REPLAYED;
+            Err(not_active(record.state, &record.reason).with_header(name, value))
+        }
+    }
+}
+
+pub(super) async fn reservation(engine: &Engine, mut request: WholeRequest) -> Answer {
+    let id = ReservationId::parse(&request.name())?;
+    request.fields.finish()?;
+    match while_there(&request, Box::pin(engine.reservation(id))).await? {
         Some(record) => Ok(ok(&super::json::reservation(&record))),
         None => Err(unknown_reservation()),
     }
 }
 
-pub(super) async fn confirm(engine: &Engine, id: &str, request: Request<Incoming>) -> Answer {
-    let id = ReservationId::parse(id)?;
-    let key = idempotency_key(request.headers())?;
-    optional_body(request).await?.finish()?;
+pub(super) async fn confirm(engine: &Engine, request: WholeRequest) -> Answer {
+    let (id, key) = to_settle(request)?;
     settled(engine.confirm(id, key.as_ref()).await?)
 }
 
-pub(super) async fn release(engine: &Engine, id: &str, request: Request<Incoming>) -> Answer {
-    let id = ReservationId::parse(id)?;
-    let key = idempotency_key(request.headers())?;
-    optional_body(request).await?.finish()?;
+pub(super) async fn release(engine: &Engine, request: WholeRequest) -> Answer {
+    let (id, key) = to_settle(request)?;
     settled(engine.release(id, key.as_ref()).await?)
 }
 
+/// Which reservation is to be settled, and by which key.
+fn to_settle(mut request: WholeRequest) -> Result<(ReservationId, Option<IdempotencyKey>), Problem> {
+    let id = ReservationId::parse(&request.name())?;
+    request.fields.finish()?;
+    Ok((id, request.idempotency_key?))
+}
+
 fn settled(outcome: Settle) -> Answer {
-    let not_active = |state: &str, reason: &str| {
-        let detail = format!("the reservation is {state} already");
-        let problem = Problem::new(StatusCode::CONFLICT, "reservation_not_active", "Reservation is not active", detail);
-        let problem = problem.with("state", state);
-        if reason.is_empty() { problem } else { problem.with("reason", reason) }
-    };
     match outcome {
         Settle::Settled(record) => Ok(ok(&super::json::reservation(&record))),
         Settle::Replayed(record) => Ok(replayed(&super::json::reservation(&record))),
-        Settle::NotActive { state, reason } => Err(not_active(state.as_str(), &reason)),
+        Settle::NotActive { state, reason } => Err(not_active(state, &reason)),
         // The same answer as a moment later, when it is one that was released.
-        Settle::Expired => Err(not_active("released", "reservation_ttl_elapsed")),
+        Settle::Expired => Err(not_active(ReservationState::Released, "reservation_ttl_elapsed")),
         Settle::NotFound => Err(unknown_reservation()),
     }
 }
 
-pub(super) async fn audit(engine: &Engine, request: &Request<Incoming>) -> Answer {
+pub(super) async fn audit(engine: &Engine, mut request: WholeRequest) -> Answer {
     const BEFORE: Invalid = Invalid { field: "before", rule: "must be the id of an event of this SKU" };
-    let mut fields = query(request)?;
+    let fields = &mut request.fields;
     let sku = fields.optional("sku", text(Sku::parse));
     let limit = fields.optional("limit", digits(AuditLimit::new));
     let before = fields.optional("before", text(|id| if id.is_empty() { Err(BEFORE) } else { Ok(id.to_owned()) }));
     fields.finish()?;
     let limit = limit.unwrap_or(AuditLimit::DEFAULT);
-    match while_there(request, Box::pin(engine.audit(sku.as_ref(), limit, before.as_deref()))).await? {
+    match while_there(&request, Box::pin(engine.audit(sku.as_ref(), limit, before.as_deref()))).await? {
         Some(events) => Ok(ok(&super::json::events(&events))),
         None => Err(BEFORE.into()),
     }
 }
 
 /// The process runs; nothing else is looked at.
-pub(super) fn live() -> Response<Full<Bytes>> {
-    ok(&json!({ "status": "live" }))
+pub(super) async fn live(_: &Engine, _: WholeRequest) -> Answer {
+    Ok(ok(&json!({ "status": "live" })))
 }
 
 /// Requests can be served: all of them, or at least those that settle what was held.
-pub(super) async fn ready(engine: &Engine) -> Answer {
+pub(super) async fn ready(engine: &Engine, _: WholeRequest) -> Answer {
     // In a box: what is seldom asked must not make the state of every request larger.
     let found = Box::pin(engine.impairments()).await;
     if found.is_empty() {
@@ -146,25 +158,33 @@ pub(super) async fn ready(engine: &Engine) -> Answer {
 /// What `read` gives, unless the client goes away first: it is dropped then, and reads no further. It is boxed because it
 /// is large: every connection would have room for it, whatever it asks for.
 async fn while_there<T>(
-    request: &Request<Incoming>,
+    request: &WholeRequest,
     read: Pin<Box<impl Future<Output = Result<T, Error>>>>,
 ) -> Result<T, Error> {
-    let Some(occupant) = request.extensions().get::<Arc<Occupant>>() else { return read.await };
     tokio::select! {
         biased;
         read = read => read,
         // Nobody reads this answer.
-        () = occupant.gone() => Err(Error::Busy),
+        () = request.client_gone() => Err(Error::Busy),
     }
 }
 
 /// The problem with fields of which at least one is missing or wrong.
-fn refused(fields: Fields) -> Problem {
+fn refused(mut fields: Fields) -> Problem {
     fields.finish().expect_err("a field that could not be read is remembered")
 }
 
+const NEVER_SEEDED: &str = "this SKU was never seeded";
+
 fn unknown_reservation() -> Problem {
-    Problem::not_found("unknown_reservation", "Unknown reservation", "there is no reservation of this id")
+    Problem::new(Kind::UnknownReservation, "there is no reservation of this id")
+}
+
+fn not_active(state: ReservationState, reason: &str) -> Problem {
+    let state = state.as_str();
+    let problem = Problem::new(Kind::ReservationNotActive, format!("the reservation is {state} already"));
+    let problem = problem.with("state", state);
+    if reason.is_empty() { problem } else { problem.with("reason", reason) }
 }
 
 fn ok(body: &impl Serialize) -> Response<Full<Bytes>> {
@@ -177,6 +197,6 @@ fn ok(body: &impl Serialize) -> Response<Full<Bytes>> {
 /// The answer that the same request had before.
 fn replayed(body: &impl Serialize) -> Response<Full<Bytes>> {
     let mut response = ok(body);
-    response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    response.headers_mut().extend([IDEMPOTENT_REPLAYED]);
     response
 }

@@ -4,9 +4,10 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use hyper::Request;
 use hyper::header::HOST;
-use hyper::{Request, StatusCode};
 
+use super::catalogue::Kind;
 use super::problem::Problem;
 
 /// A name or an address, without a port; or any.
@@ -83,7 +84,7 @@ impl Names {
         }
         let detail =
             "this server is not called by this Host; those that it is called by are told to it with --allowed-hosts";
-        Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", "Misdirected request", detail))
+        Err(Problem::new(Kind::HostNotAllowed, detail))
     }
 
     fn include(&self, host: &str) -> bool {

@@ -1,21 +1,15 @@
-//! What clients send, taken strictly: nothing is guessed, and everything that is wrong is named at once.
+//! The fields of requests, taken strictly: nothing is guessed, and everything that is wrong is named at once.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
-use hyper::{Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
-use tokio::time::timeout;
 
+use super::catalogue::Kind;
 use super::problem::Problem;
-use super::seats::Occupant;
-use super::{BODY_READ_TIMEOUT, MAX_BODY_BYTES};
-use crate::keys::{IdempotencyKey, Invalid};
+use crate::keys::Invalid;
 
 /// The fields of a JSON object or of a query. What is left in it at the end was not asked for.
 #[derive(Default)]
@@ -25,6 +19,38 @@ pub(super) struct Fields {
 }
 
 impl Fields {
+    /// The fields of a query.
+    ///
+    /// # Errors
+    /// When an escape is broken or does not give UTF-8.
+    pub(super) fn of_query(query: &str) -> Result<Self, Problem> {
+        unescape(query)?;
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        let given = pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect();
+        Ok(Self { given, wrong: Vec::new() })
+    }
+
+    /// The fields of a body.
+    ///
+    /// # Errors
+    /// Unless it is one JSON object.
+    pub(super) fn of_json(body: &[u8]) -> Result<Self, Problem> {
+        serde_json::from_slice(body)
+            .map_err(|error| Problem::new(Kind::InvalidJson, format!("the body is not one JSON object: {error}")))
+    }
+
+    /// These, with the names of a query remembered as wrong: what should be a field of the body would have no effect there.
+    ///
+    /// # Errors
+    /// As [`Self::of_query`].
+    pub(super) fn without_query(mut self, query: &str) -> Result<Self, Problem> {
+        if !query.is_empty() {
+            let given = Self::of_query(query)?.given;
+            self.wrong.extend(given.into_iter().map(|(name, _)| (name, "is not taken from the query")));
+        }
+        Ok(self)
+    }
+
     /// Takes a field out as `read` understands it. `None` when it is wrong or missing, which [`Fields::finish`] tells.
     pub(super) fn required<T>(&mut self, name: &str, read: impl FnOnce(&Value) -> Result<T, Invalid>) -> Option<T> {
         if !self.given.iter().any(|(given, _)| given == name) {
@@ -46,9 +72,9 @@ impl Fields {
 
     /// # Errors
     /// With every field that was wrong, missing, or not asked for.
-    pub(super) fn finish(mut self) -> Result<(), Problem> {
+    pub(super) fn finish(&mut self) -> Result<(), Problem> {
         self.given.dedup_by(|one, other| one.0 == other.0);
-        self.wrong.extend(self.given.into_iter().map(|(name, _)| (name, "is not a field of this request")));
+        self.wrong.extend(self.given.drain(..).map(|(name, _)| (name, "is not a field of this request")));
         if self.wrong.is_empty() { Ok(()) } else { Err(Problem::invalid(&self.wrong)) }
     }
 }
@@ -75,109 +101,21 @@ pub(super) fn digits<T>(rule: impl FnOnce(u64) -> Result<T, Invalid>) -> impl Fn
     }
 }
 
-/// The fields of a request's query.
-///
-/// # Errors
-/// When an escape is broken or does not give UTF-8.
-pub(super) fn query<B>(request: &Request<B>) -> Result<Fields, Problem> {
-    let query = request.uri().query().unwrap_or_default();
-    unescape(query)?;
-    let pairs = form_urlencoded::parse(query.as_bytes());
-    let given = pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect();
-    Ok(Fields { given, wrong: Vec::new() })
-}
-
 /// A piece of a request target without its percent escapes.
 ///
 /// # Errors
 /// When an escape is broken or does not give UTF-8: whoever sends that means something else than what would be read.
-pub(super) fn unescape(piece: &str) -> Result<String, Problem> {
+pub(super) fn unescape(piece: &str) -> Result<Cow<'_, str>, Problem> {
+    if !piece.contains('%') {
+        return Ok(Cow::Borrowed(piece));
+    }
     let whole = |escape: &str| escape.len() >= 2 && escape.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
-    let text = percent_decode_str(piece).decode_utf8();
-    match text {
-        Ok(text) if piece.split('%').skip(1).all(whole) => Ok(text.into_owned()),
+    match percent_decode_str(piece).decode_utf8() {
+        Ok(text) if piece.split('%').skip(1).all(whole) => Ok(text),
         _ => {
             Err(Problem::invalid(&[("request target".to_owned(), "has a percent escape that is broken or not UTF-8")]))
         }
     }
-}
-
-/// The `Idempotency-Key`, if there is one.
-///
-/// # Errors
-/// When there is more than one, or it breaks its rule.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
-    let mut values = headers.get_all("idempotency-key").iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    // An empty key breaks the rule, and so stands for whatever is not one text.
-    let text = if values.next().is_some() { "" } else { value.to_str().unwrap_or_default() };
-    Ok(Some(IdempotencyKey::parse(text)?))
-}
-
-/// The fields of a JSON object in a request's body.
-///
-/// # Errors
-/// 408, 413, 415, or 400 when it is not one JSON object.
-pub(super) async fn body(request: Request<Incoming>) -> Result<Fields, Problem> {
-    let (headers, bytes) = whole_request(request).await?;
-    object(&headers, &bytes)
-}
-
-/// Like [`body`], where no body at all is as good as an empty object.
-pub(super) async fn optional_body(request: Request<Incoming>) -> Result<Fields, Problem> {
-    let (headers, bytes) = whole_request(request).await?;
-    if bytes.is_empty() { Ok(Fields::default()) } else { object(&headers, &bytes) }
-}
-
-/// Reads a request to its end; from then on it is worth an answer.
-async fn whole_request(request: Request<Incoming>) -> Result<(HeaderMap, Bytes), Problem> {
-    let (head, body) = request.into_parts();
-    let bytes = collect(body).await?;
-    if let Some(occupant) = head.extensions.get::<Arc<Occupant>>() {
-        occupant.busy();
-    }
-    Ok((head.headers, bytes))
-}
-
-async fn collect(body: Incoming) -> Result<Bytes, Problem> {
-    match timeout(BODY_READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            "Body too large",
-            format!("the body may have {MAX_BODY_BYTES} bytes"),
-        )),
-        Ok(Err(_)) => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "body_incomplete",
-            "Body incomplete",
-            "the body broke off or was not framed as HTTP",
-        )),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "body_timeout",
-            "Body not received in time",
-            format!("the body must be here within {} s", BODY_READ_TIMEOUT.as_secs()),
-        )),
-    }
-}
-
-fn object(headers: &HeaderMap, bytes: &[u8]) -> Result<Fields, Problem> {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/json") || headers.contains_key(CONTENT_ENCODING) {
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "Unsupported media type",
-            "the body must be application/json without a Content-Encoding",
-        ));
-    }
-    serde_json::from_slice(bytes).map_err(|error| {
-        let detail = format!("the body is not one JSON object: {error}");
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", "Invalid JSON", detail)
-    })
 }
 
 /// Keeps a name that is given twice, which a map would hide.

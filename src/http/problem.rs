@@ -1,11 +1,13 @@
-//! The only way an error leaves the server: RFC 9457 problem details. Redis's own words never do; they are logged.
+//! The only way an error leaves the server: RFC 9457 problem details, of a [`Kind`] in the catalogue. Redis's own words never
+//! do; they are logged.
 
 use http_body_util::Full;
+use hyper::Response;
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use hyper::{Response, StatusCode};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Map, Value, json};
 
+use super::catalogue::Kind;
 use super::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET_BYTES};
 use crate::engine::Error;
 use crate::keys::Invalid;
@@ -16,32 +18,18 @@ const RETRY_AFTER_SECONDS: u16 = 1;
 /// An error as a client sees it.
 #[derive(Debug)]
 pub(super) struct Problem {
-    status: StatusCode,
-    code: &'static str,
-    title: &'static str,
+    kind: Kind,
     detail: Box<str>,
     extra: Vec<(&'static str, Value)>,
-    header: Option<Header>,
+    /// In a box: few have one, and every result has room for a problem.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
     /// For the log alone.
     pub(super) cause: Option<Box<str>>,
 }
 
-/// What some statuses must be accompanied by.
-#[derive(Debug)]
-enum Header {
-    Allow(&'static str),
-    Authenticate(&'static str),
-    RetryAfter,
-}
-
 impl Problem {
-    pub(super) fn new(
-        status: StatusCode,
-        code: &'static str,
-        title: &'static str,
-        detail: impl Into<Box<str>>,
-    ) -> Self {
-        Self { status, code, title, detail: detail.into(), extra: Vec::new(), header: None, cause: None }
+    pub(super) fn new(kind: Kind, detail: impl Into<Box<str>>) -> Self {
+        Self { kind, detail: detail.into(), extra: Vec::new(), header: None, cause: None }
     }
 
     /// Adds a member that helps.
@@ -50,48 +38,43 @@ impl Problem {
         self
     }
 
-    /// Says how to be let in.
-    pub(super) fn challenging(mut self, challenge: &'static str) -> Self {
-        self.header = Some(Header::Authenticate(challenge));
+    /// Adds the header that belongs to it.
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some(Box::new((name, value)));
         self
+    }
+
+    /// Says how to be let in.
+    pub(super) fn challenging(self, challenge: &'static str) -> Self {
+        self.with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
     }
 
     /// Bad input, naming every bad field and its rule.
     pub(super) fn invalid(fields: &[(String, &str)]) -> Self {
         let detail: Vec<String> = fields.iter().map(|(field, rule)| format!("{field} {rule}")).collect();
         let errors: Vec<Value> = fields.iter().map(|(field, rule)| json!({ "field": field, "detail": rule })).collect();
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", "Invalid request", detail.join("; "))
-            .with("errors", errors)
+        Self::new(Kind::InvalidRequest, detail.join("; ")).with("errors", errors)
     }
 
-    pub(super) fn not_found(code: &'static str, title: &'static str, detail: impl Into<Box<str>>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, code, title, detail)
+    /// `allow` lists the methods that there are.
+    pub(super) fn method_not_allowed(allow: &str) -> Self {
+        let methods = HeaderValue::from_str(allow).expect("methods are plain text");
+        Self::new(Kind::MethodNotAllowed, format!("this resource has {allow}")).with_header(ALLOW, methods)
     }
 
-    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
-        let detail = format!("this resource knows {allow}");
-        let mut problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed", detail);
-        problem.header = Some(Header::Allow(allow));
-        problem
-    }
-
-    /// Redis is away, or will not take writes. `outcome` tells a client whether its request may have been carried out.
+    /// Redis is away, or refuses changes. `outcome` tells a client whether its request may have been carried out.
     fn unavailable(outcome: &str, detail: &str) -> Self {
-        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable", detail)
-            .with("outcome", outcome);
-        problem.header = Some(Header::RetryAfter);
-        problem
+        let problem = Self::new(Kind::Unavailable, detail).with("outcome", outcome);
+        problem.with_header(RETRY_AFTER, RETRY_AFTER_SECONDS.into())
     }
 
     pub(super) fn target_too_long() -> Self {
-        let detail = format!("the request target may have {MAX_TARGET_BYTES} bytes");
-        Self::new(StatusCode::URI_TOO_LONG, "uri_too_long", "URI too long", detail)
+        Self::new(Kind::UriTooLong, format!("the request target may have {MAX_TARGET_BYTES} bytes"))
     }
 
     pub(super) fn headers_too_large() -> Self {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         let detail = format!("there may be {MAX_HEADERS} header fields, of {MAX_HEADER_BYTES} bytes together");
-        Self::new(status, "headers_too_large", "Header fields too large", detail)
+        Self::new(Kind::HeadersTooLarge, detail)
     }
 
     /// Adds what is for the log alone.
@@ -106,24 +89,17 @@ impl Problem {
 
     pub(super) fn into_text(self) -> Response<String> {
         let mut body = Map::new();
-        body.insert("type".into(), format!("urn:stockhold:problem:{}", self.code).into());
-        body.insert("title".into(), self.title.into());
-        body.insert("status".into(), self.status.as_u16().into());
+        body.insert("type".into(), format!("urn:stockhold:problem:{}", self.kind.code()).into());
+        body.insert("title".into(), self.kind.title().into());
+        body.insert("status".into(), self.kind.status().as_u16().into());
         body.insert("detail".into(), self.detail.into_string().into());
-        body.insert("code".into(), self.code.into());
+        body.insert("code".into(), self.kind.code().into());
         body.extend(self.extra.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let mut response = Response::new(Value::Object(body).to_string());
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.kind.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        match self.header {
-            Some(Header::Allow(methods)) => headers.insert(ALLOW, HeaderValue::from_static(methods)),
-            Some(Header::Authenticate(challenge)) => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
-            }
-            Some(Header::RetryAfter) => headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into()),
-            None => None,
-        };
+        headers.extend(self.header.map(|header| *header));
         response
     }
 }
@@ -150,9 +126,8 @@ impl From<Error> for Problem {
             )
             .because(cause),
             Error::Broken(_) => {
-                let status = StatusCode::INTERNAL_SERVER_ERROR;
                 let detail = "the request could not be carried out; the log tells more under this request's id";
-                Self::new(status, "internal", "Internal server error", detail).because(cause)
+                Self::new(Kind::Internal, detail).because(cause)
             }
         }
     }

@@ -9,4 +9,5 @@ mod crowd;
 mod garbage;
 mod greed;
 mod made_up;
+mod refused;
 mod wire;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
-use stockhold::engine::{Engine, Error, Hold, HoldRequest, Quantity, Settle, Ttl};
+use stockhold::engine::{Engine, Error, Hold, HoldRequest, Quantity, SeedQuantity, Settle, Ttl};
 use stockhold::keys::{CartId, IdempotencyKey, ReservationId, Sku};
 use stockhold::redis::{CALL_TIMEOUT, Redis};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,7 +32,7 @@ impl Shop {
         let redis = RedisServer::start();
         let engine = Engine::new(Redis::open(&redis.url()).unwrap());
         engine.load_scripts().await.unwrap();
-        engine.seed(&sku("tea"), Quantity::new(100).unwrap()).await.unwrap();
+        engine.seed(&sku("tea"), SeedQuantity::new(100).unwrap()).await.unwrap();
         cmd("CONFIG").arg("RESETSTAT").exec_async(&mut redis.connection().await).await.unwrap();
         Self { redis, engine: Arc::new(engine) }
     }
@@ -174,7 +174,7 @@ async fn a_request_goes_at_once_and_those_that_come_meanwhile_go_together() {
 async fn each_gets_its_own_outcome_and_a_bad_one_spoils_none() {
     let shop = Shop::open().await;
     let mut connection = shop.connection().await;
-    shop.engine.seed(&sku("cup"), Quantity::new(5).unwrap()).await.unwrap();
+    shop.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
     let first = shop.busy().await;
     let held = shop.hold("tea", 2, Some("order-1"));
     let again = shop.hold("tea", 2, Some("order-1"));
@@ -229,7 +229,7 @@ async fn a_damaged_sku_is_set_apart() {
         (one_bad, "SET inventory:cup:active x", 1 + 4 * 2),
     ] {
         let shop = Shop::open().await;
-        shop.engine.seed(&sku("cup"), Quantity::new(5).unwrap()).await.unwrap();
+        shop.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
         shop.plant(damage).await;
         for expected in [calls_at_first, 2] {
             let (outcomes, calls) = shop.hold_together(&skus).await;
@@ -275,7 +275,7 @@ async fn a_damaged_record_spoils_no_other_of_its_sku() {
 #[tokio::test]
 async fn of_confirms_that_do_not_fit_together_as_many_succeed_as_can() {
     let shop = Shop::open().await;
-    shop.engine.seed(&sku("cup"), Quantity::new(5).unwrap()).await.unwrap();
+    shop.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
     let mut ids = Vec::new();
     for of in ["tea", "tea", "tea", "tea", "cup"] {
         let Ok(Hold::Held(record)) = shop.hold(of, 1, None).await.unwrap() else { panic!() };
@@ -300,7 +300,7 @@ async fn nothing_goes_again_after_a_reply_that_is_lost() {
     const CARRIED: usize = 2;
     for (damage, most_unknown) in [("HSET inventory:cup available many", 10), ("SET inventory:cup:active x", 6)] {
         let shop = Shop::open().await;
-        shop.engine.seed(&sku("cup"), Quantity::new(5).unwrap()).await.unwrap();
+        shop.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
         shop.plant(damage).await;
         let network = LossyNetwork::start(shop.redis.port(), CARRIED).await;
         let engine = Engine::new(Redis::open(&format!("redis://{}", network.address)).unwrap());

@@ -92,19 +92,39 @@ async fn settling_twice_with_one_key_is_settling_once() {
     assert_eq!(shop.counts("sku").await, [8, 0, 1]);
 }
 
-/// The answer to a replay shows the reservation as it is now, not as active when its time is over.
+/// A client that gets a 200 goes on to charge: a replay must not be one when the units went back, swept or not.
 #[tokio::test]
-async fn a_replay_after_expiry_does_not_claim_a_live_hold() {
+async fn a_replayed_hold_is_good_only_while_it_has_its_units() {
     let redis = RedisServer::start();
     let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
-    shop.seed("sku", 5).await;
-    let body = json!({ "cartId": "cart-1", "sku": "sku", "quantity": 2, "ttlSeconds": 1 });
-    shop.post_with("/api/reservations/hold", body.clone(), Some("order-1")).await.ok();
+    shop.seed("sku", 9).await;
+    let path = "/api/reservations/hold";
+    let lapsing = json!({ "cartId": "cart-1", "sku": "sku", "quantity": 2, "ttlSeconds": 1 });
+    shop.post_with(path, lapsing.clone(), Some("lapses")).await.ok();
+    let held = async |key: &str| {
+        let record = shop.post_with(path, body(1), Some(key)).await.ok();
+        record["reservationId"].as_str().unwrap().to_owned()
+    };
+    let (released, confirmed) = (held("released").await, held("confirmed").await);
+    shop.release(&released).await.ok();
+    shop.confirm(&confirmed).await.ok();
     sleep(Duration::from_millis(1050)).await;
-    let again = shop.post_with("/api/reservations/hold", body, Some("order-1")).await;
+
+    for (key, body, reason) in [("lapses", lapsing, "reservation_ttl_elapsed"), ("released", body(1), "manual_release")]
+    {
+        let again = shop.post_with(path, body, Some(key)).await;
+        assert!(is_replay(&again), "{key}");
+        let problem = again.problem(409, "reservation_not_active");
+        assert_eq!(problem["title"], "Reservation is not active");
+        assert_eq!((&problem["state"], &problem["reason"]), (&json!("released"), &json!(reason)));
+    }
+    let again = shop.post_with(path, body(1), Some("confirmed")).await;
     assert!(is_replay(&again));
-    assert_eq!(again.ok()["state"], "released");
-    assert_eq!(shop.counts("sku").await, [5, 0, 0]);
+    assert_eq!(again.ok()["state"], "confirmed");
+    shop.seed("sku", 3).await;
+    let problem = shop.post_with(path, body(1), Some("confirmed")).await;
+    assert_eq!(problem.ok()["state"], "confirmed");
+    assert_eq!(shop.counts("sku").await, [3, 0, 0]);
 }
 
 #[tokio::test]

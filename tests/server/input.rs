@@ -32,14 +32,16 @@ async fn quantities_and_ttls() {
     shop.seed("sku", 5).await;
     let before = Snapshot::take(&mut redis.connection().await).await;
 
-    let wrong = ["0", "-1", "1.5", "1.0", "\"2\"", "true", "null", "[]", "{}", "1e3", "1e18", "1000000001"];
+    let wrong = ["-1", "1.5", "1.0", "\"2\"", "true", "null", "[]", "{}", "1e3", "1e18", "1000000001"];
     for bad in wrong.into_iter().chain(["1000000000000000000", "99999999999999999999"]) {
         let seed = post_raw(&shop, SEED, format!(r#"{{"sku":"sku","quantity":{bad}}}"#)).await;
         assert_eq!(bad_fields(seed), ["quantity"], "{bad}");
         let hold = post_raw(&shop, HOLD, format!(r#"{{"cartId":"c","sku":"sku","quantity":{bad}}}"#)).await;
         assert_eq!(bad_fields(hold), ["quantity"], "{bad}");
     }
-    for bad in wrong.into_iter().chain(["2592001"]) {
+    let hold = post_raw(&shop, HOLD, r#"{"cartId":"c","sku":"sku","quantity":0}"#).await;
+    assert_eq!(bad_fields(hold), ["quantity"]);
+    for bad in wrong.into_iter().chain(["0", "2592001"]) {
         let body = format!(r#"{{"cartId":"c","sku":"sku","quantity":1,"ttlSeconds":{bad}}}"#);
         assert_eq!(bad_fields(post_raw(&shop, HOLD, body).await), ["ttlSeconds"], "{bad}");
     }
@@ -141,6 +143,12 @@ async fn fields() {
     ] {
         assert_eq!(bad_fields(shop.get(&format!("/api/{query}")).await), [field], "{query}");
     }
+    // Where the other kind of request has its fields, they would have no effect.
+    let good = r#"{"cartId":"c","sku":"sku","quantity":1}"#;
+    assert_eq!(bad_fields(post_raw(&shop, &format!("{HOLD}?ttlSeconds=5&x"), good).await), ["ttlSeconds", "x"]);
+    assert_eq!(bad_fields(shop.post(&format!("/api/reservations/{id}/confirm?force=1"), None).await), ["force"]);
+    post_raw(&shop, &format!("{HOLD}?a=%zz"), good).await.problem(400, "invalid_request");
+    assert_eq!(bad_fields(shop.send(Request::get(shop.url("/api/audit")), "{}".into()).await), ["body"]);
     let record = Request::get(shop.url(&format!("/api/reservations/{id}?full=1")));
     assert_eq!(bad_fields(shop.send(record, Default::default()).await), ["full"]);
     assert_eq!(Snapshot::take(&mut redis.connection().await).await, before);
@@ -190,25 +198,63 @@ async fn paths_and_methods() {
             answer.problem(404, "unknown_path");
         }
     }
+}
+
+/// Every resource by every method: it is answered, or refused with the methods that are answered.
+#[tokio::test]
+async fn resources_by_methods() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 50).await;
     let id = shop.held("sku", 1).await;
-    for (method, path, allow) in [
-        ("PUT", "/api/inventory/seed".to_owned(), "GET, HEAD, POST"),
-        ("DELETE", "/api/inventory/sku".to_owned(), "GET, HEAD"),
-        ("POST", "/api/inventory/sku".to_owned(), "GET, HEAD"),
-        ("GET", "/api/reservations/hold".to_owned(), "POST"),
-        ("PATCH", format!("/api/reservations/{id}"), "GET, HEAD"),
-        ("GET", format!("/api/reservations/{id}/confirm"), "POST"),
-        ("GET", format!("/api/reservations/{id}/release"), "POST"),
-        ("POST", "/api/audit".to_owned(), "GET, HEAD"),
-        ("POST", "/livez".to_owned(), "GET, HEAD"),
-        ("POST", "/readyz".to_owned(), "GET, HEAD"),
+    for (path, allow) in [
+        ("/livez".to_owned(), "GET, HEAD"),
+        ("/readyz".to_owned(), "GET, HEAD"),
+        ("/api/inventory/seed".to_owned(), "GET, HEAD, POST"),
+        ("/api/inventory/sku".to_owned(), "GET, HEAD"),
+        ("/api/reservations/hold".to_owned(), "POST"),
+        (format!("/api/reservations/{id}"), "GET, HEAD"),
+        (format!("/api/reservations/{id}/confirm"), "POST"),
+        (format!("/api/reservations/{id}/release"), "POST"),
+        ("/api/audit".to_owned(), "GET, HEAD"),
     ] {
-        let answer = shop.send(Request::builder().method(method).uri(shop.url(&path)), Default::default()).await;
-        assert_eq!(answer.headers["allow"], allow, "{method} {path}");
-        answer.problem(405, "method_not_allowed");
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
+            let request = Request::builder().method(method).uri(shop.url(&path));
+            let answer = shop.send(request.header("content-type", "application/json"), Default::default()).await;
+            if allow.split(", ").any(|allowed| allowed == method) {
+                assert!(![404, 405].contains(&answer.status.as_u16()) || path.ends_with("/seed"), "{method} {path}");
+            } else {
+                assert_eq!(answer.status, 405, "{method} {path}");
+                assert_eq!(answer.headers["allow"], allow, "{method} {path}");
+                if method != "HEAD" {
+                    answer.problem(405, "method_not_allowed");
+                }
+            }
+        }
     }
-    let head = shop.send(Request::head(shop.url("/api/inventory/sku")), Default::default()).await;
-    assert_eq!((head.status.as_u16(), head.body), (200, Value::Null));
+}
+
+/// HEAD has the headers of GET, its length too, and no body.
+#[tokio::test]
+async fn what_answers_get_answers_head() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku", 5).await;
+    let id = shop.held("sku", 1).await;
+    for path in
+        ["/livez", "/readyz", "/api/inventory/sku", "/api/audit", "/nowhere", &format!("/api/reservations/{id}")]
+    {
+        let ask = async |method: &str| {
+            let request = Request::builder().method(method).uri(shop.url(path)).header("x-request-id", "same");
+            shop.send(request, Default::default()).await
+        };
+        let (mut get, mut head) = (ask("GET").await, ask("HEAD").await);
+        assert_eq!((head.status, &head.body), (get.status, &Value::Null), "{path}");
+        for answer in [&mut get, &mut head] {
+            answer.headers.remove("date");
+        }
+        assert_eq!(head.headers, get.headers, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -132,6 +132,22 @@ async fn a_seed_over_live_holds_releases_them_all() {
 }
 
 #[tokio::test]
+async fn a_seed_of_nothing_takes_a_sku_off_sale() {
+    let redis = RedisServer::start();
+    let shop = Stockhold::start(&redis);
+    shop.seed("sku-1", 3).await;
+    let id = shop.held("sku-1", 2).await;
+
+    let expected = json!({ "sku": "sku-1", "available": 0, "reserved": 0, "confirmed": 0, "activeReservations": [] });
+    assert_eq!(timeless(shop.seed("sku-1", 0).await), expected);
+    shop.confirm(&id).await.problem(409, "reservation_not_active");
+    let body = json!({ "cartId": "cart-1", "sku": "sku-1", "quantity": 1 });
+    shop.post("/api/reservations/hold", body).await.problem(409, "insufficient_inventory");
+    shop.seed("sku-1", 1).await;
+    shop.held("sku-1", 1).await;
+}
+
+#[tokio::test]
 async fn lists_are_capped() {
     let redis = RedisServer::start();
     let shop = Stockhold::start(&redis);

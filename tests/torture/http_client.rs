@@ -117,6 +117,8 @@ fn understand(answer: &Answer, order: &Order, verb: &str) -> Told {
         }
         (409, "insufficient_inventory", _) => Told::No,
         (409, "reservation_not_active", _) if verb != "hold" => Told::Never,
+        // It was held, and its units went back since.
+        (409, "reservation_not_active", _) if answer.headers.contains_key("idempotent-replayed") => Told::Done,
         (404, "unknown_reservation", _) if verb != "hold" => Told::No,
         (503, "unavailable", "none") => Told::No,
         (503, "unavailable", "unknown") => Told::Unknown,

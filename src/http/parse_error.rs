@@ -1,15 +1,15 @@
-//! What hyper refuses before it is a request: it answers by itself, without a word and without a hook. Here those answers are
+//! What hyper cannot parse as a request: it answers by itself, with a status alone, and offers no hook. Here those answers are
 //! told from ours, and replaced by a problem like any other.
 
-use hyper::StatusCode;
 use hyper::body::Bytes;
 use tracing::debug;
 use uuid::Uuid;
 
+use super::catalogue::Kind;
 use super::problem::Problem;
 use super::router::REQUEST_ID;
 
-/// How a status line of a refusal begins, before the last two digits of the status.
+/// How a status line of hyper's begins, before the last two digits of the status.
 const BEGINS: [&[u8]; 2] = [b"HTTP/1.1 4", b"HTTP/1.0 4"];
 
 /// No longer than this: a status line, and three fields that are no longer than a date.
@@ -31,22 +31,21 @@ pub(super) fn start(bytes: &[u8]) -> Option<usize> {
 
 /// The answer that is sent instead of a `head` of hyper's.
 pub(super) fn in_place_of(head: &[u8]) -> Bytes {
-    let digits = head.get(9..12).unwrap_or_default();
-    let status = StatusCode::from_bytes(digits).unwrap_or(StatusCode::BAD_REQUEST);
-    let problem = match status {
-        StatusCode::URI_TOO_LONG => Problem::target_too_long(),
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Problem::headers_too_large(),
+    let problem = match head.get(9..12) {
+        Some(b"414") => Problem::target_too_long(),
+        Some(b"431") => Problem::headers_too_large(),
         _ => {
             let detail = "the request line, a header field or the length of the body is not as HTTP/1.1 has it";
-            Problem::new(status, "invalid_http", "Invalid HTTP", detail)
+            Problem::new(Kind::InvalidHttp, detail)
         }
     };
-    let id = Uuid::new_v4();
-    debug!(%id, status = status.as_u16(), "no request");
     let (ours, body) = problem.into_text().into_parts();
+    let id = Uuid::new_v4();
+    debug!(%id, status = ours.status.as_u16(), "no request");
     let head = String::from_utf8_lossy(head);
-    let mut answer = String::new();
-    for line in head.lines().filter(|line| !line.is_empty() && !line.starts_with("content-length:")) {
+    let version = head.split(' ').next().unwrap_or("HTTP/1.1");
+    let mut answer = format!("{version} {}\r\n", ours.status);
+    for line in head.lines().skip(1).filter(|line| !line.is_empty() && !line.starts_with("content-length:")) {
         answer += &format!("{line}\r\n");
     }
     for (name, value) in &ours.headers {

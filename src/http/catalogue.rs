@@ -1,0 +1,116 @@
+//! Every problem that the server answers with: its code, status, title and meaning. README's table is held against this one.
+
+use hyper::StatusCode;
+
+macro_rules! catalogue {
+    ($($(#[$note:meta])* $kind:ident = $status:ident, $code:literal, $title:literal, $meaning:literal;)*) => {
+        /// What can be wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum Kind {
+            $($(#[$note])* #[doc = $meaning] $kind,)*
+        }
+
+        impl Kind {
+            pub(super) fn status(self) -> StatusCode {
+                match self { $(Self::$kind => StatusCode::$status,)* }
+            }
+
+            /// A code is stable; titles and details may be worded better one day.
+            pub(super) fn code(self) -> &'static str {
+                match self { $(Self::$kind => $code,)* }
+            }
+
+            pub(super) fn title(self) -> &'static str {
+                match self { $(Self::$kind => $title,)* }
+            }
+
+            #[cfg(test)]
+            const ALL: &[(Self, &str)] = &[$((Self::$kind, $meaning),)*];
+        }
+    };
+}
+
+catalogue! {
+    InvalidRequest = BAD_REQUEST, "invalid_request", "Invalid request",
+        "fields, the query or a header break their rule; `errors` names each `field` and its rule as `detail`";
+    InvalidJson = BAD_REQUEST, "invalid_json", "Invalid JSON", "the body is not one JSON object";
+    InvalidHttp = BAD_REQUEST, "invalid_http", "Invalid HTTP", "what was sent is not an HTTP/1.1 request";
+    BodyIncomplete = BAD_REQUEST, "body_incomplete", "Body incomplete",
+        "the body ended early, or its chunks are malformed";
+    Unauthorized = UNAUTHORIZED, "unauthorized", "Unauthorized", "no bearer token, or one that is not known";
+    InsufficientScope = FORBIDDEN, "insufficient_scope", "Insufficient scope",
+        "the token may read and not write";
+    UnknownPath = NOT_FOUND, "unknown_path", "Not found", "no endpoint has this path";
+    UnknownSku = NOT_FOUND, "unknown_sku", "Unknown SKU", "a read of a SKU that was never seeded";
+    UnknownReservation = NOT_FOUND, "unknown_reservation", "Unknown reservation",
+        "no reservation has this id, or its settled record was dropped";
+    MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed",
+        "the path has other methods; `Allow` lists them";
+    BodyTimeout = REQUEST_TIMEOUT, "body_timeout", "Body not received in time", "the body took longer than 5 s";
+    InsufficientInventory = CONFLICT, "insufficient_inventory", "Insufficient inventory",
+        "a hold of more than is there: `requested`, `available`";
+    /// The code is that of a read, the title that of every hold that is refused for want of units.
+    UnknownSkuHeld = CONFLICT, "unknown_sku", "Insufficient inventory", "a hold of a SKU that was never seeded";
+    ReservationNotActive = CONFLICT, "reservation_not_active", "Reservation is not active",
+        "it was settled or has lapsed: `state`, `reason`";
+    BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", "the body has more than 16 KiB";
+    UriTooLong = URI_TOO_LONG, "uri_too_long", "URI too long", "the request target has more than 4 KiB";
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type",
+        "the body is not `application/json`, or has a `Content-Encoding`";
+    HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "Misdirected request",
+        "the server is not called by this `Host` (`--allowed-hosts`)";
+    IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency-Key used again",
+        "the key came before with another cart, SKU, quantity or time";
+    HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Header fields too large",
+        "more than 100 header fields, or more than 16 KiB of them";
+    Internal = INTERNAL_SERVER_ERROR, "internal", "Internal server error",
+        "the request cannot be carried out; the log tells more under its `X-Request-Id`";
+    Unavailable = SERVICE_UNAVAILABLE, "unavailable", "Service unavailable",
+        "Redis is away, refuses changes, or has too many reads: `outcome`";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+    /// Rust sources of a folder and the folders in it.
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+    }
+
+    #[test]
+    fn the_table_of_the_readme_is_this_one() {
+        let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+        let table = readme.lines().skip_while(|line| *line != "| code | status | title | when |").skip(2);
+        let shown: Vec<_> = table.take_while(|line| line.starts_with('|')).collect();
+        let row = |(kind, meaning): &(Kind, &str)| {
+            format!("| `{}` | {} | {} | {meaning} |", kind.code(), kind.status().as_u16(), kind.title())
+        };
+        let rows: Vec<_> = Kind::ALL.iter().map(row).collect();
+        assert_eq!(shown, rows, "the table should be:\n{}\n", rows.join("\n"));
+    }
+
+    #[test]
+    fn a_code_and_a_status_are_one_problem() {
+        let pairs: BTreeSet<_> = Kind::ALL.iter().map(|(kind, _)| (kind.code(), kind.status())).collect();
+        assert_eq!(pairs.len(), Kind::ALL.len());
+        assert!(Kind::ALL.is_sorted_by_key(|(kind, _)| kind.status()), "a reader looks for a status");
+    }
+
+    /// That each is made somewhere, the compiler sees to; that it is answered, a test does.
+    #[test]
+    fn every_problem_is_provoked_by_a_test_over_http() {
+        let tests = ["server", "edge"].map(|suite| sources(&Path::new(ROOT).join("tests").join(suite)));
+        let text: String = tests.iter().flatten().map(|path| fs::read_to_string(path).unwrap()).collect();
+        for (kind, _) in Kind::ALL {
+            assert!(text.contains(&format!("\"{}", kind.code())), "{kind:?} is answered in no test");
+        }
+    }
+}

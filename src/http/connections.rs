@@ -1,0 +1,186 @@
+//! Bounds the connections that are served at a time. When all are in use, an idle one is closed to make room: first one that
+//! never sent a whole request, and among equals the one that has been idle for longest. So a crowd that connects and sends
+//! nothing, or sends it byte by byte, keeps nobody out, and clients that were served before keep their connections.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Pause before another connection is closed, when none could be.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a read goes on whether or not its client is still there.
+const GONE_GRACE: Duration = Duration::from_millis(50);
+
+/// The connections that are open, and how many more may be.
+pub(super) struct ConnectionLimit {
+    free: Arc<Semaphore>,
+    open: Mutex<HashMap<u64, Arc<ConnectionState>>>,
+    started: Instant,
+    next_number: AtomicU64,
+}
+
+/// One connection's part of the limit: it is given back when this is dropped.
+pub(super) struct ConnectionPermit {
+    number: u64,
+    limit: Arc<ConnectionLimit>,
+    pub(super) state: Arc<ConnectionState>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What a connection is doing.
+pub(super) struct ConnectionState {
+    started: Instant,
+    /// Milliseconds after `started` since which it is idle; [`BUSY`] while a request runs.
+    idle_since_ms: AtomicU64,
+    was_served: AtomicBool,
+    /// A part of a request was refused unread: the connection ends after the answer.
+    leaves_unread: AtomicBool,
+    is_evicted: AtomicBool,
+    evict: Notify,
+    /// Its socket, to see whether the client is still there.
+    socket: OnceLock<Weak<TcpStream>>,
+}
+
+const BUSY: u64 = u64::MAX;
+
+impl ConnectionLimit {
+    pub(super) fn new(connections: usize) -> Arc<Self> {
+        let open = Mutex::new(HashMap::with_capacity(connections));
+        let (started, next_number) = (Instant::now(), AtomicU64::new(0));
+        Arc::new(Self { free: Arc::new(Semaphore::new(connections)), open, started, next_number })
+    }
+
+    /// A permit for one more connection, as soon as there is one. While there is none, idle connections are closed.
+    pub(super) async fn acquire(self: &Arc<Self>) -> ConnectionPermit {
+        let permit = loop {
+            let free = Arc::clone(&self.free).acquire_owned();
+            match Arc::clone(&self.free).try_acquire_owned() {
+                Ok(permit) => break permit,
+                Err(_) => self.evict_one(),
+            }
+            if let Ok(permit) = timeout(RETRY_PAUSE, free).await {
+                break permit.expect("the semaphore is never closed");
+            }
+        };
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let state = Arc::new(ConnectionState::new(self.started));
+        self.open().insert(number, Arc::clone(&state));
+        ConnectionPermit { number, limit: Arc::clone(self), state, _permit: permit }
+    }
+
+    /// Closes the idle connection that is least worth keeping, if any is idle.
+    fn evict_one(&self) {
+        let mut open = self.open();
+        let idle = open.iter().filter_map(|(number, state)| Some((state.worth()?, *number)));
+        if let Some((_, least)) = idle.min()
+            && let Some(state) = open.remove(&least)
+        {
+            state.is_evicted.store(true, Ordering::Relaxed);
+            state.evict.notify_one();
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<ConnectionState>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConnectionState {
+    fn new(started: Instant) -> Self {
+        let state = Self {
+            started,
+            idle_since_ms: AtomicU64::new(0),
+            was_served: AtomicBool::new(false),
+            leaves_unread: AtomicBool::new(false),
+            is_evicted: AtomicBool::new(false),
+            evict: Notify::new(),
+            socket: OnceLock::new(),
+        };
+        state.idle();
+        state
+    }
+
+    /// The connection with the smallest is closed first; `None` while a request runs.
+    fn worth(&self) -> Option<(bool, u64)> {
+        let since = self.idle_since_ms.load(Ordering::Relaxed);
+        (since != BUSY).then(|| (self.was_served.load(Ordering::Relaxed), since))
+    }
+
+    /// A request is there as a whole: it is answered before its connection may be closed.
+    pub(super) fn busy(&self) {
+        self.idle_since_ms.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// No request is there, or not all of it.
+    pub(super) fn idle(&self) {
+        self.idle_since(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(BUSY - 1));
+    }
+
+    fn idle_since(&self, ms: u64) {
+        self.idle_since_ms.store(ms, Ordering::Relaxed);
+        if self.is_evicted.load(Ordering::Relaxed) {
+            self.evict.notify_one();
+        }
+    }
+
+    /// A request was answered.
+    pub(super) fn served(&self) {
+        self.was_served.store(true, Ordering::Relaxed);
+        self.idle();
+    }
+
+    /// The rest of a request will not be read before it is answered.
+    pub(super) fn leave_unread(&self) {
+        self.leaves_unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::leave_unread`] was called.
+    pub(super) fn leaves_unread(&self) -> bool {
+        self.leaves_unread.load(Ordering::Relaxed)
+    }
+
+    /// Everything is answered, and what still comes is discarded: no connection is less worth keeping.
+    pub(super) fn lingers(&self) {
+        self.was_served.store(false, Ordering::Relaxed);
+        self.idle_since(0);
+    }
+
+    /// Lets [`Self::client_gone`] look at a connection.
+    pub(super) fn set_socket(&self, stream: &Arc<TcpStream>) {
+        let _ = self.socket.set(Arc::downgrade(stream));
+    }
+
+    /// When the client has closed the connection, or its sending side: these cannot be told apart before something is
+    /// written. A client that closed its sending side and waits has [`GONE_GRACE`] for an answer.
+    pub(super) async fn client_gone(&self) {
+        sleep(GONE_GRACE).await;
+        if let Some(stream) = self.socket.get().and_then(Weak::upgrade)
+            && let Ok(1..) = stream.peek(&mut [0]).await
+        {
+            // It has sent the next request: then it is there.
+            std::future::pending().await
+        }
+    }
+
+    /// When the connection is to be closed for another, and no request runs that would be cut off.
+    pub(super) async fn evicted(&self) {
+        loop {
+            self.evict.notified().await;
+            if self.idle_since_ms.load(Ordering::Relaxed) != BUSY {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.limit.open().remove(&self.number);
+    }
+}

@@ -1,0 +1,177 @@
+//! The table of operations: one line says which path and method it is, what its input is, and which handler carries it out.
+
+use std::borrow::Cow;
+
+use hyper::Method;
+
+use super::catalogue::Kind;
+use super::handlers::{self, Answer};
+use super::input::unescape;
+use super::problem::Problem;
+use super::request::{Input, WholeRequest};
+use crate::engine::Engine;
+
+/// A line of the table.
+pub(super) struct Route {
+    method: Method,
+    /// Parts that begin with `:` stand for any.
+    path: &'static str,
+    pub(super) input: Input,
+    pub(super) operation: Operation,
+}
+
+macro_rules! operations {
+    ($($(#[$note:meta])* $operation:ident = $method:ident $path:literal $input:ident => $handler:ident;)*) => {
+        #[derive(Debug, Clone, Copy)]
+        pub(super) enum Operation {
+            $($(#[$note])* $operation,)*
+        }
+
+        impl Operation {
+            pub(super) async fn carry_out(self, engine: &Engine, request: WholeRequest) -> Answer {
+                match self {
+                    $(Self::$operation => handlers::$handler(engine, request).await,)*
+                }
+            }
+        }
+
+        static ROUTES: &[Route] = &[
+            $(Route {
+                method: Method::$method,
+                path: $path,
+                input: Input::$input,
+                operation: Operation::$operation,
+            },)*
+        ];
+    };
+}
+
+// Lines of one path are one resource. Of two paths that match, the first is meant.
+operations! {
+    Live        = GET  "/livez"                                   Query        => live;
+    Ready       = GET  "/readyz"                                  Query        => ready;
+    Seed        = POST "/api/inventory/seed"                      Json         => seed;
+    /// A SKU may have the name of the endpoint above.
+    StockOfSeed = GET  "/api/inventory/seed"                      Query        => stock;
+    Stock       = GET  "/api/inventory/:sku"                      Query        => stock;
+    Hold        = POST "/api/reservations/hold"                   Json         => hold;
+    Reservation = GET  "/api/reservations/:reservationId"         Query        => reservation;
+    Confirm     = POST "/api/reservations/:reservationId/confirm" OptionalJson => confirm;
+    Release     = POST "/api/reservations/:reservationId/release" OptionalJson => release;
+    Audit       = GET  "/api/audit"                               Query        => audit;
+}
+
+impl Route {
+    /// The route of a method and a path, which may be escaped.
+    ///
+    /// # Errors
+    /// 400 when an escape is broken, 404 for a path that no route has, 405 for a method that its routes do not have.
+    pub(super) fn find(method: &Method, path: &str) -> Result<&'static Self, Problem> {
+        let mut parts = [const { Cow::Borrowed("") }; MOST_PARTS + 1];
+        let mut count = 0;
+        for part in path.split('/').skip(1) {
+            let part = unescape(part)?;
+            // More than the longest path has are no path of ours, but may still be malformed.
+            if let Some(place) = parts.get_mut(count) {
+                *place = part;
+                count += 1;
+            }
+        }
+        let Some(first) = ROUTES.iter().find(|route| route.matches(&parts[..count])) else {
+            return Err(Problem::new(Kind::UnknownPath, "there is nothing at this path"));
+        };
+        let mut resource = ROUTES.iter().filter(|route| route.path == first.path);
+        match resource.find(|route| route.answers(method)) {
+            Some(route) => Ok(route),
+            None => Err(Problem::method_not_allowed(&allow(first.path))),
+        }
+    }
+
+    fn matches(&self, parts: &[Cow<'_, str>]) -> bool {
+        let mut parts = parts.iter();
+        let fits = |expected: &str| parts.next().is_some_and(|part| expected.starts_with(':') || *part == expected);
+        self.path.split('/').skip(1).all(fits) && parts.next().is_none()
+    }
+
+    /// What answers GET answers HEAD.
+    fn answers(&self, method: &Method) -> bool {
+        self.method == *method || self.method == Method::GET && *method == Method::HEAD
+    }
+}
+
+/// Parts of the longest path.
+const MOST_PARTS: usize = 4;
+
+/// The methods of a resource, as `Allow` lists them.
+fn allow(path: &str) -> String {
+    let resource = ROUTES.iter().filter(|route| route.path == path);
+    let mut methods: Vec<&str> = resource.map(|route| route.method.as_str()).collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.sort_unstable();
+    methods.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METHODS: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::PATCH,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+
+    /// Each of all resources, by each method: it is answered, or `Allow` says what is.
+    #[test]
+    fn resources_by_methods() {
+        for route in ROUTES {
+            let allowed = allow(route.path);
+            for method in METHODS {
+                match Route::find(&method, route.path) {
+                    Ok(found) => {
+                        assert_eq!(found.path, route.path);
+                        assert!(allowed.split(", ").any(|name| name == method.as_str()), "{method} {}", route.path);
+                    }
+                    Err(problem) => {
+                        assert!(!allowed.contains(method.as_str()), "{method} {}", route.path);
+                        let response = problem.into_response();
+                        assert_eq!(response.status(), 405);
+                        assert_eq!(response.headers()["allow"], allowed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// No line is hidden by another, and none has more parts than are looked at.
+    #[test]
+    fn every_route_is_found_by_its_own_path() {
+        for route in ROUTES {
+            let found = Route::find(&route.method, route.path).unwrap();
+            assert!(std::ptr::eq(found, route), "{} {}", route.method, route.path);
+            assert!((1..=MOST_PARTS).contains(&route.path.split('/').skip(1).count()), "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn a_path_is_matched_without_its_escapes_and_in_whole() {
+        let find = |path: &str| Route::find(&Method::GET, path).map(|route| route.path);
+        assert_eq!(find("/api/inventory/a%2Fb").unwrap(), "/api/inventory/:sku");
+        assert_eq!(find("/%61pi/audit").unwrap(), "/api/audit");
+        for unknown in ["", "*", "/", "/api", "/api/", "//api/audit", "/api/audit/", "/API/audit", "/api/audit/a/b/c/d"]
+        {
+            assert_eq!(find(unknown).unwrap_err().into_response().status(), 404, "{unknown}");
+        }
+        for broken in ["/%zz", "/api/audit/a/b/c/d/e/%"] {
+            assert_eq!(find(broken).unwrap_err().into_response().status(), 400, "{broken}");
+        }
+    }
+}
