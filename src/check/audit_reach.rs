@@ -29,6 +29,8 @@ pub struct AuditReach {
 impl AuditReach {
     pub(super) async fn look(engine: &Engine, redis: &Redis, layout: &Layout) -> Result<Self, Error> {
         let shard = layout.first();
+        // Before the look: a first seed in between makes no alarm.
+        let is_expected = is_anything_seeded(redis, layout, &shard.skus).await?;
         let info = match redis.stream_info(&shard.audit).await.map_err(Error::without_doubt) {
             // A key of another type.
             Err(Error::Broken(why)) => {
@@ -37,7 +39,6 @@ impl AuditReach {
             }
             info => info?,
         };
-        let is_expected = info.is_some() || is_anything_seeded(redis, layout, &shard.skus).await?;
         // After the look: a setting that is raised in between makes the judgement milder, not harsher.
         let settings = match engine.settings().await {
             Err(Error::Broken(why)) => {
