@@ -70,7 +70,7 @@ impl Checker {
         for shard in self.layout.shards() {
             let mut cursor = 0;
             loop {
-                let (next, skus) = self.redis.scan_set(&shard.skus, cursor).await.map_err(Error::without_doubt)?;
+                let (next, skus) = self.redis.scan_set(&shard.skus, cursor).await.map_err(Error::retry_safe)?;
                 census.extend(skus.into_iter().map(|sku| (sku, Vec::new())));
                 if next == 0 {
                     break;
@@ -80,7 +80,7 @@ impl Checker {
         }
         let mut cursor = 0;
         loop {
-            let (next, keys) = self.redis.scan(cursor).await.map_err(Error::without_doubt)?;
+            let (next, keys) = self.redis.scan(cursor).await.map_err(Error::retry_safe)?;
             let (mut ids, mut records) = (Vec::new(), Vec::new());
             for key in keys {
                 match self.layout.read(&key) {
@@ -92,7 +92,7 @@ impl Checker {
                     None => {}
                 }
             }
-            let fields = self.redis.fields(&records, &["state", "sku"]).await.map_err(Error::without_doubt)?;
+            let fields = self.redis.fields(&records, &["state", "sku"]).await.map_err(Error::retry_safe)?;
             for (id, fields) in ids.into_iter().zip(fields) {
                 if let [Some(state), Some(sku)] = &*fields
                     && state == "active"

@@ -70,8 +70,8 @@ impl Engine {
     }
 
     /// The same by connections of its own, for another thread. What reads may take is shared.
-    pub fn apart(&self) -> Self {
-        Self::within(self.redis.apart(), self.options, Arc::clone(&self.reads.gate))
+    pub fn with_own_connection(&self) -> Self {
+        Self::within(self.redis.with_own_connection(), self.options, Arc::clone(&self.reads.gate))
     }
 
     fn within(redis: Redis, options: Options, gate: Arc<Gate>) -> Self {
@@ -89,7 +89,7 @@ impl Engine {
             holds: group("hold", |shard| vec![shard.audit.clone(), shard.due.clone()]),
             confirms: group("confirm", settling),
             releases: group("release", settling),
-            reads: Reads::apart(&redis, layout.clone(), gate),
+            reads: Reads::on_own_connection(&redis, layout.clone(), gate),
             lanes: Lanes::new(&redis),
             scripts,
             redis,

@@ -11,7 +11,7 @@
 //! - [`cli`]: parses the command line, wires the rest together, prints.
 //! - [`http`]: bytes to operations and outcomes to status codes.
 //! - [`sweeper`]: a loop that asks the engine to expire what is due.
-//! - [`keeper`]: a loop that asks the engine to load the scripts again when Redis has lost them.
+//! - [`reloader`]: a loop that asks the engine to load the scripts again when Redis has lost them.
 //! - [`check`]: whether the stock of a live system is as the scripts left it, and its repair.
 //! - [`engine`]: one typed method and one outcome enum per operation; no HTTP, no sockets.
 //! - [`scripts`]: the catalogue of embedded Lua: its SHA-1s, loading, verifying, calling.
@@ -56,8 +56,8 @@ pub mod check;
 pub mod cli;
 pub mod engine;
 pub mod http;
-pub mod keeper;
 pub mod keys;
 pub mod redis;
+pub mod reloader;
 pub mod scripts;
 pub mod sweeper;

@@ -86,7 +86,7 @@ impl Redis {
     }
 
     /// The same Redis by a connection of its own: what is slow here does not hold up what is sent there.
-    pub fn apart(&self) -> Self {
+    pub fn with_own_connection(&self) -> Self {
         Self::with(self.0.client.clone())
     }
 

@@ -69,7 +69,7 @@ impl Scripts {
     /// Lets a reply of [`Self::call`] to a script that writes count only when so many replicas have all that it tells of.
     /// With too few in time the call is a [`Failure::NoReply`]: it was carried out, but a fail-over may forget it.
     pub fn wait_for_replicas(mut self, replicas: u32) -> Self {
-        self.replicas = (replicas > 0).then(|| (replicas, self.redis.apart()));
+        self.replicas = (replicas > 0).then(|| (replicas, self.redis.with_own_connection()));
         self
     }
 

@@ -19,7 +19,7 @@ const FLAGS: [(&str, &str); 8] = [
 ];
 
 /// From the highest to the lowest: each may name those after it and none before it.
-const LAYERS: [&str; 9] = ["cli", "http", "sweeper", "keeper", "check", "engine", "scripts", "keys", "redis"];
+const LAYERS: [&str; 9] = ["cli", "http", "sweeper", "reloader", "check", "engine", "scripts", "keys", "redis"];
 
 /// What is the business of some layers and unknown to the others.
 const CONFINED: [(&str, &[&str]); 3] = [

@@ -31,7 +31,7 @@ impl AuditReach {
         let shard = layout.first();
         // Before the look: a first seed in between makes no alarm.
         let is_expected = is_anything_seeded(redis, layout, &shard.skus).await?;
-        let info = match redis.stream_info(&shard.audit).await.map_err(Error::without_doubt) {
+        let info = match redis.stream_info(&shard.audit).await.map_err(Error::retry_safe) {
             // A key of another type.
             Err(Error::Broken(why)) => {
                 let nothing = Self::of(None, 0, 0, true);
@@ -81,9 +81,9 @@ impl AuditReach {
 
 /// Whether an audit has to be there: a SKU of the list has had an event. One page of the list is enough to know.
 async fn is_anything_seeded(redis: &Redis, layout: &Layout, skus: &str) -> Result<bool, Error> {
-    let (_, skus) = redis.scan_set(skus, 0).await.map_err(Error::without_doubt)?;
+    let (_, skus) = redis.scan_set(skus, 0).await.map_err(Error::retry_safe)?;
     let skus = skus.iter().filter_map(|sku| Sku::parse(sku).ok());
     let stocks: Vec<_> = skus.map(|sku| layout.stock(&sku).inventory).collect();
-    let fields = redis.fields(&stocks, &["lastEvent"]).await.map_err(Error::without_doubt)?;
+    let fields = redis.fields(&stocks, &["lastEvent"]).await.map_err(Error::retry_safe)?;
     Ok(fields.iter().flatten().any(Option::is_some))
 }

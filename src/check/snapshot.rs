@@ -76,7 +76,7 @@ impl Reader {
         reach: usize,
     ) -> Result<Option<Snapshot>, Error> {
         let keys = self.layout.stock(sku);
-        let before = self.redis.hash(&keys.inventory).await.map_err(Error::without_doubt)?.fields;
+        let before = self.redis.hash(&keys.inventory).await.map_err(Error::retry_safe)?.fields;
         let (mut ids, foreign) = self.members(&keys).await?;
         let link = before.get("lastEvent").map_or("", String::as_str);
         let mut chain = self.chain(sku, &keys, link, reach, is_seed).await?;
@@ -91,9 +91,9 @@ impl Reader {
         ids.extend(chain.events.iter().map(|event| event.reservation_id.clone()).filter(|id| !id.is_empty()));
         let mut looks = self.looks(&keys, ids).await?;
         let index = self.redis.index_look(sku.as_str(), &keys.shard.due, &keys.active, &keys.shard.skus).await;
-        let index = index.map_err(Error::without_doubt)?;
+        let index = index.map_err(Error::retry_safe)?;
 
-        let after = self.redis.hash(&keys.inventory).await.map_err(Error::without_doubt)?;
+        let after = self.redis.hash(&keys.inventory).await.map_err(Error::retry_safe)?;
         let mut changed = BTreeMap::new();
         let mut history = chain.events;
         let last = after.fields.get("lastEvent").map_or("", String::as_str);
@@ -119,7 +119,7 @@ impl Reader {
     async fn members(&self, keys: &StockKeys) -> Result<(BTreeSet<String>, Vec<String>), Error> {
         let (mut ids, mut foreign, mut cursor) = (BTreeSet::new(), Vec::new(), 0);
         loop {
-            let (next, members) = self.redis.scan_members(&keys.active, cursor).await.map_err(Error::without_doubt)?;
+            let (next, members) = self.redis.scan_members(&keys.active, cursor).await.map_err(Error::retry_safe)?;
             for member in members {
                 if ReservationId::parse(&member).is_ok_and(|id| id.to_string() == member) {
                     ids.insert(member);
@@ -139,7 +139,7 @@ impl Reader {
         let ids: Vec<(String, String)> = ids.into_iter().filter_map(record).collect();
         let mut looks = BTreeMap::new();
         for page in ids.chunks(LOOKS_PER_CALL) {
-            let seen = self.redis.looks(&keys.active, page).await.map_err(Error::without_doubt)?;
+            let seen = self.redis.looks(&keys.active, page).await.map_err(Error::retry_safe)?;
             looks.extend(page.iter().map(|(id, _)| id.clone()).zip(seen));
         }
         Ok(looks)
@@ -189,7 +189,7 @@ impl Reader {
 
     /// Whether an event is missing because the audit keeps only so many.
     async fn is_trimmed(&self, audit: &str, id: &str) -> Result<bool, Error> {
-        let oldest = self.redis.oldest_entry(audit).await.map_err(Error::without_doubt)?;
+        let oldest = self.redis.oldest_entry(audit).await.map_err(Error::retry_safe)?;
         Ok(oldest.is_some_and(|oldest| entry_order(id) < entry_order(&oldest)))
     }
 
@@ -197,7 +197,7 @@ impl Reader {
         if entry_order(id).is_none() {
             return Ok(None);
         }
-        self.redis.entry(audit, id).await.map_err(Error::without_doubt)
+        self.redis.entry(audit, id).await.map_err(Error::retry_safe)
     }
 
     /// The newest event of the SKU that the stream has, found the long way.
@@ -208,7 +208,7 @@ impl Reader {
                 .redis
                 .entries_back(&keys.shard.audit, &newest, ENTRIES_PER_CALL)
                 .await
-                .map_err(Error::without_doubt)?;
+                .map_err(Error::retry_safe)?;
             let Some((oldest, _)) = page.last() else { return Ok(None) };
             newest = format!("({oldest}");
             if let Some(found) = page.into_iter().find(|(_, fields)| fields.get("sku") == Some(&sku.to_string())) {

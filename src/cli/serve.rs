@@ -19,7 +19,7 @@ use super::target::{self, Target};
 use crate::engine::{Change, Engine, Error, Impairment, Options};
 use crate::http::{Access, Tokens};
 use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis, START_PATIENCE, default_maxmemory};
-use crate::{http, keeper, sweeper};
+use crate::{http, reloader, sweeper};
 
 /// Connections that may wait to be accepted. With the usual 128 a crowd that comes at once has to knock again after 1 s.
 const BACKLOG: u32 = 4096;
@@ -84,12 +84,12 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
     let hangup = signal(SignalKind::hangup())?;
     print(format_args!("stockhold listens on http://{}", listener.local_addr()?))?;
     info!(redis = address, "serving");
-    let served_by = || engine.apart();
+    let served_by = || engine.with_own_connection();
     let keep_alive = Duration::from_secs(args.keep_alive_seconds);
     tokio::select! {
         served = http::serve(listener, served_by, Arc::clone(&access), keep_alive, stop.wait()) => served?,
         () = sweeper::run(&engine, Duration::from_millis(args.sweep_interval_ms)) => {}
-        () = keeper::run(&engine) => {}
+        () = reloader::run(&engine) => {}
         () = renew_on_hangup(&engine, &access, args.token_file.as_deref(), hangup) => {}
     }
     info!("stopped");

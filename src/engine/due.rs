@@ -32,7 +32,7 @@ pub(super) struct Lanes([Redis; LANES]);
 
 impl Lanes {
     pub(super) fn new(redis: &Redis) -> Self {
-        Self(std::array::from_fn(|_| redis.apart()))
+        Self(std::array::from_fn(|_| redis.with_own_connection()))
     }
 }
 
@@ -86,7 +86,7 @@ impl Engine {
     /// # Errors
     /// See [`Error`]. Only when Redis itself cannot be used. What was expired until then stays so.
     pub async fn sweep_due(&self, rounds: &mut Rounds) -> Result<Swept, Error> {
-        let now_ms = self.redis.now_ms().await.map_err(Error::without_doubt)?;
+        let now_ms = self.redis.now_ms().await.map_err(Error::retry_safe)?;
         let started = Instant::now();
         let mut round = Round { engine: self, rounds, swept: Swept::default(), now_ms, started };
         for shard in self.layout.shards() {
@@ -109,7 +109,7 @@ impl Engine {
     {
         match send(items.clone()).await {
             Err(Failure::NoReply(_)) => self.ask_after_redis().await?,
-            outcomes => return outcomes.map_err(Error::without_doubt),
+            outcomes => return outcomes.map_err(Error::retry_safe),
         }
         let mut outcomes = Vec::with_capacity(items.len());
         for item in items {
@@ -118,14 +118,14 @@ impl Engine {
                     self.ask_after_redis().await?;
                     outcomes.push(Err(Failure::NoReply(why)));
                 }
-                outcome => outcomes.append(&mut outcome.map_err(Error::without_doubt)?),
+                outcome => outcomes.append(&mut outcome.map_err(Error::retry_safe)?),
             }
         }
         Ok(outcomes)
     }
 
     async fn ask_after_redis(&self) -> Result<(), Error> {
-        self.redis.now_ms().await.map(drop).map_err(Error::without_doubt)
+        self.redis.now_ms().await.map(drop).map_err(Error::retry_safe)
     }
 
     /// What lapsed on each SKU until `now_ms`.
@@ -174,7 +174,7 @@ impl Round<'_> {
         let mut skip = 0;
         loop {
             let start = skip;
-            let page = redis.up_to(&shard.due, self.now_ms, start, PAGE).await.map_err(Error::without_doubt)?;
+            let page = redis.up_to(&shard.due, self.now_ms, start, PAGE).await.map_err(Error::retry_safe)?;
             let is_last = page.len() < PAGE;
             let mut skus = Vec::with_capacity(page.len());
             let mut overdue_since = None;

@@ -60,7 +60,7 @@ impl From<Failure> for Error {
 
 impl Error {
     /// For a call that changed nothing, or whose change does not matter to the operation: a lost reply leaves no doubt.
-    pub(crate) fn without_doubt(failure: Failure) -> Self {
+    pub(crate) fn retry_safe(failure: Failure) -> Self {
         match Self::from(failure) {
             Self::Unknown(why) => Self::Unavailable(why),
             other => other,

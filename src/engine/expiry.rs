@@ -112,7 +112,7 @@ impl Engine {
 
     /// The keys of the holds of a SKU that expire first, at most `count`.
     pub(super) async fn earliest_holds(&self, keys: &StockKeys, count: usize) -> Result<Vec<String>, Error> {
-        let ids = self.redis.lowest(&keys.active, count).await.map_err(Error::without_doubt)?;
+        let ids = self.redis.lowest(&keys.active, count).await.map_err(Error::retry_safe)?;
         self.hold_keys(keys, &ids)
     }
 
@@ -124,8 +124,8 @@ impl Engine {
 
     /// Expires what is due among `holds`, and gives how many that were.
     async fn sweep(&self, keys: &StockKeys, holds: &[String]) -> Result<u64, Error> {
-        let mut replies = self.sweep_each(&self.redis, &[(keys, holds)]).await.map_err(Error::without_doubt)?;
-        let replies = replies.pop().ok_or_else(|| malformed("sweep"))?.map_err(Error::without_doubt)?;
+        let mut replies = self.sweep_each(&self.redis, &[(keys, holds)]).await.map_err(Error::retry_safe)?;
+        let replies = replies.pop().ok_or_else(|| malformed("sweep"))?.map_err(Error::retry_safe)?;
         Ok(Expired::read(&replies)?.count)
     }
 

@@ -66,13 +66,13 @@ impl Reads {
         let audit = &keys.shard.audit;
         let mut next = match before {
             None => {
-                let last = self.redis.hash_field(&keys.inventory, "lastEvent").await.map_err(Error::without_doubt)?;
+                let last = self.redis.hash_field(&keys.inventory, "lastEvent").await.map_err(Error::retry_safe)?;
                 last.unwrap_or_default()
             }
             Some(before) => match entry_order(before) {
                 None => return Ok(None),
                 Some((0, 0)) => return Ok(Some(Vec::new())),
-                Some(_) => match self.redis.entry(audit, before).await.map_err(Error::without_doubt)? {
+                Some(_) => match self.redis.entry(audit, before).await.map_err(Error::retry_safe)? {
                     Some((_, fields)) if fields.get("sku").is_none_or(|other| other != sku) => return Ok(None),
                     Some((_, mut fields)) => fields.remove("previous").unwrap_or_default(),
                     None => return Ok(Some(Vec::new())),
@@ -119,14 +119,14 @@ impl Reads {
             // The one argument that cannot be judged here: whether it names an event of this SKU.
             Err(Failure::Refused { code, message }) if code == "BADARGS" && message.starts_with("before") => Ok(None),
             replies => {
-                let replies = replies.map_err(Error::without_doubt)?;
+                let replies = replies.map_err(Error::retry_safe)?;
                 replies.iter().map(|reply| Event::read(&reply.parts())).collect::<Result<_, _>>().map(Some)
             }
         }
     }
 
     async fn entries(&self, audit: &str, newest: &str, count: usize) -> Result<Vec<Entry>, Error> {
-        self.gate.page(self.redis.entries_back(audit, newest, count)).await.map_err(Error::without_doubt)
+        self.gate.page(self.redis.entries_back(audit, newest, count)).await.map_err(Error::retry_safe)
     }
 }
 

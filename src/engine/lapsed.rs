@@ -72,7 +72,7 @@ impl Reads {
     async fn count(&self, keys: &StockKeys) -> Result<Found, Error> {
         let _place = self.gate.large().await?;
         let mut quantities = HashMap::new();
-        let now_ms = self.redis.now_ms().await.map_err(Error::without_doubt)?;
+        let now_ms = self.redis.now_ms().await.map_err(Error::retry_safe)?;
         // A list is not needed when all have lapsed.
         let mut list = Vec::new();
         for _ in 0..=MAX_LISTS {
@@ -102,9 +102,9 @@ impl Reads {
         keys: &StockKeys,
         now_ms: u64,
     ) -> Result<(u64, Option<String>, Option<Look>, u64), Error> {
-        let (left, lowest) = self.redis.tail(&keys.active, now_ms).await.map_err(Error::without_doubt)?;
+        let (left, lowest) = self.redis.tail(&keys.active, now_ms).await.map_err(Error::retry_safe)?;
         let look = self.look(keys, 0).await?;
-        let still_left = self.redis.count_up_to(&keys.active, now_ms).await.map_err(Error::without_doubt)?;
+        let still_left = self.redis.count_up_to(&keys.active, now_ms).await.map_err(Error::retry_safe)?;
         Ok((left, lowest, look, still_left))
     }
 
@@ -115,7 +115,7 @@ impl Reads {
         now_ms: u64,
         quantities: &mut HashMap<String, u64>,
     ) -> Result<Vec<(String, u64)>, Error> {
-        let mut end = self.redis.count_up_to(&keys.active, now_ms).await.map_err(Error::without_doubt)?;
+        let mut end = self.redis.count_up_to(&keys.active, now_ms).await.map_err(Error::retry_safe)?;
         let (mut list, mut listed, mut units) = (Vec::new(), HashSet::new(), 0u64);
         while end > 0 {
             let start = end.saturating_sub(PER_PAGE);
@@ -140,11 +140,11 @@ impl Reads {
         last: u64,
         quantities: &mut HashMap<String, u64>,
     ) -> Result<Vec<String>, Error> {
-        let ids = self.redis.ranked(&keys.active, first, last).await.map_err(Error::without_doubt)?;
+        let ids = self.redis.ranked(&keys.active, first, last).await.map_err(Error::retry_safe)?;
         let unknown: Vec<&String> = ids.iter().filter(|id| !quantities.contains_key(*id)).collect();
         let key = |id: &&String| ReservationId::parse(id).map(|id| self.layout.reservation(&id));
         let records = unknown.iter().map(key).collect::<Result<Vec<_>, _>>().map_err(|_| malformed(&keys.active))?;
-        let fields = self.redis.fields(&records, &["state", "quantity"]).await.map_err(Error::without_doubt)?;
+        let fields = self.redis.fields(&records, &["state", "quantity"]).await.map_err(Error::retry_safe)?;
         for (id, fields) in unknown.into_iter().zip(fields) {
             let quantity = match &*fields {
                 [Some(state), Some(quantity)] if state == "active" => number(quantity)?,

@@ -42,8 +42,8 @@ pub(super) struct Reads {
 
 impl Reads {
     /// On a connection of its own to the same Redis as `redis`, within limits that are shared with others.
-    pub(super) fn apart(redis: &Redis, layout: Layout, gate: Arc<Gate>) -> Arc<Self> {
-        let redis = redis.apart();
+    pub(super) fn on_own_connection(redis: &Redis, layout: Layout, gate: Arc<Gate>) -> Arc<Self> {
+        let redis = redis.with_own_connection();
         Arc::new(Self {
             scripts: Scripts::new(Catalogue::embedded(), redis.clone()),
             redis,
@@ -62,7 +62,7 @@ impl Reads {
             // see the same.
             let list = self.redis.lowest_while(&keys.active, count, &keys.inventory, "version");
             let (look, list) = future::join(self.inventory(keys, 0), list).await;
-            let (listed, version) = list.map_err(Error::without_doubt)?;
+            let (listed, version) = list.map_err(Error::retry_safe)?;
             match look? {
                 Some(look) if version.as_ref() == Some(&look.version) => return Ok(Some(Look { listed, ..look })),
                 _ => {}
@@ -74,7 +74,7 @@ impl Reads {
     async fn inventory(&self, keys: &StockKeys, count: usize) -> Result<Option<Look>, Error> {
         let names = [&*keys.inventory, &*keys.active];
         let replies = self.scripts.call("inventory", &names, &[&count.to_string()]).await;
-        Look::read(&replies.map_err(Error::without_doubt)?)
+        Look::read(&replies.map_err(Error::retry_safe)?)
     }
 
     /// Lists reservations that lapse after `bound`, `limit` at most, the earliest expiry first. Those that are held or
@@ -86,7 +86,7 @@ impl Reads {
         loop {
             let count = LISTED_PER_PAGE.min(limit - listed.len()) + again;
             let page = self.gate.page(self.redis.scored_from(&keys.active, from, count)).await;
-            let page = page.map_err(Error::without_doubt)?;
+            let page = page.map_err(Error::retry_safe)?;
             let is_last = page.len() < count;
             let Some(end) = page.last().map(|(_, score)| *score) else { return Ok(listed) };
             again = page.iter().filter(|(_, score)| *score == end).count();
@@ -229,7 +229,7 @@ impl Engine {
 
     /// A reservation as it was stored, and Redis's clock by which to judge it, epoch milliseconds.
     async fn stored(&self, redis: &Redis, id: ReservationId) -> Result<Option<(Reservation, u64)>, Error> {
-        let stored = redis.hash(&self.layout.reservation(&id)).await.map_err(Error::without_doubt)?;
+        let stored = redis.hash(&self.layout.reservation(&id)).await.map_err(Error::retry_safe)?;
         Ok(Reservation::stored(id, &stored.fields)?.map(|record| (record, stored.now_ms)))
     }
 

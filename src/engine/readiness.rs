@@ -174,14 +174,14 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn load_scripts(&self) -> Result<Option<Error>, Error> {
-        self.scripts.cache().await.map_err(Error::without_doubt)?;
+        self.scripts.cache().await.map_err(Error::retry_safe)?;
         match self.scripts.publish().await {
             Ok(()) => Ok(None),
             // A server that settles what was promised is worth more than none.
             Err(Failure::Refused { code, message }) if ["OOM", "MISCONF"].contains(&&*code) => {
                 Ok(Some(Failure::Refused { code, message }.into()))
             }
-            Err(failure) => Err(Error::without_doubt(failure)),
+            Err(failure) => Err(Error::retry_safe(failure)),
         }
     }
 
@@ -190,6 +190,6 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn restore_scripts(&self) -> Result<bool, Error> {
-        self.scripts.restore().await.map_err(Error::without_doubt)
+        self.scripts.restore().await.map_err(Error::retry_safe)
     }
 }

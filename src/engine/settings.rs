@@ -67,7 +67,7 @@ impl Engine {
     /// # Errors
     /// See [`Error`]. A value that is not a number is [`Error::Broken`].
     pub async fn settings(&self) -> Result<Settings, Error> {
-        let stored = self.redis.hash(&self.layout.first().settings).await.map_err(Error::without_doubt)?;
+        let stored = self.redis.hash(&self.layout.first().settings).await.map_err(Error::retry_safe)?;
         Settings::read(&stored.fields)
     }
 
@@ -77,14 +77,14 @@ impl Engine {
     /// See [`Error`]. It is safe to repeat.
     pub async fn set(&self, change: Change) -> Result<(), Error> {
         for shard in self.layout.shards() {
-            let stored = self.redis.hash(&shard.settings).await.map_err(Error::without_doubt)?;
+            let stored = self.redis.hash(&shard.settings).await.map_err(Error::retry_safe)?;
             let differs = |(name, value): &(&'static str, String)| stored.fields.get(*name) != Some(value);
             let mut fields: Vec<_> = change.fields().filter(differs).collect();
             if change.audit_max.is_some_and(|audit_max| raises(&stored.fields, audit_max)) {
                 fields.push(("auditMaxRaisedAt", stored.now_ms.to_string()));
             }
             if !fields.is_empty() {
-                self.redis.set_fields(&shard.settings, &fields).await.map_err(Error::without_doubt)?;
+                self.redis.set_fields(&shard.settings, &fields).await.map_err(Error::retry_safe)?;
             }
         }
         Ok(())
@@ -104,7 +104,7 @@ impl Engine {
         }
         for shard in self.layout.shards() {
             for _ in 0..MOST_STEPS {
-                match self.redis.trim(&shard.audit, most).await.map_err(Error::without_doubt)? {
+                match self.redis.trim(&shard.audit, most).await.map_err(Error::retry_safe)? {
                     0 => break,
                     gone => trimmed += gone,
                 }

@@ -51,7 +51,7 @@ impl Engine {
         self.reads.gate.sells();
         // A script may touch only the keys it is handed, so the SKU has to be known before the call.
         let reservation = self.layout.reservation(&id);
-        let Some(sku) = self.redis.hash_field(&reservation, "sku").await.map_err(Error::without_doubt)? else {
+        let Some(sku) = self.redis.hash_field(&reservation, "sku").await.map_err(Error::retry_safe)? else {
             return Ok(Settle::NotFound);
         };
         let sku = Sku::parse(&sku).map_err(|_| malformed("the SKU of a reservation"))?;
