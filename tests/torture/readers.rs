@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::Request;
 use hyper::body::Bytes;
 use serde_json::Value;
 use stockhold::keys::ReservationId;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 use super::faults::Gremlin;
@@ -26,47 +26,61 @@ const PATHS: [(&str, usize); 4] = [
     ("/api/inventory/hot", 100),
 ];
 
+/// What readers got so far.
+#[derive(Default)]
+struct Got {
+    answered: AtomicU64,
+    refused: AtomicU64,
+}
+
 impl Gremlin {
-    /// Reads for a while, and for as long as it takes until something is sold meanwhile.
+    /// Reads for a while, and until somebody got an answer and something is sold. Then all go away, whatever they wait for.
     pub async fn read_much(&mut self) {
-        let until = Instant::now() + Duration::from_millis(self.rng.u64(200..600));
+        let (begun, length) = (Instant::now(), Duration::from_millis(self.rng.u64(200..600)));
         let sold = self.shop.operations.load(Ordering::Relaxed);
-        let mut readers = JoinSet::new();
+        let (got, mut readers) = (Arc::new(Got::default()), JoinSet::new());
         for number in 0..READERS {
-            let shop = Arc::clone(&self.shop);
-            readers.spawn(async move { read(&shop, number, until, sold).await });
+            let (shop, got) = (Arc::clone(&self.shop), Arc::clone(&got));
+            readers.spawn(async move { read(&shop, number, &got).await });
         }
-        while let Some(counts) = readers.join_next().await {
-            let (answered, refused) = counts.unwrap();
-            self.toll.reads += answered;
-            self.toll.reads_refused += refused;
+        let is_enough = || {
+            let is_sold = self.shop.operations.load(Ordering::Relaxed) > sold;
+            begun.elapsed() > length && is_sold && got.answered.load(Ordering::Relaxed) > 0
+        };
+        while !is_enough() {
+            assert!(begun.elapsed() < STUCK, "with readers, nothing is sold or nothing read");
+            if let Ok(Some(ended)) = timeout(Duration::from_millis(5), readers.join_next()).await {
+                ended.unwrap();
+            }
         }
+        readers.abort_all();
+        while let Some(ended) = readers.join_next().await {
+            assert!(ended.as_ref().is_err_and(JoinError::is_cancelled), "{ended:?}");
+        }
+        self.toll.reads += got.answered.load(Ordering::Relaxed);
+        self.toll.reads_refused += got.refused.load(Ordering::Relaxed);
     }
 }
 
-/// How many reads were answered, and how many refused.
-async fn read(shop: &Shop, number: usize, until: Instant, sold: u64) -> (u64, u64) {
-    let (mut answered, mut refused) = (0, 0);
+async fn read(shop: &Shop, number: usize, got: &Got) {
     let server = shop.server().await;
     for turn in number.. {
-        let is_selling = shop.operations.load(Ordering::Relaxed) > sold;
-        if Instant::now() > until && is_selling {
-            break;
-        }
-        assert!(Instant::now() < until + STUCK, "nothing is sold while there are readers");
         let (path, most) = PATHS[turn % PATHS.len()];
         let attempt = timeout(STUCK, server.attempt(Request::get(server.url(path)), Bytes::new()));
         let answer = attempt.await.unwrap_or_else(|_| panic!("{path} hangs")).unwrap();
         if answer.status == 503 {
             assert!(answer.headers.contains_key("retry-after"), "{path} answered {answer:?}");
             assert_eq!(answer.problem(503, "unavailable")["outcome"], "none", "{path}");
-            refused += 1;
+            got.refused.fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        answered += 1;
-        if path.contains("audit") { check_events(path, most, answer) } else { check_stock(path, most, answer) }
+        if path.contains("audit") {
+            check_events(path, most, answer)
+        } else {
+            check_stock(path, most, answer)
+        }
+        got.answered.fetch_add(1, Ordering::Relaxed);
     }
-    (answered, refused)
 }
 
 fn check_stock(path: &str, most: usize, answer: Answer) {
