@@ -26,6 +26,7 @@ run:
 test:
 	$(call install,redis-server --version,redis-server,redis,redis)
 	$(call install,python3 -m ensurepip --version,python3 python3-venv,python3,python)
+	$(call install,faketime --version,faketime,libfaketime,libfaketime)
 	$(call install,npm --version,nodejs npm,nodejs npm,node)
 	$(call install,curl --version,curl,curl,curl)
 	tests/servers.sh target/servers
@@ -46,6 +47,7 @@ check:
 SECONDS = 60
 torture:
 	$(call install,redis-server --version,redis-server,redis,redis)
+	$(call install,faketime --version,faketime,libfaketime,libfaketime)
 	TORTURE_SECONDS=$(SECONDS) SEED=$(SEED) cargo test --release --test torture -- --nocapture
 
 ROUNDS = 20

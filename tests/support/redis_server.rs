@@ -37,6 +37,7 @@ pub struct RedisServer {
     port: u16,
     folder: TempDir,
     extra_args: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl RedisServer {
@@ -52,8 +53,8 @@ impl RedisServer {
         let extra_args: Vec<String> = extra_args.iter().map(|arg| (*arg).to_owned()).collect();
         for _ in 0..PORT_TRIES {
             let port = free_port();
-            if let Some(process) = launch(port, folder.path(), &extra_args) {
-                return Self { process, port, folder, extra_args };
+            if let Some(process) = launch(port, folder.path(), &extra_args, &[]) {
+                return Self { process, port, folder, extra_args, environment: Vec::new() };
             }
         }
         panic!("another process took the port {PORT_TRIES} times");
@@ -108,8 +109,13 @@ impl RedisServer {
     /// Kills the server if it still runs, and starts an empty one on the same port with the same options.
     pub fn restart(&mut self) {
         self.kill();
-        self.process = launch(self.port, self.folder.path(), &self.extra_args)
+        self.process = launch(self.port, self.folder.path(), &self.extra_args, &self.environment)
             .unwrap_or_else(|| panic!("another process took port {} while the server was down", self.port));
+    }
+
+    /// Sets variables of its environment, from the next start on.
+    pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
+        self.environment = environment;
     }
 
     /// Freezes the server: connections stay open, and nothing is answered until [`Self::continue_process`].
@@ -144,7 +150,7 @@ fn free_port() -> u16 {
 }
 
 /// Starts the process and waits until it answers; `None` when another process holds the port.
-fn launch(port: u16, folder: &Path, extra_args: &[String]) -> Option<Child> {
+fn launch(port: u16, folder: &Path, extra_args: &[String], environment: &[(String, String)]) -> Option<Child> {
     let command = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
     let trim = Path::new(env!("CARGO_MANIFEST_DIR")).join("redis/trim-aof.sh");
     let program = Path::new(&command);
@@ -162,6 +168,7 @@ fn launch(port: u16, folder: &Path, extra_args: &[String]) -> Option<Child> {
         .arg("--unixsocket")
         .arg(&socket)
         .args(extra_args)
+        .envs(environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

@@ -12,6 +12,8 @@ use redis::{InfoDict, cmd};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::clock::Clock;
+use super::orphan;
 use super::proxy::Mood;
 use super::shop::{STUCK, Shop};
 use crate::support::redis_server::RedisServer;
@@ -29,10 +31,15 @@ pub enum Fault {
     ServerKilled,
     ServerStopped,
     ServerHungUp,
+    Readers,
+    Damage,
+    MemoryFull,
+    ClockSteps,
+    ServedElsewhere,
 }
 
 /// All kinds, the cheap ones more often than those after which Redis has to load its data.
-const KINDS: [(Fault, u32); 16] = [
+const KINDS: [(Fault, u32); 21] = [
     (Fault::RedisKilled, 1),
     (Fault::RedisKilledAndLate, 1),
     (Fault::RedisFrozen, 4),
@@ -49,6 +56,11 @@ const KINDS: [(Fault, u32); 16] = [
     (Fault::ServerKilled, 2),
     (Fault::ServerStopped, 2),
     (Fault::ServerHungUp, 3),
+    (Fault::Readers, 2),
+    (Fault::Damage, 2),
+    (Fault::MemoryFull, 2),
+    (Fault::ClockSteps, 1),
+    (Fault::ServedElsewhere, 1),
 ];
 
 /// Calls that may find a script missing at once: each client has a few on their way.
@@ -59,6 +71,11 @@ const CROWD: u64 = 200;
 pub struct Toll {
     /// For each kind how long it took, each time, from its end to the first answer to a buyer.
     pub recoveries: BTreeMap<Fault, Vec<Duration>>,
+    /// Large reads that were answered, and those that found no place.
+    pub reads: u64,
+    pub reads_refused: u64,
+    /// Attempts that were told of damage.
+    pub damaged: u64,
 }
 
 pub struct Gremlin {
@@ -66,12 +83,14 @@ pub struct Gremlin {
     pub redis: RedisServer,
     pub rng: Rng,
     pub toll: Toll,
+    /// That of Redis, where it can be set.
+    pub clock: Option<Clock>,
 }
 
 impl Gremlin {
     /// Injects every kind once, and then whatever comes, until the time is over.
     pub async fn run(&mut self, until: Instant) {
-        let mut first: Vec<Fault> = KINDS.iter().map(|(fault, _)| *fault).collect();
+        let mut first: Vec<Fault> = self.kinds().map(|(fault, _)| fault).collect();
         self.rng.shuffle(&mut first);
         while !first.is_empty() || Instant::now() < until {
             let fault = first.pop().unwrap_or_else(|| self.any());
@@ -86,10 +105,21 @@ impl Gremlin {
         }
     }
 
+    /// All that can be done on this machine.
+    fn kinds(&self) -> impl Iterator<Item = (Fault, u32)> + use<> {
+        let has_clock = self.clock.is_some();
+        KINDS.into_iter().filter(move |(fault, _)| *fault != Fault::ClockSteps || has_clock)
+    }
+
+    /// How often a fault was injected until now.
+    pub fn times(&self, fault: Fault) -> usize {
+        self.toll.recoveries.get(&fault).map_or(0, Vec::len)
+    }
+
     fn any(&mut self) -> Fault {
-        let all: u32 = KINDS.iter().map(|(_, weight)| weight).sum();
+        let all: u32 = self.kinds().map(|(_, weight)| weight).sum();
         let mut at = self.rng.u32(..all);
-        for (fault, weight) in KINDS {
+        for (fault, weight) in self.kinds() {
             if at < weight {
                 return fault;
             }
@@ -145,10 +175,15 @@ impl Gremlin {
             Fault::ServerKilled => self.restart_server(Signal::SIGKILL).await,
             Fault::ServerStopped => self.restart_server(Signal::SIGTERM).await,
             Fault::ServerHungUp => self.shop.server().await.signal(Signal::SIGHUP),
+            Fault::Readers => self.read_much().await,
+            Fault::Damage => self.damage().await,
+            Fault::MemoryFull => self.fill_memory().await,
+            Fault::ServedElsewhere => orphan::serve_elsewhere().await,
+            Fault::ClockSteps => self.step_clock().await,
         }
     }
 
-    async fn tell_redis(&self, words: &[&str]) {
+    pub async fn tell_redis(&self, words: &[&str]) {
         cmd(words[0]).arg(&words[1..]).exec_async(&mut self.redis.connection().await).await.unwrap();
     }
 
@@ -160,7 +195,7 @@ impl Gremlin {
         count.map_or(0, |count| count.strip_prefix("count=").unwrap().parse().unwrap())
     }
 
-    async fn restart_server(&self, signal: Signal) {
+    pub async fn restart_server(&self, signal: Signal) {
         let mut running = self.shop.server.write().await;
         running.signal(signal);
         let address = running.address;

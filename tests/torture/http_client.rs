@@ -1,16 +1,19 @@
 //! A client over HTTP.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use hyper::Request;
 use hyper::body::Bytes;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::journal::{Order, Told};
-use super::shop::{Manner, STUCK, Shop, manner, order, verbs};
+use super::shop::{BROKEN, Manner, STUCK, Shop, manner, order, verbs};
 use crate::support::stockhold::Answer;
+
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The server takes whole seconds.
 const SHORTEST_MS: u64 = 1000;
@@ -84,7 +87,21 @@ async fn settle(shop: &Shop, order: &mut Order, name: &str, verb: &str) {
     order.settled_as_done += u32::from(order.attempts(verb).is_done());
 }
 
-async fn ask(shop: &Shop, order: &Order, name: &str, verb: &str) -> Told {
+/// Asks until it is done, for what must come to that.
+pub async fn until_done(shop: &Shop, order: &mut Order, name: &str, verb: &str) {
+    let begun = Instant::now();
+    loop {
+        let told = ask(shop, order, name, verb).await;
+        order.attempts(verb).note(told);
+        if told == Told::Done {
+            return;
+        }
+        assert!(told != Told::Never && begun.elapsed() < STUCK, "{verb} of {order:?} was told {told:?}");
+        sleep(PAUSE).await;
+    }
+}
+
+pub async fn ask(shop: &Shop, order: &Order, name: &str, verb: &str) -> Told {
     let server = shop.server().await;
     let (path, body) = match verb {
         "hold" => {
@@ -120,6 +137,7 @@ fn understand(answer: &Answer, order: &Order, verb: &str) -> Told {
         // It was held, and its units went back since.
         (409, "reservation_not_active", _) if answer.headers.contains_key("idempotent-replayed") => Told::Done,
         (404, "unknown_reservation", _) if verb != "hold" => Told::No,
+        (500, "internal", _) if order.sku == BROKEN => Told::Damaged,
         (503, "unavailable", "none") => Told::No,
         (503, "unavailable", "unknown") => Told::Unknown,
         _ => panic!("{verb} of {order:?} answered {answer:?}"),

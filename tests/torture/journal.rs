@@ -17,6 +17,8 @@ pub enum Told {
     No,
     /// It is not done, and never will be.
     Never,
+    /// This attempt did nothing: what is stored of the SKU is damaged.
+    Damaged,
     /// Nothing that could be relied on.
     Unknown,
 }
@@ -37,7 +39,7 @@ impl Attempts {
             Told::Done => self.done = true,
             Told::Never => self.never = true,
             Told::Unknown => self.unknown = true,
-            Told::No => {}
+            Told::No | Told::Damaged => {}
         }
     }
 

@@ -6,10 +6,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clock;
+mod damage;
 mod faults;
 mod http_client;
 mod journal;
+mod memory;
+mod orphan;
 mod proxy;
+mod readers;
 mod sha_client;
 mod shop;
 
@@ -22,6 +27,7 @@ use fastrand::Rng;
 use tokio::sync::{Mutex, RwLock};
 use tokio::task::JoinSet;
 
+use clock::Clock;
 use faults::{Gremlin, Toll};
 use journal::Order;
 use proxy::Proxy;
@@ -67,8 +73,13 @@ async fn what_everybody_was_told_is_what_happened() {
     }
 
     let started = Instant::now();
-    let (rng, toll) = (Rng::with_seed(seed), Toll::default());
-    let mut gremlin = Gremlin { shop: Arc::clone(&shop), redis, rng, toll };
+    let (rng, toll, clock) = (Rng::with_seed(seed), Toll::default(), Clock::find());
+    if clock.is_none() {
+        let is_needed = cfg!(target_os = "linux") && setting("TORTURE_SECONDS").is_some();
+        assert!(!is_needed, "there is no libfaketime: install it (Debian: apt-get install faketime)");
+        println!("the clock goes on as it is: there is no libfaketime");
+    }
+    let mut gremlin = Gremlin { shop: Arc::clone(&shop), redis, rng, toll, clock };
     gremlin.run(started + Duration::from_secs(seconds)).await;
     shop.closing.store(true, Ordering::Relaxed);
     while let Some(ended) = clients.join_next().await {
@@ -94,6 +105,8 @@ async fn what_everybody_was_told_is_what_happened() {
     let settled: u32 = orders.iter().map(|order| order.settled).sum();
     let done: u32 = orders.iter().map(|order| order.settled_as_done).sum();
     println!("{settled} unknown outcomes were asked for again: {done} done, the others not");
+    let Toll { reads, reads_refused, damaged, .. } = &toll;
+    println!("{reads} large reads were answered, {reads_refused} refused; {damaged} attempts met damage");
     println!("   times  served again after at most  fault");
     for (fault, recoveries) in &toll.recoveries {
         println!("{:>8}  {:>26.1?}  {fault:?}", recoveries.len(), recoveries.iter().max().unwrap());

@@ -1,8 +1,9 @@
 //! A client that calls the scripts by SHA, many items at a time, and recovers as `lua/README.md` says.
 
 use std::collections::HashMap;
+use std::slice;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use redis::aio::MultiplexedConnection;
@@ -10,7 +11,7 @@ use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
 use tokio::time::sleep;
 
 use super::journal::{Order, Told};
-use super::shop::{Manner, Shop, manner, order, verbs};
+use super::shop::{BROKEN, Manner, STUCK, Shop, manner, order, verbs};
 
 const ITEMS: usize = 20;
 /// How long a lost reply is waited for.
@@ -20,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Buys until told to close.
 pub async fn buy(shop: Arc<Shop>, number: u64) {
     let mut rng = Rng::with_seed(shop.seed ^ (number << 32) ^ 1);
-    let mut caller = Caller { url: shop.proxy.url(), open: None };
+    let mut caller = Caller::new(&shop);
     for turn in 0_u64.. {
         if !shop.is_open() {
             return;
@@ -54,14 +55,31 @@ async fn make(caller: &mut Caller, rng: &mut Rng, orders: &mut [Order], mode: &s
     }
 }
 
-struct Caller {
+pub struct Caller {
     url: String,
     /// With the SHA-1s that were published when it was opened.
     open: Option<(MultiplexedConnection, HashMap<String, String>)>,
 }
 
 impl Caller {
-    async fn call(&mut self, verb: &str, mode: &str, orders: &[Order]) -> Vec<Told> {
+    pub fn new(shop: &Shop) -> Self {
+        Self { url: shop.proxy.url(), open: None }
+    }
+
+    /// Calls until it is known what became of one order.
+    pub async fn until_known(&mut self, verb: &str, order: &mut Order) -> Told {
+        let begun = Instant::now();
+        loop {
+            let told = self.call(verb, "each", slice::from_ref(order)).await[0];
+            order.attempts(verb).note(told);
+            if matches!(told, Told::Done | Told::Never) {
+                return told;
+            }
+            assert!(begun.elapsed() < STUCK, "{verb} of {order:?} was told {told:?}");
+        }
+    }
+
+    pub async fn call(&mut self, verb: &str, mode: &str, orders: &[Order]) -> Vec<Told> {
         let Some((connection, shas)) = self.connection().await else {
             sleep(PAUSE).await;
             return vec![Told::No; orders.len()];
@@ -97,8 +115,9 @@ impl Caller {
                 self.open = None;
                 sleep(PAUSE).await;
                 let told = match error.code() {
-                    // An error reply: nothing was done. The scripts come back, Redis finishes loading.
-                    Some("NOSCRIPT" | "LOADING" | "BUSY") => Told::No,
+                    // An error reply: nothing was done. The scripts come back, Redis finishes loading, memory is freed.
+                    Some("NOSCRIPT" | "LOADING" | "BUSY" | "OOM") => Told::No,
+                    Some("BADKEY" | "WRONGTYPE") if orders.iter().any(|order| order.sku == BROKEN) => Told::Damaged,
                     Some(_) => panic!("{verb} answered {error}"),
                     None => Told::Unknown,
                 };

@@ -18,7 +18,9 @@ use crate::support::stockhold::Stockhold;
 pub const HOT: [&str; 2] = ["hot", "scarce"];
 pub const COLD: [&str; 20] =
     ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"];
-pub const UNITS: [(&str, u64); 2] = [("hot", 1_000_000_000), ("scarce", 300)];
+/// The one whose keys are damaged, and that nobody wants but those who are there to see it.
+pub const BROKEN: &str = "broken";
+pub const UNITS: [(&str, u64); 3] = [("hot", 1_000_000_000), ("scarce", 300), (BROKEN, 1_000_000_000)];
 pub const COLD_UNITS: u64 = 5_000;
 
 /// No request may take longer, whatever happens: a server that answers late is one that hangs.
@@ -58,16 +60,23 @@ impl Shop {
     }
 }
 
-/// A new order; its id is that of its name as an `Idempotency-Key`, so that it is known whatever becomes of the request.
+/// A new order of something.
 pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
-    let key = IdempotencyKey::parse(name).unwrap();
     let sku = if rng.u32(..100) < 60 { HOT[rng.usize(..HOT.len())] } else { COLD[rng.usize(..COLD.len())] };
+    let quantity = rng.u64(1..4);
+    let ttl_ms = if rng.u32(..100) < 30 { shortest_ms.max(rng.u64(1..200)) } else { 5000 };
+    order_of(sku, name, quantity, ttl_ms)
+}
+
+/// A new order; its id is that of its name as an `Idempotency-Key`, so that it is known whatever becomes of the request.
+pub fn order_of(sku: &'static str, name: &str, quantity: u64, ttl_ms: u64) -> Order {
+    let key = IdempotencyKey::parse(name).unwrap();
     Order {
         id: ReservationId::from_idempotency_key(&key, 0).to_string(),
         sku,
         cart: format!("cart-{name}"),
-        quantity: rng.u64(1..4),
-        ttl_ms: if rng.u32(..100) < 30 { shortest_ms.max(rng.u64(1..200)) } else { 5000 },
+        quantity,
+        ttl_ms,
         hold: Attempts::default(),
         confirm: Attempts::default(),
         release: Attempts::default(),

@@ -1,0 +1,124 @@
+//! Readers who want much and do not pause: whatever they get is right, and buyers go on.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::Request;
+use hyper::body::Bytes;
+use serde_json::Value;
+use stockhold::keys::ReservationId;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+
+use super::faults::Gremlin;
+use super::shop::{STUCK, Shop, UNITS};
+use crate::support::stockhold::Answer;
+
+const READERS: usize = 32;
+
+/// What they ask for, and the most entries of an answer.
+const PATHS: [(&str, usize); 4] = [
+    ("/api/inventory/hot?active=10000", 10_000),
+    ("/api/audit?sku=hot&limit=1000", 1000),
+    ("/api/audit?limit=1000", 1000),
+    ("/api/inventory/hot", 100),
+];
+
+/// What readers got so far.
+#[derive(Default)]
+struct Got {
+    answered: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Gremlin {
+    /// Reads for a while, and until somebody got an answer and something is sold. Then all go away, whatever they wait for.
+    pub async fn read_much(&mut self) {
+        let (begun, length) = (Instant::now(), Duration::from_millis(self.rng.u64(200..600)));
+        let sold = self.shop.operations.load(Ordering::Relaxed);
+        let (got, mut readers) = (Arc::new(Got::default()), JoinSet::new());
+        for number in 0..READERS {
+            let (shop, got) = (Arc::clone(&self.shop), Arc::clone(&got));
+            readers.spawn(async move { read(&shop, number, &got).await });
+        }
+        let is_enough = || {
+            let is_sold = self.shop.operations.load(Ordering::Relaxed) > sold;
+            begun.elapsed() > length && is_sold && got.answered.load(Ordering::Relaxed) > 0
+        };
+        while !is_enough() {
+            assert!(begun.elapsed() < STUCK, "with readers, nothing is sold or nothing read");
+            if let Ok(Some(ended)) = timeout(Duration::from_millis(5), readers.join_next()).await {
+                ended.unwrap();
+            }
+        }
+        readers.abort_all();
+        while let Some(ended) = readers.join_next().await {
+            assert!(ended.as_ref().is_err_and(JoinError::is_cancelled), "{ended:?}");
+        }
+        self.toll.reads += got.answered.load(Ordering::Relaxed);
+        self.toll.reads_refused += got.refused.load(Ordering::Relaxed);
+    }
+}
+
+async fn read(shop: &Shop, number: usize, got: &Got) {
+    let server = shop.server().await;
+    for turn in number.. {
+        let (path, most) = PATHS[turn % PATHS.len()];
+        let attempt = timeout(STUCK, server.attempt(Request::get(server.url(path)), Bytes::new()));
+        let answer = attempt.await.unwrap_or_else(|_| panic!("{path} hangs")).unwrap();
+        if answer.status == 503 {
+            assert!(answer.headers.contains_key("retry-after"), "{path} answered {answer:?}");
+            assert_eq!(answer.problem(503, "unavailable")["outcome"], "none", "{path}");
+            got.refused.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
+        if path.contains("audit") {
+            check_events(path, most, answer)
+        } else {
+            check_stock(path, most, answer)
+        }
+        got.answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn check_stock(path: &str, most: usize, answer: Answer) {
+    let stock = answer.ok();
+    assert_eq!(stock["sku"], "hot", "{path}");
+    assert_eq!(total(&stock), UNITS[0].1, "{path}");
+    assert!(stock["updatedAt"].is_string(), "{path}");
+    let ids = stock["activeReservations"].as_array().unwrap();
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str().unwrap()).collect();
+    assert!(ids.len() <= most, "{path} gave {}", ids.len());
+    assert!(ids.iter().all(|id| ReservationId::parse(id).is_ok()), "{path} gave {ids:?}");
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "{path} names one twice");
+}
+
+/// The newest come first; those of one SKU are a chain without a gap.
+fn check_events(path: &str, most: usize, answer: Answer) {
+    let body = answer.ok();
+    let events = body["events"].as_array().unwrap();
+    assert!((1..=most).contains(&events.len()), "{path} gave {}", events.len());
+    for pair in events.windows(2) {
+        assert!(stream_id(&pair[0]) > stream_id(&pair[1]), "{path}: {pair:?}");
+        if path.contains("sku=") {
+            assert_eq!(pair[0]["previous"], pair[1]["id"], "{path}: {pair:?}");
+            assert_eq!(pair[0]["version"].as_u64(), pair[1]["version"].as_u64().map(|version| version + 1), "{path}");
+        }
+    }
+    for event in events.iter().filter(|event| event["sku"] == "hot" || path.contains("sku=")) {
+        assert_eq!(event["sku"], "hot", "{path}: {event}");
+        assert_eq!(total(event), UNITS[0].1, "{path}: {event}");
+    }
+}
+
+/// Its units, wherever they are.
+fn total(counts: &Value) -> u64 {
+    ["available", "reserved", "confirmed"].iter().map(|name| counts[*name].as_u64().unwrap()).sum()
+}
+
+fn stream_id(event: &Value) -> (u64, u64) {
+    let (ms, sequence) = event["id"].as_str().unwrap().split_once('-').unwrap();
+    (ms.parse().unwrap(), sequence.parse().unwrap())
+}
