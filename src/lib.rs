@@ -10,13 +10,14 @@
 //!
 //! - [`cli`]: parses the command line, wires the rest together, prints.
 //! - [`http`]: bytes to operations and outcomes to status codes.
+//! - [`private_redis`]: a redis-server of its own, for a machine that has none running.
 //! - [`sweeper`]: a loop that asks the engine to expire what is due.
 //! - [`reloader`]: a loop that asks the engine to load the scripts again when Redis has lost them.
 //! - [`check`]: whether the stock of a live system is as the scripts left it, and its repair.
 //! - [`engine`]: one typed method and one outcome enum per operation; no HTTP, no sockets.
 //! - [`scripts`]: the catalogue of embedded Lua: its SHA-1s, loading, verifying, calling.
 //! - [`keys`]: every key shape and every name rule, once.
-//! - [`redis`]: the connection, and the private redis-server for a machine that has none running.
+//! - [`redis`]: the connection.
 //! - `lua/*.lua`: all the rules. What a script does not enforce is not enforced.
 //!
 //! # As a library
@@ -57,6 +58,7 @@ pub mod cli;
 pub mod engine;
 pub mod http;
 pub mod keys;
+pub mod private_redis;
 pub mod redis;
 pub mod reloader;
 pub mod scripts;

@@ -3,7 +3,6 @@
 //! Every call is bounded by [`CALL_TIMEOUT`], and every failure says which of three things it means: nothing was sent,
 //! Redis refused, or nobody knows.
 
-mod private;
 mod reads;
 mod scans;
 mod writes;
@@ -21,7 +20,6 @@ use ::redis::{
 use futures_util::future::{self, BoxFuture, FutureExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-pub use private::{PrivateRedis, PrivateRedisOptions, START_PATIENCE, default_maxmemory};
 pub use reads::{Health, StoredHash};
 pub use scans::{Entry, IndexLook, Look, StreamInfo, entry_order};
 

@@ -19,7 +19,8 @@ const FLAGS: [(&str, &str); 8] = [
 ];
 
 /// From the highest to the lowest: each may name those after it and none before it.
-const LAYERS: [&str; 9] = ["cli", "http", "sweeper", "reloader", "check", "engine", "scripts", "keys", "redis"];
+const LAYERS: [&str; 10] =
+    ["cli", "http", "private_redis", "sweeper", "reloader", "check", "engine", "scripts", "keys", "redis"];
 
 /// What is the business of some layers and unknown to the others.
 const CONFINED: [(&str, &[&str]); 3] = [
@@ -27,7 +28,7 @@ const CONFINED: [(&str, &[&str]); 3] = [
     // The command line asks a running server whether it is ready, as any HTTP client does.
     ("hyper::", &["cli", "http"]),
     // The client's crate, as against this crate's layer of the same name, which is crate::redis.
-    ("::redis", &["redis", "scripts"]),
+    ("::redis", &["private_redis", "redis", "scripts"]),
 ];
 
 /// Names for what has no name: a module with one of them is two modules, or none.

@@ -18,7 +18,8 @@ use super::output::print;
 use super::target::{self, Target};
 use crate::engine::{Change, Engine, Error, Impairment, Options};
 use crate::http::{Access, Tokens};
-use crate::redis::{PrivateRedis, PrivateRedisOptions, Redis, START_PATIENCE, default_maxmemory};
+use crate::private_redis::{PrivateRedis, PrivateRedisOptions, START_PATIENCE, default_maxmemory};
+use crate::redis::Redis;
 use crate::{http, reloader, sweeper};
 
 /// Connections that may wait to be accepted. With the usual 128 a crowd that comes at once has to knock again after 1 s.

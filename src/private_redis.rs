@@ -37,7 +37,7 @@ const POLL: Duration = Duration::from_millis(20);
 const PORT_TRIES: usize = 5;
 
 /// Cuts off what a crash left half written: Redis would carry it out, half, at the start after the next one.
-const TRIM: &str = include_str!("../../redis/trim-aof.sh");
+const TRIM: &str = include_str!("../redis/trim-aof.sh");
 
 /// What to start.
 #[derive(Debug, Clone)]

@@ -5,12 +5,11 @@ use std::fs::read_to_string;
 use std::path::Path;
 use std::time::Duration;
 
-use ::redis::{InfoDict, cmd};
+use ::redis::{FromRedisValue, InfoDict, cmd};
 use tokio::time::sleep;
 use tracing::warn;
 
 use crate::redis::Redis;
-use crate::redis::reads::typed;
 
 /// How often it is looked at what is used.
 const WATCH_INTERVAL: Duration = Duration::from_secs(10);
@@ -56,7 +55,8 @@ pub(super) async fn watch(port: u16) {
     let [warn_at, calm_below] = WARNING;
     let mut near = false;
     loop {
-        let memory = redis.call(cmd("INFO").arg("memory")).await.and_then(typed::<InfoDict>).ok();
+        let memory = redis.call(cmd("INFO").arg("memory")).await.ok();
+        let memory = memory.and_then(|reply| InfoDict::from_redis_value(reply).ok());
         let numbers = memory.and_then(|info| info.get::<u64>("used_memory").zip(info.get::<u64>("maxmemory")));
         if let Some((used, limit)) = numbers.filter(|(_, limit)| *limit > 0) {
             let percent = used.saturating_mul(100) / limit;
