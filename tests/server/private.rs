@@ -256,7 +256,7 @@ async fn a_port_that_is_taken_is_said_to_be() {
 async fn without_a_redis_server_it_tells_how_to_get_one() {
     let folder = folder();
     let mut command = program(&["--port", "0", "--redis-port", "0", "--data-dir", folder.path().to_str().unwrap()]);
-    command.env("PATH", "/nowhere").env_remove("REDIS_SERVER");
+    command.env("PATH", "/nowhere").env_remove("STOCKHOLD_REDIS_SERVER");
     let said = failure(command);
     for hint in ["apt-get install redis-server", "dnf install redis", "brew install redis", "docker run", "REDIS_URL"] {
         assert!(said.contains(hint), "{said}");

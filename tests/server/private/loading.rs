@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use redis::pipe;
-use stockhold::redis::{PrivateRedis, PrivateRedisOptions, START_PATIENCE};
+use stockhold::private_redis::{PrivateRedis, PrivateRedisOptions, START_PATIENCE};
 use tokio::time::timeout;
 
 use super::{PATIENCE, Starting, asked_for_process_id, connect, folder, process_id, program, start, until, wrapped};

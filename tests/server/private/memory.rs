@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use stockhold::redis::default_maxmemory;
+use stockhold::private_redis::default_maxmemory;
 
 use super::{Starting, connect, folder, program, redis_url, setting, start};
 use crate::support::stockhold::Stockhold;
