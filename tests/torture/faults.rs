@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::clock::Clock;
+use super::orphan;
 use super::proxy::Mood;
 use super::shop::{STUCK, Shop};
 use crate::support::redis_server::RedisServer;
@@ -34,10 +35,11 @@ pub enum Fault {
     Damage,
     MemoryFull,
     ClockSteps,
+    ServedElsewhere,
 }
 
 /// All kinds, the cheap ones more often than those after which Redis has to load its data.
-const KINDS: [(Fault, u32); 20] = [
+const KINDS: [(Fault, u32); 21] = [
     (Fault::RedisKilled, 1),
     (Fault::RedisKilledAndLate, 1),
     (Fault::RedisFrozen, 4),
@@ -58,6 +60,7 @@ const KINDS: [(Fault, u32); 20] = [
     (Fault::Damage, 2),
     (Fault::MemoryFull, 2),
     (Fault::ClockSteps, 1),
+    (Fault::ServedElsewhere, 1),
 ];
 
 /// Calls that may find a script missing at once: each client has a few on their way.
@@ -175,6 +178,7 @@ impl Gremlin {
             Fault::Readers => self.read_much().await,
             Fault::Damage => self.damage().await,
             Fault::MemoryFull => self.fill_memory().await,
+            Fault::ServedElsewhere => orphan::serve_elsewhere().await,
             Fault::ClockSteps => self.step_clock().await,
         }
     }

@@ -12,6 +12,7 @@ mod faults;
 mod http_client;
 mod journal;
 mod memory;
+mod orphan;
 mod proxy;
 mod readers;
 mod sha_client;
