@@ -198,9 +198,8 @@ impl Gremlin {
     pub async fn restart_server(&self, signal: Signal) {
         let mut running = self.shop.server.write().await;
         running.signal(signal);
-        let address = running.address;
         let url = self.shop.proxy.url();
-        *running = tokio::task::spawn_blocking(move || Arc::new(serve(&url, address.port()))).await.unwrap();
+        *running = tokio::task::spawn_blocking(move || Arc::new(serve(&url))).await.unwrap();
     }
 
     /// How long it takes until a buyer gets an answer again. Buyers come all the time: one who waits in vain does not
@@ -225,13 +224,13 @@ impl Gremlin {
     }
 }
 
-/// A server behind the proxy. On a port that the last one just left it may have to try again.
-pub fn serve(redis: &str, port: u16) -> Stockhold {
+/// A server behind the proxy, on a port of its own: that of the last one may be taken by somebody's connection by now.
+pub fn serve(redis: &str) -> Stockhold {
     Stockhold::spawn(&[
         "--redis-url",
         redis,
         "--port",
-        &port.to_string(),
+        "0",
         "--audit-max",
         "0",
         "--keep-seconds",

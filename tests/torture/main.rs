@@ -52,7 +52,7 @@ async fn what_everybody_was_told_is_what_happened() {
     let options = ["--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes"];
     let redis = RedisServer::start_with(&options);
     let proxy = Proxy::start(redis.port()).await;
-    let server = faults::serve(&proxy.url(), 0);
+    let server = faults::serve(&proxy.url());
     for (sku, units) in UNITS.into_iter().chain(COLD.map(|sku| (sku, COLD_UNITS))) {
         server.seed(sku, units).await;
     }
