@@ -115,7 +115,7 @@ impl Engine {
     }
 }
 
-/// Whether `change` lets the audit keep more than the stored setting, which may be unreadable.
+/// Whether `audit_max` keeps more than the stored setting, which may be unreadable.
 fn raises(stored: &HashMap<String, String>, audit_max: u64) -> bool {
     let entries = |most| if most == 0 { u64::MAX } else { most };
     Settings::read(stored).map_or(true, |before| entries(audit_max) > entries(before.audit_max))
