@@ -22,10 +22,10 @@ use crate::engine::{Engine, Error};
 use crate::keys::{Layout, Sku, Subject};
 use crate::redis::Redis;
 
-/// Times that a SKU is read anew when too much happened to it during the reading.
+/// Attempts to read a SKU when it changed too much during the reading.
 const MAX_READINGS: u32 = 10;
 
-/// Times that a SKU is checked again, because it changed, before it is left as it is.
+/// Attempts to check a SKU again because it changed, before it is left as it is.
 const MAX_STALLS: u32 = 20;
 
 /// Checks and repairs the stock of one Redis.
@@ -37,17 +37,17 @@ pub struct Checker {
     repairer: Repairer,
 }
 
-/// Every SKU there is a trace of, with the ids of its active reservations as far as they were met.
+/// Every SKU in any key, with the ids of its active reservations that were found.
 pub type Census = BTreeMap<String, Vec<String>>;
 
-/// What became of a SKU that was to be repaired.
+/// The outcome of the repair of a SKU.
 #[derive(Debug)]
 pub struct Repaired {
-    /// Events that tell what was done.
+    /// Events that record what was done.
     pub events: u64,
     /// As it was found after that.
     pub checked: Checked,
-    /// Why it was left as it is, if it was.
+    /// Why it was not repaired, if so.
     pub left: Option<String>,
 }
 
@@ -61,7 +61,7 @@ impl Checker {
         Self { engine, redis, layout, reader, repairer }
     }
 
-    /// Goes once over all keys, a page at a time, and lists what is to be checked.
+    /// Scans all keys once, a page at a time, and lists what to check.
     ///
     /// # Errors
     /// See [`Error`].
@@ -107,7 +107,7 @@ impl Checker {
         }
     }
 
-    /// Looks how far back the audit reaches, and whether that is as far as the setting says.
+    /// Reads how far back the audit reaches, and whether that agrees with the setting.
     ///
     /// # Errors
     /// See [`Error`]; damage is no error.
@@ -125,7 +125,7 @@ impl Checker {
             match self.reader.snapshot(sku, suspects, limits.events).await {
                 Ok(Some(snapshot)) => return Ok(Verifier::verify(sku, &snapshot, limits)),
                 Ok(None) => {}
-                // A key of another type, or a value that is no text: nothing can be verified.
+                // A key of another type, or a value that is not text: nothing can be verified.
                 Err(Error::Broken(why)) => return Ok(Checked::unverified(sku, Damage::Unreadable, why)),
                 Err(error) => return Err(error),
             }

@@ -69,7 +69,7 @@ impl Engine {
         Self::within(redis, options, Arc::default())
     }
 
-    /// The same by connections of its own, for another thread. What reads may take is shared.
+    /// The same with separate connections, for another thread. The limits of reads are shared.
     pub fn with_own_connection(&self) -> Self {
         Self::within(self.redis.with_own_connection(), self.options, Arc::clone(&self.reads.gate))
     }
@@ -79,7 +79,7 @@ impl Engine {
         let layout = Layout::unsharded();
         let scripts = Scripts::new(Catalogue::embedded(), redis.clone()).wait_for_replicas(replicas);
         let scripts = Arc::new(scripts);
-        // One for each shard: what goes out together is in one hash slot.
+        // One for each shard: calls that go out together are in one hash slot.
         let group = |name, keys: fn(&Shard) -> Vec<String>| {
             let call = |shard: &Arc<Shard>| Call { scripts: Arc::clone(&scripts), name, keys: keys(shard) };
             layout.shards().iter().map(|shard| GroupCommit::new(call(shard), max_batch)).collect()
@@ -100,16 +100,16 @@ impl Engine {
         }
     }
 
-    /// Expires everything that is due on a SKU. How many reservations that were.
+    /// Expires everything that is due on a SKU. Returns how many reservations that were.
     ///
     /// # Errors
-    /// See [`Error`]. What was expired until then stays so.
+    /// See [`Error`]. What was expired before the error stays expired.
     pub async fn expire_due(&self, sku: &Sku) -> Result<u64, Error> {
         self.sweep_all(&self.layout.stock(sku)).await
     }
 
-    /// The events of a SKU before one of its events, newest first, 1 to 100: one page, which waits for no other reads. None
-    /// when it is no event of this SKU.
+    /// The events of a SKU before one of its events, newest first, 1 to 100: one page, which does not wait for other
+    /// reads. None when it is no event of this SKU.
     pub(crate) async fn events_linked_before(&self, sku: &Sku, event: &str, count: usize) -> Result<Vec<Event>, Error> {
         let events = self.reads.linked(&self.layout.stock(sku), count, Some(event)).await?;
         Ok(events.unwrap_or_default())

@@ -1,6 +1,6 @@
-//! The HTTP server: takes connections, bounds them, and lets what runs finish when it is told to stop.
+//! The HTTP server: accepts connections, limits them, and lets running requests finish when it is told to stop.
 //!
-//! A request goes through `router`, which reads it as a whole, and one of the `handlers` to the engine; its answer comes back
+//! A request goes through `router`, which reads it whole, and one of the `handlers` to the engine. Its answer returns
 //! through `json`, or as a `problem`. A new operation is a line in `routes` and a function in `handlers`.
 
 mod auth;
@@ -49,22 +49,22 @@ use deadline::Deadline;
 use socket::Socket;
 use stream::ConnectionStream;
 
-/// Connections served at a time. For one more, an idle one makes room; while none is idle, more wait in the listener's
+/// Connections served at a time. For one more, an idle one is closed. If none is idle, new ones wait in the listener's
 /// backlog.
 pub const MAX_CONNECTIONS: usize = 1024;
-/// How long an idle connection is kept, unless told otherwise: longer than most load balancers keep theirs, which would
-/// otherwise send a request while it is being closed.
+/// The default time that an idle connection is kept: longer than most load balancers keep theirs. Otherwise they would
+/// send a request while it is being closed.
 pub const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long a client may take to send a request's headers: the first request's from the time it connects, others' from
-/// their first byte.
+/// How long a client may take to send a request's headers: for the first request, from the time it connects; for later
+/// ones, from their first byte.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may take to send a request's body.
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client may take nothing of an answer.
+/// How long a client may read nothing of an answer.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long what a client still sends is discarded after a request that was refused unread was answered.
+/// After a request was refused unread and answered: how long the rest that the client sends is discarded.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much of it is discarded, in bytes, before the connection is closed all the same.
+/// How many bytes of it are discarded, before the connection is closed anyway.
 pub const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// The largest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -72,18 +72,18 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024;
 pub const MAX_TARGET_BYTES: usize = 4 * 1024;
 /// All header fields together, in bytes.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// Header fields of a request: what hyper takes.
+/// Header fields of a request: hyper's limit.
 pub const MAX_HEADERS: usize = 100;
-/// How long requests that run may take to finish after the server was told to stop.
+/// How long running requests may take to finish after the server was told to stop.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// hyper's own bound, past which it answers without us: it leaves room for our limits to answer first.
+/// hyper's own limit, at which it answers by itself: high enough for our limits to answer first.
 const MAX_READ_BUFFER: usize = 64 * 1024;
 /// Pause after the listener fails: most likely there are no file descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Serves those who have `access` on `listener` until `shutdown` is done, then lets what runs finish,
-/// [`SHUTDOWN_TIMEOUT`] at most. Every thread has an engine of its own, made by `engine`. An idle connection is kept for
+/// Serves clients that have `access` on `listener` until `shutdown` is done, then lets running requests finish, for
+/// [`SHUTDOWN_TIMEOUT`] at most. Every thread has its own engine, made by `engine`. An idle connection is kept for
 /// `keep_alive`.
 ///
 /// # Errors
@@ -106,7 +106,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// The same server, with anything else that answers requests behind it.
+/// The same server, with any other responder.
 pub async fn serve_with<R, F>(
     listener: TcpListener,
     workers: &Workers<R>,
@@ -169,7 +169,7 @@ where
             state.idle()
         }
         request.extensions_mut().insert(Arc::clone(&state));
-        // Not in an async block, which would have room for the answer's future twice.
+        // Not in an async block, which would store the answer's future twice.
         respond(request).map(move |mut answer| {
             if state.leaves_unread() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -182,21 +182,21 @@ where
         })
     });
     let connection = http1::Builder::new()
-        // Its one timeout for idle connections and for slow heads is not enough: `deadline` has two.
+        // hyper's one timeout for idle connections and for slow heads is not enough: `deadline` has two.
         .header_read_timeout(None)
         .max_buf_size(MAX_READ_BUFFER)
-        // Who says that no more requests come still wants the answers to those that came.
+        // A client that closes its sending side still wants the answers to its requests.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        // First what may move the deadline, then the look at it.
+        // First what may move the deadline, then the deadline itself.
         biased;
         served = watcher.watch(connection) => Ok(served?),
         () = deadline.passed() => Err("nothing came in time".into()),
     }
 }
 
-/// The next connection, once the limit permits one more.
+/// The next connection, when the limit permits one more.
 async fn accept(listener: &TcpListener, limit: &Arc<ConnectionLimit>) -> (std::net::TcpStream, ConnectionPermit) {
     loop {
         match listener.accept().await.and_then(|(stream, _)| {

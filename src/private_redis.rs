@@ -1,7 +1,7 @@
-//! A redis-server of our own, for a machine that has none running: a child process on loopback with its data kept on disk.
+//! A private redis-server, for a machine where none runs: a child process on loopback with its data kept on disk.
 //!
-//! It is started again when it dies, and stopped when the server stops. If the server itself was killed, the child lives
-//! on; the next start on the same folder finds it, stops it and takes over.
+//! It is restarted when it dies, and stopped when the server stops. If the server itself was killed, the child
+//! continues to run. The next start on the same folder finds it, stops it and takes over.
 
 mod answer;
 mod folder;
@@ -24,19 +24,19 @@ use tracing::{error, info, warn};
 use folder::{Claim, Folder};
 pub use memory::default_maxmemory;
 
-/// How long a redis-server that starts may give no answer before it is given up. One that says that it is loading its
-/// data does answer, and has all the time it needs.
+/// How long a starting redis-server may give no answer before the start fails. While it loads its data it does answer,
+/// and may take as long as it needs.
 pub const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long it may take to write its data out before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause before it is started again after it died; doubled, up to the second one, as long as that fails.
+/// Pause before it is restarted after it died; doubled after each failure, up to the second value.
 const RESTART_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 const POLL: Duration = Duration::from_millis(20);
-/// A port that was free is free no more a moment later, now and then.
+/// A port that was free may be taken a moment later.
 const PORT_TRIES: usize = 5;
 
-/// Cuts off what a crash left half written: Redis would carry it out, half, at the start after the next one.
+/// Removes what a crash left half written: otherwise Redis would apply half of it, two starts later.
 const TRIM: &str = include_str!("../redis/trim-aof.sh");
 
 /// What to start.
@@ -48,7 +48,7 @@ pub struct PrivateRedisOptions {
     pub port: u16,
     /// Where its data is kept; created if missing.
     pub data_dir: PathBuf,
-    /// Bytes of memory that it may use, beyond which it refuses holds; 0 for no limit. See [`default_maxmemory`].
+    /// Bytes of memory that it may use; above that it refuses holds. 0 for no limit. See [`default_maxmemory`].
     pub maxmemory: u64,
     /// How long it may give no answer at all while it starts; see [`START_PATIENCE`].
     pub start_patience: Duration,
@@ -65,8 +65,8 @@ impl PrivateRedis {
     /// Starts it and waits until it has loaded its data, however long that takes.
     ///
     /// # Errors
-    /// When there is no such program, the data folder is in use by another server, the port is taken, it ends, or it does
-    /// not answer; the message says what to do.
+    /// When there is no such program, another server uses the data folder, the port is taken, the process ends, or it
+    /// does not answer. The message says what to do.
     pub async fn start(options: PrivateRedisOptions) -> anyhow::Result<Self> {
         let folder = Folder::open(&options.data_dir)?;
         let picks_port = options.port == 0;
@@ -87,19 +87,19 @@ impl PrivateRedis {
         Ok(Self { url, stop, supervisor })
     }
 
-    /// Where other programs on this machine reach it.
+    /// The address for other programs on this machine.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Lets it write its data out and waits until it is gone.
+    /// Lets it write its data and waits until it has ended.
     pub async fn stop(self) {
         let _ = self.stop.send(());
         let _ = self.supervisor.await;
     }
 }
 
-/// What is started, at first and again.
+/// The settings for the first start and for restarts.
 struct Server {
     options: PrivateRedisOptions,
     folder: Folder,
@@ -129,7 +129,7 @@ impl Server {
         command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
         command.args(["--maxmemory", &maxmemory.to_string(), "--maxmemory-policy", "noeviction"]);
         command.args(["--daemonize", "no", "--logfile", "redis.log"]);
-        // A group of its own: Ctrl-C must reach us first, so that what runs can finish.
+        // In a separate process group: Ctrl-C must reach us first, so that running requests can finish.
         command.process_group(0).kill_on_drop(true);
         command.stdin(claim.hand_over(*port)?).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().map_err(|error| match error.kind() {
@@ -138,9 +138,10 @@ impl Server {
         })
     }
 
-    /// Makes the append-only file fit to be appended to.
+    /// Repairs the append-only file so that Redis can append to it.
     async fn trim(&self, claim: &Claim) -> anyhow::Result<()> {
-        // It is installed together with the server, and called alike. The server by another name must not be run as it.
+        // It is installed together with the server, under a similar name. The server under another name must not be
+        // run in its place.
         let program = &self.options.program;
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         let check = match name.replace("server", "check-aof") {
@@ -188,7 +189,7 @@ const NOT_FOUND: &str = "\
   Docker           docker run -p 6379:6379 redis:8 redis-server --appendonly yes
                    and then: REDIS_URL=redis://127.0.0.1:6379 stockhold";
 
-/// Starts the child again when it dies, until told to stop.
+/// Restarts the child when it dies, until told to stop.
 async fn supervise(mut child: Child, server: Server, mut stopped: oneshot::Receiver<()>) {
     loop {
         tokio::select! {
@@ -197,7 +198,7 @@ async fn supervise(mut child: Child, server: Server, mut stopped: oneshot::Recei
             () = memory::watch(server.options.port) => {}
         }
         child = tokio::select! {
-            // Dropped, a child that starts is killed. While it loads its data it has nothing to write out.
+            // A starting child is killed on drop. While it loads its data it has nothing to write.
             _ = &mut stopped => return,
             child = server.start_again() => child,
         };

@@ -1,7 +1,7 @@
-//! The connection to Redis: one multiplexed socket, opened when it is needed and opened again when it is lost.
+//! The connection to Redis: one multiplexed socket, opened on demand and reopened when it is lost.
 //!
-//! Every call is bounded by [`CALL_TIMEOUT`], and every failure says which of three things it means: nothing was sent,
-//! Redis refused, or nobody knows.
+//! Every call is limited by [`CALL_TIMEOUT`]. Every failure means one of three things: nothing was sent, Redis
+//! refused, or the result is unknown.
 
 mod reads;
 mod scans;
@@ -23,17 +23,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 pub use reads::{Health, StoredHash};
 pub use scans::{Entry, IndexLook, Look, StreamInfo, entry_order};
 
-/// How long one call may take, connecting included: a connection that died without a word is noticed, and another made,
-/// within a second.
+/// How long one call may take, connecting included: a connection that died silently is noticed and replaced within a
+/// second.
 pub const CALL_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// How long one attempt to connect may take: half of a call, so that one that came to nothing is soon followed by another.
+/// How long one attempt to connect may take: half of a call, so that another attempt soon follows a failed one.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// First words of the errors that a connection with the wrong name or password gets.
+/// First words of the errors for a wrong name or password.
 const CREDENTIALS: [&str; 3] = ["NOAUTH", "WRONGPASS", "NOPERM"];
 
-/// Why a call gave no reply that can be used.
+/// Why a call gave no usable reply.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
     /// No connection: nothing was sent.
@@ -47,7 +47,7 @@ pub enum Failure {
         /// The rest, for logs.
         message: String,
     },
-    /// Redis answered, and the answer cannot be understood: somebody has stored what no script stores.
+    /// Redis answered, and the answer cannot be parsed: the stored value was written by no script.
     #[error("not understood: {0}")]
     Malformed(String),
     /// The call was sent and no reply came: it may have been applied or not.
@@ -61,7 +61,7 @@ pub struct Redis(Arc<Shared>);
 
 struct Shared {
     client: Client,
-    /// The latest attempt to connect: under way, or what came of it.
+    /// The latest attempt to connect: in progress, or its result.
     attempt: RwLock<Option<Attempt>>,
 }
 
@@ -83,13 +83,13 @@ impl Redis {
         Self::at(url.into_connection_info()?)
     }
 
-    /// The same Redis by a connection of its own: what is slow here does not hold up what is sent there.
+    /// The same Redis through a separate connection: slow calls on one do not delay the other.
     pub fn with_own_connection(&self) -> Self {
         Self::with(self.0.client.clone())
     }
 
     fn at(info: ConnectionInfo) -> Result<Self, RedisError> {
-        // RESP3 is what makes a lost connection known at once, instead of by the next request failing on it.
+        // With RESP3 a lost connection is noticed at once, not when the next request fails on it.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
         Ok(Self::with(Client::open(info)?))
@@ -108,7 +108,7 @@ impl Redis {
         }
     }
 
-    /// Its replicas, by the addresses that it knows them by, with its own credentials.
+    /// Its replicas, by the addresses that it reports, with its own credentials.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -125,18 +125,18 @@ impl Redis {
         self.exchange(async |mut connection| connection.send_packed_command(command).await?.extract_error()).await
     }
 
-    /// Sends all commands in one go and gives one reply for each; the first error reply fails the whole.
+    /// Sends all commands together and returns one reply for each; the first error reply fails the whole.
     pub(crate) async fn pipeline(&self, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
         self.exchange(async |mut connection| commands.query_async(&mut connection).await).await
     }
 
-    /// Sends all commands in one go and gives each its own outcome: an error reply is about its command alone.
+    /// Sends all commands together and returns the outcome of each: an error reply concerns only its command.
     pub(crate) async fn each(&self, mut commands: Pipeline) -> Result<Vec<Result<Value, Failure>>, Failure> {
         commands.ignore_errors();
         let replies: Vec<Value> = self
             .exchange(async |mut connection| {
                 let replies: Vec<Value> = commands.query_async(&mut connection).await?;
-                // But for this one, which is about the connection: it leads to what is no primary any more.
+                // Except this error, which concerns the connection: its server is no longer the primary.
                 let readonly = replies.iter().find_map(|reply| match reply {
                     Value::ServerError(error) if error.code() == "READONLY" => Some(error.clone()),
                     _ => None,
@@ -165,14 +165,14 @@ impl Redis {
                 let failure = sort(error);
                 match &failure {
                     Failure::NoReply(_) => link.give_up(),
-                    // After a fail-over the address may lead to the new primary: look again.
+                    // After a fail-over the address may lead to the new primary: reconnect.
                     Failure::Refused { code, .. } if code == "READONLY" => link.give_up(),
                     _ => {}
                 }
                 Err(failure)
             }
             Err(_) => {
-                // The other end may be gone without a word: the next call takes a new connection.
+                // The other end may have gone silently: the next call opens a new connection.
                 link.give_up();
                 Err(Failure::NoReply(format!("none within {CALL_TIMEOUT:?}")))
             }
@@ -188,7 +188,7 @@ impl Redis {
         }
     }
 
-    /// The attempt that gave the connection there is, or that is under way; otherwise a new one.
+    /// The attempt that gave the current connection, or that is in progress; otherwise a new one.
     fn attempt(&self) -> Attempt {
         let is_good = |attempt: &&Attempt| match attempt.peek() {
             None => true,
@@ -206,7 +206,7 @@ impl Redis {
         }
         let client = self.0.client.clone();
         let attempt = async move { connect(&client).await }.boxed().shared();
-        // In a task of its own: of the callers that wait for it, each has less time left than an attempt may take.
+        // In a separate task: each caller that waits for it has less time left than an attempt may take.
         tokio::spawn(attempt.clone());
         latest.insert(attempt).clone()
     }
@@ -217,7 +217,7 @@ async fn connect(client: &Client) -> Result<Link, Failure> {
     let flag = Arc::clone(&lost);
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        // `exchange` bounds each call as a whole; a second clock would only race with it.
+        // `exchange` limits each call as a whole; a second timeout would race with it.
         .set_response_timeout(None)
         .set_push_sender(move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
@@ -228,7 +228,7 @@ async fn connect(client: &Client) -> Result<Link, Failure> {
     match timeout(CONNECT_TIMEOUT, client.get_multiplexed_async_connection_with_config(&config)).await {
         Ok(Ok(connection)) => Ok(Link { connection, lost }),
         Ok(Err(error)) => Err(match sort(error) {
-            // Credentials that are wrong stay wrong; anything else may pass.
+            // Wrong credentials stay wrong; other errors may be temporary.
             Failure::Refused { code, message } if CREDENTIALS.contains(&&*code) => Failure::Refused { code, message },
             Failure::NoReply(why) | Failure::Unreachable(why) => Failure::Unreachable(why),
             refused => Failure::Unreachable(refused.to_string()),
@@ -247,7 +247,7 @@ impl Link {
     }
 }
 
-/// Tells an error reply from a lost one. Of a pipeline, the first error reply is the one that tells why.
+/// Distinguishes an error reply from a lost one. In a pipeline, the first error reply gives the reason.
 fn sort(error: RedisError) -> Failure {
     let text = error.to_string();
     match error.into_server_errors().as_deref() {

@@ -54,7 +54,7 @@ pub struct Scripts {
     redis: Redis,
     /// How many replicas must have a write before its reply counts, and the connection that waits for them.
     replicas: Option<(u32, Redis)>,
-    /// Counts the loads as they begin: of many calls that miss a script one loads, and the others see that a load began
+    /// Counts the loads as they begin. When many calls miss a script, one loads, and the others see that a load began
     /// after they were sent.
     loads: AtomicU64,
     loading: tokio::sync::Mutex<()>,
@@ -66,8 +66,8 @@ impl Scripts {
         Self { catalogue, redis, replicas: None, loads: AtomicU64::new(0), loading: tokio::sync::Mutex::new(()) }
     }
 
-    /// Lets a reply of [`Self::call`] to a script that writes count only when so many replicas have all that it tells of.
-    /// With too few in time the call is a [`Failure::NoReply`]: it was carried out, but a fail-over may forget it.
+    /// A reply of [`Self::call`] to a script that writes then counts only when this number of replicas have the write.
+    /// With too few in time the call is a [`Failure::NoReply`]: it was carried out, but a fail-over may lose it.
     pub fn wait_for_replicas(mut self, replicas: u32) -> Self {
         self.replicas = (replicas > 0).then(|| (replicas, self.redis.with_own_connection()));
         self
@@ -90,8 +90,8 @@ impl Scripts {
         self.publish_with("HSET").await
     }
 
-    /// Loads the scripts again if Redis has lost any, and tells whether it had. What another version has published
-    /// since stays published: two that run side by side during a deploy must not take turns.
+    /// Loads the scripts again if Redis has lost any. Returns whether it had. What another version has published since
+    /// stays published: two versions that run side by side during a deploy must not overwrite each other.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -189,8 +189,8 @@ impl Scripts {
         understood(name, reply)
     }
 
-    /// Calls a script once for each list of keys, all in one go on `redis`, each with its own outcome. The answers promise
-    /// nobody anything, so that no replica is waited for: what is done can be done again, should a fail-over forget it.
+    /// Calls a script once for each list of keys, all together on `redis`, each with its own outcome. The replies
+    /// promise nothing to a client, so no replica is waited for: the work can be repeated after a fail-over.
     ///
     /// # Errors
     /// See [`Failure`]: of all calls together, as when there is no connection.

@@ -1,4 +1,4 @@
-//! The loop that expires holds when nobody asks for them, and trims the audit to the operator's setting.
+//! The loop that expires holds without a request, and trims the audit to the operator's setting.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tracing::{debug, error, info, warn};
 
 use crate::engine::{Engine, Rounds};
 
-/// How often it looks unless told otherwise.
+/// The default interval.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Sweeps every `every`, for as long as it is polled. Any number of servers may sweep one Redis at the same time.
+/// Sweeps every `every`, while it is polled. Any number of servers may sweep one Redis at the same time.
 pub async fn run(engine: &Engine, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

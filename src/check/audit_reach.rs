@@ -1,8 +1,8 @@
 //! How far back the audit reaches, and whether events are missing that the operator's setting keeps.
 //!
-//! The sweeper takes the oldest entries, and never so many that fewer are left than the setting says. Where the oldest are
-//! missing and fewer are left, somebody else took them. A setting that was raised brings nothing back: only what was
-//! added since then can be missing.
+//! The sweeper removes the oldest entries, but never leaves fewer than the setting says. If the oldest are missing and
+//! fewer are left, another program removed them. Raising the setting restores nothing: only entries added since then
+//! can be missing.
 
 use super::findings::{Damage, Finding};
 use crate::engine::{Engine, Error};
@@ -22,14 +22,14 @@ pub struct AuditReach {
     pub audit_max: u64,
     /// Single entries were deleted from what it has, by hand, the newest of them with this id. Their SKUs have a gap.
     pub deleted_up_to: Option<String>,
-    /// What is wrong with it. It cannot be repaired: the events are gone.
+    /// The finding. It cannot be repaired: the events are gone.
     pub finding: Option<Finding>,
 }
 
 impl AuditReach {
     pub(super) async fn look(engine: &Engine, redis: &Redis, layout: &Layout) -> Result<Self, Error> {
         let shard = layout.first();
-        // Before the look: a first seed in between makes no alarm.
+        // Before the read: a first seed in between causes no false finding.
         let is_expected = is_anything_seeded(redis, layout, &shard.skus).await?;
         let info = match redis.stream_info(&shard.audit).await.map_err(Error::retry_safe) {
             // A key of another type.
@@ -39,7 +39,7 @@ impl AuditReach {
             }
             info => info?,
         };
-        // After the look: a setting that is raised in between makes the judgement milder, not harsher.
+        // After the read: a setting that is raised in between makes the check milder, not stricter.
         let settings = match engine.settings().await {
             Err(Error::Broken(why)) => {
                 let nothing = Self::of(info, 0, u64::MAX, is_expected);
@@ -79,7 +79,7 @@ impl AuditReach {
     }
 }
 
-/// Whether an audit has to be there: a SKU of the list has had an event. One page of the list is enough to know.
+/// Whether an audit must exist: a listed SKU has had an event. One page of the list is enough.
 async fn is_anything_seeded(redis: &Redis, layout: &Layout, skus: &str) -> Result<bool, Error> {
     let (_, skus) = redis.scan_set(skus, 0).await.map_err(Error::retry_safe)?;
     let skus = skus.iter().filter_map(|sku| Sku::parse(sku).ok());

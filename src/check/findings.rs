@@ -1,4 +1,4 @@
-//! What a check is told and what it tells: its limits, what it found, and the plan of a repair.
+//! Inputs and outputs of a check: its limits, its findings, and the plan of a repair.
 
 use std::fmt;
 
@@ -9,28 +9,28 @@ use crate::keys::Sku;
 pub struct Limits {
     /// Events of each SKU that are replayed, at most.
     pub events: usize,
-    /// Milliseconds that a reservation may be active beyond its time before it counts as forgotten.
+    /// Milliseconds that a reservation may be active after its expiry before that is a finding.
     pub overdue_ms: u64,
 }
 
-/// What is wrong, by what it takes to repair it.
+/// The kind of a finding, by the repair that it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Damage {
-    /// The counts are not what the audit and the active reservations come to.
+    /// The counts differ from the sum of the audit and the active reservations.
     Counts,
     /// The audit does not add up, or lacks an event that it should have.
     History,
-    /// A reservation is not what its last event left.
+    /// A reservation differs from the state after its last event.
     Record,
     /// A reservation or the SKU is not where the scripts and the sweeper look for it.
     Index,
     /// A reservation would be active longer than it was held for, or longer than allowed.
     Expiry,
-    /// Reservations are active long after their time: nobody sweeps.
+    /// Reservations are active long after their expiry: no sweeper runs.
     Overdue,
-    /// Something is there that cannot be understood, or nothing where something must be.
+    /// A value cannot be parsed, or a required value is missing.
     Unreadable,
-    /// More happened than a check can keep up with: nothing is known.
+    /// The SKU changed too fast for a check: nothing is known.
     Busy,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for Damage {
 }
 
 impl Damage {
-    /// Whether a repair knows what to do about it, on a SKU.
+    /// Whether a repair can correct it, on a SKU.
     pub fn is_repairable(self) -> bool {
         !matches!(self, Self::Unreadable | Self::Busy)
     }

@@ -1,4 +1,4 @@
-//! Repairing what a check found. Script `repair`: it decides; what is planned here is only what to ask for.
+//! Repairs what a check found. Script `repair` decides; the plan here only says what to ask for.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::scripts::{Catalogue, Scripts};
 /// Reservations that one call takes.
 const ITEMS_PER_CALL: usize = 100;
 
-/// What came of a call.
+/// The outcome of a call.
 pub(super) enum Answer {
-    /// Done, and told in as many events.
+    /// Done, and recorded in this number of events.
     Repaired(u64),
     /// Too much has changed since the check.
     Stale,
@@ -21,7 +21,7 @@ pub(super) enum Answer {
     Left(String),
 }
 
-/// Carries out what was planned.
+/// Carries out the plan.
 pub(super) struct Repairer {
     engine: Arc<Engine>,
     scripts: Scripts,

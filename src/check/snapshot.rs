@@ -1,7 +1,7 @@
-//! A snapshot of one SKU: all that is known of it, read from a live system, as of one moment.
+//! A snapshot of one SKU: all its data, read from a live system, as of one moment.
 //!
-//! Nothing stops while it is read. What was read in many small steps is brought to the moment of the last step by the
-//! audit: what an event since the first step is about is known from the event, all else has not changed in between.
+//! Sales continue while it is read. The audit brings what was read in small steps to the moment of the last step. If
+//! an event since the first step concerns a value, the event gives the value. Other values have not changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::redis::{Entry, IndexLook, Look, Redis, entry_order};
 /// Reservations looked at in one call.
 const LOOKS_PER_CALL: usize = 50;
 
-/// Events read in one call: the script takes more, but others want to be served.
+/// Events read in one call: the script takes more, but other clients wait meanwhile.
 const EVENTS_PER_CALL: usize = 100;
 
 /// Entries of the stream read in one call, where an event is looked for.
 const ENTRIES_PER_CALL: usize = 500;
 
-/// Events during the reading, past which it is given up: it would never catch up.
+/// Events during the reading, after which it stops: it would never catch up.
 const MAX_PASSED: usize = 20_000;
 
 /// Everything that is known of a SKU.
@@ -187,7 +187,7 @@ impl Reader {
         }
     }
 
-    /// Whether an event is missing because the audit keeps only so many.
+    /// Whether an event is missing because the audit was trimmed to its setting.
     async fn is_trimmed(&self, audit: &str, id: &str) -> Result<bool, Error> {
         let oldest = self.redis.oldest_entry(audit).await.map_err(Error::retry_safe)?;
         Ok(oldest.is_some_and(|oldest| entry_order(id) < entry_order(&oldest)))
@@ -200,7 +200,7 @@ impl Reader {
         self.redis.entry(audit, id).await.map_err(Error::retry_safe)
     }
 
-    /// The newest event of the SKU that the stream has, found the long way.
+    /// The newest event of the SKU in the stream, found by a scan.
     async fn newest_event(&self, sku: &Sku, keys: &StockKeys) -> Result<Option<Entry>, Error> {
         let mut newest = "+".to_owned();
         loop {

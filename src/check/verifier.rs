@@ -15,7 +15,7 @@ pub(super) struct Verifier<'a> {
     last: BTreeMap<&'a str, &'a Event>,
     /// Whether the counts were stated anew since, with all that was active then.
     is_restated: bool,
-    /// Whether a reservation may hold units, and nobody can tell how many.
+    /// Whether a reservation may hold an unknown number of units.
     is_incomplete: bool,
     checked: Checked,
 }
@@ -130,7 +130,8 @@ impl<'a> Verifier<'a> {
         reserved
     }
 
-    /// A reservation that the audit knows: its record is what its last event left. The units that it holds, if any.
+    /// A reservation that the audit knows: its record must equal the state after its last event. Returns the units
+    /// that it holds.
     fn audited(&mut self, id: &str, look: &Look, record: Option<&Reservation>, last: &Event) -> Option<i64> {
         let is_active = last.state == "active";
         if record.is_some_and(|record| self.is_elsewhere(record, last)) {
@@ -159,7 +160,7 @@ impl<'a> Verifier<'a> {
         last.state != "active" && record.sku != self.checked.sku && is_later
     }
 
-    /// A reservation that the audit does not know, or no more: its record tells what it is.
+    /// A reservation that the audit does not know, or no longer: only its record describes it.
     fn unaudited(&mut self, id: &str, look: &Look, record: Option<&Reservation>) -> Option<i64> {
         let is_all_known = self.snapshot.reach == Reach::Seed && !self.is_restated;
         if record.is_none() && look.fields.as_ref().is_none_or(|fields| !fields.is_empty()) {
@@ -258,7 +259,7 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// The record that a look has found, if it can be understood.
+/// The record that was read, if it can be parsed.
 fn stored(id: &str, look: &Look) -> Option<Reservation> {
     Reservation::stored(ReservationId::parse(id).ok()?, look.fields.as_ref()?).ok()?
 }
@@ -286,7 +287,7 @@ fn after([available, reserved, confirmed]: [i64; 3], event: &Event) -> [i64; 3] 
     }
 }
 
-/// The first field in which a record is not what its last event left.
+/// The first field in which a record differs from its last event.
 fn difference(record: &HashMap<String, String>, last: &Event) -> Option<String> {
     let expected = [
         ("state", last.state.clone()),

@@ -22,7 +22,7 @@ use crate::private_redis::{PrivateRedis, PrivateRedisOptions, START_PATIENCE, de
 use crate::redis::Redis;
 use crate::{http, reloader, sweeper};
 
-/// Connections that may wait to be accepted. With the usual 128 a crowd that comes at once has to knock again after 1 s.
+/// Connections that may wait to be accepted. With the usual 128, many clients at once must retry after 1 s.
 const BACKLOG: u32 = 4096;
 
 /// Enough for every connection, and as many again for everything else.
@@ -97,7 +97,7 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
     Ok(())
 }
 
-/// Who may ask for what, by which names.
+/// Authorization: tokens and host names.
 fn access(args: &ServeArgs) -> anyhow::Result<Access> {
     let access = match &args.token_file {
         Some(file) => Access::only_with(tokens(file)?),
@@ -146,7 +146,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// A node of a cluster takes connections, and refuses nearly every call after that.
+/// A cluster node accepts connections, and then refuses nearly every call.
 async fn refuse_cluster(redis: &Redis, address: &str) -> anyhow::Result<()> {
     if until_it_is_there(address, async || Ok(redis.is_cluster_node().await?)).await? {
         bail!(

@@ -67,7 +67,7 @@ impl Quantity {
 impl ActiveLimit {
     /// List none.
     pub const NONE: Self = Self(0);
-    /// What a read lists unless told otherwise: 100.
+    /// The default number that a read lists: 100.
     pub const DEFAULT: Self = Self(100);
 
     pub(super) fn get(self) -> usize {
@@ -76,7 +76,7 @@ impl ActiveLimit {
 }
 
 impl AuditLimit {
-    /// What a read gives unless told otherwise: 50.
+    /// The default number that a read gives: 50.
     pub const DEFAULT: Self = Self(50);
 
     pub(super) fn get(self) -> usize {
@@ -85,7 +85,7 @@ impl AuditLimit {
 }
 
 impl Ttl {
-    /// How long a hold lasts unless told otherwise: 10 minutes.
+    /// The default time of a hold: 10 minutes.
     pub const DEFAULT: Self = Self(600);
     /// The longest that a hold lasts: 30 days.
     pub const MAX: Self = Self(2_592_000);
@@ -96,12 +96,13 @@ impl Ttl {
     }
 }
 
-/// How an engine goes about it.
+/// Options of an engine.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Requests of a kind that go out in one call at most, 1 to [`MAX_BATCH`]; with 1 each goes alone.
     pub max_batch: usize,
-    /// Replicas that must have a change before it is acknowledged. With fewer in time it is [`super::Error::Unknown`].
+    /// Replicas that must have a change before it is acknowledged. If fewer have it in time the result is
+    /// [`super::Error::Unknown`].
     pub replicas: u32,
 }
 

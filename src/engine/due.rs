@@ -1,8 +1,8 @@
 //! A round over the list of what is due: many SKUs, a slice at a time.
 //!
-//! A slice is a number of calls that go to Redis together. Redis serves the others between slices, and so the size of a slice
-//! is the sweeper's share of Redis (see `pace`). Of one connection Redis takes no more than 16 KB at a time: a larger share
-//! takes more slices at a time, each on a connection of its own.
+//! A slice is a number of calls that go to Redis together. Redis serves other clients between slices, so the size of a
+//! slice is the sweeper's share of Redis (see `pace`). Redis reads at most 16 KB at a time from one connection. A
+//! larger share sends more slices at a time, each on its own connection.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -15,16 +15,16 @@ use super::{Engine, Error, Rounds};
 use crate::keys::{Shard, Sku, StockKeys};
 use crate::redis::{Failure, Redis};
 
-/// SKUs that one look at the due list takes, the longest overdue.
+/// SKUs that one look at the due list takes: the most overdue ones.
 const PAGE: usize = 600;
 
-/// Calls that the holds looked up together are enough for: of few SKUs, more of each.
+/// The holds looked up together are enough for this number of calls: with few SKUs, more holds of each.
 const CALLS_LOOKED_UP: usize = 25;
 
 /// What a slice may cost, as `pace` counts: about 16 KB, and about a millisecond of Redis.
 const SLICE: u64 = 100;
 
-/// As many as the largest share has slices, of SKUs with one hold each.
+/// The number of slices in the largest share, when each SKU has one hold.
 const LANES: usize = 6;
 
 /// Connections for the sweeper alone, opened when they are needed.
@@ -41,7 +41,7 @@ impl Lanes {
 pub struct Swept {
     /// Reservations that were expired.
     pub expired: u64,
-    /// By how much the longest overdue hold was that was met.
+    /// How overdue the most overdue hold was.
     pub overdue: Duration,
 }
 
@@ -49,7 +49,7 @@ struct Round<'a> {
     engine: &'a Engine,
     rounds: &'a mut Rounds,
     swept: Swept,
-    /// What lapses later is for the next round.
+    /// Later expiries belong to the next round.
     now_ms: u64,
     started: Instant,
 }
@@ -58,14 +58,14 @@ struct Round<'a> {
 struct Lapsed {
     sku: Sku,
     keys: StockKeys,
-    /// The keys of its lapsed holds, or what is known of it without any call.
+    /// The keys of its lapsed holds, or the result that is known without a call.
     holds: Result<Vec<String>, Fate>,
 }
 
-/// How a SKU fared. Of several calls for it the highest tells.
+/// What happened to a SKU. With several calls for it, the highest value counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
-    /// It is due still: another sweeper is at it, its shard is moving, or its scores are damaged.
+    /// It is still due: another sweeper works on it, its shard is moving, or its scores are damaged.
     Waiting,
     /// Something was expired, or there is nothing to expire.
     Swept,
@@ -80,11 +80,11 @@ struct Call<'a> {
 }
 
 impl Engine {
-    /// Expires everything that is due now: the longest overdue first, about. A SKU that cannot be swept is left to a later
-    /// round, and `rounds` tells of it.
+    /// Expires everything that is due now, roughly the most overdue first. A SKU that cannot be swept is left for a
+    /// later round, and `rounds` reports it.
     ///
     /// # Errors
-    /// See [`Error`]. Only when Redis itself cannot be used. What was expired until then stays so.
+    /// See [`Error`]. Only when Redis itself cannot be used. What was expired before the error stays expired.
     pub async fn sweep_due(&self, rounds: &mut Rounds) -> Result<Swept, Error> {
         let now_ms = self.redis.now_ms().await.map_err(Error::retry_safe)?;
         let started = Instant::now();
@@ -97,8 +97,8 @@ impl Engine {
         Ok(swept)
     }
 
-    /// Sends all of `items` together. If no reply comes though Redis is there, one of them may be the reason: then each
-    /// by itself.
+    /// Sends all of `items` together. If there is no reply although Redis is up, one item may be the cause: then sends
+    /// each one alone.
     async fn each_answered<T, F>(
         &self,
         items: Range<usize>,
@@ -128,7 +128,7 @@ impl Engine {
         self.redis.now_ms().await.map(drop).map_err(Error::retry_safe)
     }
 
-    /// What lapsed on each SKU until `now_ms`.
+    /// The holds of each SKU that lapsed by `now_ms`.
     async fn look_up(&self, shard: &Shard, skus: Vec<Sku>, now_ms: u64) -> Result<Vec<Lapsed>, Error> {
         if skus.is_empty() {
             return Ok(Vec::new());
@@ -153,7 +153,7 @@ impl Engine {
 
 impl Fate {
     /// # Errors
-    /// When it is not about the SKU: no other can be swept now.
+    /// When the error is not about this SKU: no other SKU can be swept now.
     fn after(failure: Failure) -> Result<Self, Error> {
         if let Failure::Refused { code, .. } = &failure
             && is_of_one_key(code)
@@ -170,7 +170,7 @@ impl Fate {
 impl Round<'_> {
     async fn sweep_shard(&mut self, shard: &Shard) -> Result<(), Error> {
         let redis = &self.engine.redis;
-        // Those at the front of the list that are left alone: step over them.
+        // SKUs at the front of the list are set aside: skip them.
         let mut skip = 0;
         loop {
             let start = skip;
@@ -181,7 +181,7 @@ impl Round<'_> {
             for (name, due_ms) in &page {
                 match self.sku_of(name) {
                     Some(sku) => {
-                        // What was in the way before would be, whatever the share.
+                        // The same obstacle would remain with any share.
                         if overdue_since.is_none() && !self.rounds.knows(sku.as_str()) {
                             overdue_since = Some(*due_ms);
                         }
@@ -195,7 +195,7 @@ impl Round<'_> {
                 self.note_overdue(due_ms);
             }
             if !self.sweep_page(shard, skus).await? {
-                // Nobody moved, and so it would be the same page again.
+                // Nothing moved, so the next look would give the same page.
                 if is_last {
                     return Ok(());
                 }
@@ -204,7 +204,7 @@ impl Round<'_> {
         }
     }
 
-    /// The SKU of an entry of the due list, unless it is to be left alone.
+    /// The SKU of an entry of the due list, unless it is set aside.
     fn sku_of(&mut self, name: &[u8]) -> Option<Sku> {
         let Ok(name) = std::str::from_utf8(name) else {
             let name = name.escape_ascii().to_string();
@@ -219,27 +219,27 @@ impl Round<'_> {
         Sku::parse(name).map_err(|invalid| self.rounds.put_aside(name, invalid.to_string())).ok()
     }
 
-    /// Takes note that the longest overdue hold lapsed at `due_ms`.
+    /// Records that the most overdue hold lapsed at `due_ms`.
     fn note_overdue(&mut self, due_ms: f64) {
         let elapsed = self.started.elapsed();
-        // A bound that is no time, by damage, tells nothing.
+        // A damaged bound, which is not a time, tells nothing.
         let overdue = if due_ms > 0.0 { self.now_ms.saturating_sub(due_ms as u64) } else { 0 };
         let overdue = Duration::from_millis(overdue) + elapsed;
         self.swept.overdue = self.swept.overdue.max(overdue);
         self.rounds.pace.note(self.started + elapsed, overdue);
     }
 
-    /// Sweeps the SKUs of a page, and tells whether any could be.
+    /// Sweeps the SKUs of a page. Returns whether any could be swept.
     async fn sweep_page(&mut self, shard: &Shard, mut skus: Vec<Sku>) -> Result<bool, Error> {
         skus.sort_by_cached_key(|sku| self.rounds.place(sku.as_str()));
         let (engine, now_ms) = (self.engine, self.now_ms);
-        // As many as go to Redis together, if each has one hold.
+        // The number that goes to Redis together, if each has one hold.
         let together = (self.rounds.pace.share() / 2) as usize;
         let mut moved = false;
         let mut next = || skus.drain(..skus.len().min(together)).collect();
         let mut lapsed = engine.look_up(shard, next(), now_ms).await?;
         while !lapsed.is_empty() {
-            // While these are swept the next ones are looked up: Redis need not wait for this side.
+            // While these are swept the next ones are looked up, so that Redis does not wait for this process.
             let ahead = engine.look_up(shard, next(), now_ms);
             let (swept, ahead) = tokio::join!(self.sweep_lapsed_of(&lapsed), ahead);
             moved |= swept?;
@@ -248,12 +248,12 @@ impl Round<'_> {
         Ok(moved)
     }
 
-    /// Sweeps what was looked up, and tells whether any could be.
+    /// Sweeps what was looked up. Returns whether any could be swept.
     async fn sweep_lapsed_of(&mut self, lapsed: &[Lapsed]) -> Result<bool, Error> {
         let mut calls = Vec::with_capacity(lapsed.len());
         for (place, Lapsed { holds, .. }) in lapsed.iter().enumerate() {
             match holds {
-                // Its bound in the list is too low, which is all that is to be put right.
+                // Its bound in the list is too low. Only that has to be corrected.
                 Ok(holds) if holds.is_empty() => calls.push(Call { place, holds }),
                 Ok(holds) => calls.extend(holds.chunks(SWEPT_PER_CALL).map(|holds| Call { place, holds })),
                 Err(_) => {}
@@ -303,7 +303,7 @@ impl Round<'_> {
     }
 }
 
-/// How many of the calls make a slice that costs no more than `most`, but at least one, and what they cost.
+/// The number of calls for a slice that costs at most `most`, but at least one call, and their cost.
 fn slice_of(calls: &[Call], most: u64) -> (usize, u64) {
     let (mut count, mut sum) = (0, 0);
     for call in calls {

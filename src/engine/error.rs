@@ -1,25 +1,25 @@
-//! Why an operation has no outcome, and what of it may pass.
+//! Why an operation has no outcome, and which of these errors are temporary.
 
 use crate::redis::Failure;
 
 /// Why an operation has no outcome.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// Redis cannot be used just now. Nothing was done: the same request may be made again.
+    /// Redis cannot be used now. Nothing was done: the same request can be retried.
     #[error("Redis is not available: {0}")]
     Unavailable(String),
-    /// A read that had to wait too long for its turn, so that sales go on. Nothing was read: it may be made again later.
+    /// A read that waited too long for its turn, because sales come first. Nothing was read: retry later.
     #[error("too much is being read at once")]
     Busy,
-    /// The request was sent and no reply came: it may have been carried out or not.
+    /// The request was sent and no reply came. It may have been carried out or not.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
-    /// Redis refused what this crate sent, or holds or answers what no script wrote. A retry will not help.
+    /// Redis refused what this crate sent, or holds or answers something that no script wrote. A retry will not help.
     #[error("{0}")]
     Broken(String),
 }
 
-/// First words of errors that pass, and with which nothing was applied.
+/// First words of errors that are temporary and with which nothing was applied.
 const PASSING: [&str; 12] = [
     "NOSCRIPT",
     "LOADING",
@@ -39,7 +39,7 @@ pub(super) fn is_passing(code: &str) -> bool {
     PASSING.contains(&code)
 }
 
-/// Those of them that are about one key, or about its slot: the others of that Redis can be used.
+/// Those of them that concern one key, or its slot: the other keys of that Redis can be used.
 const OF_ONE_KEY: [&str; 3] = ["MOVED", "ASK", "TRYAGAIN"];
 
 pub(super) fn is_of_one_key(code: &str) -> bool {
@@ -59,7 +59,8 @@ impl From<Failure> for Error {
 }
 
 impl Error {
-    /// For a call that changed nothing, or whose change does not matter to the operation: a lost reply leaves no doubt.
+    /// For a call that changed nothing, or whose change does not matter to the operation: a lost reply is not
+    /// ambiguous.
     pub(crate) fn retry_safe(failure: Failure) -> Self {
         match Self::from(failure) {
             Self::Unknown(why) => Self::Unavailable(why),

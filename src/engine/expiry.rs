@@ -10,12 +10,13 @@ use crate::keys::{ReservationId, StockKeys};
 use crate::redis::{Failure, Redis};
 use crate::scripts::Reply;
 
-/// Holds that one call expires at most. The script takes four times as many, but that is over a millisecond in which
-/// nobody else is served: buyers would notice.
+/// Holds that one call expires at most. The script accepts four times this number, but that takes over a millisecond,
+/// in which no other client is served: buyers would notice.
 pub(super) const SWEPT_PER_CALL: usize = 25;
 
-/// Turns at sweeping a SKU, for those who want it swept before they go on: of a crowd that meets the same lapsed holds
-/// one sweeps, and the others wait for it. Together they would do the same work many times over, and Redis little else.
+/// Turns at sweeping a SKU, for callers that need it swept before they continue. When many callers meet the same
+/// lapsed holds, one sweeps and the others wait. Otherwise all would repeat the same work, and Redis would do little
+/// else.
 pub(super) struct Turns([Mutex<()>; 64]);
 
 impl Default for Turns {
@@ -25,7 +26,7 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// That of a SKU, which it may share with others.
+    /// The turn of a SKU, which other SKUs may share.
     pub(super) fn of(&self, keys: &StockKeys) -> &Mutex<()> {
         let mut hasher = DefaultHasher::new();
         keys.inventory.hash(&mut hasher);
@@ -53,8 +54,8 @@ impl Expired {
 }
 
 impl Engine {
-    /// Lets `sweep` run when nobody else sweeps the SKU, and tells whether it has. Who comes while somebody does waits for
-    /// the end of that, the first time, and is not let in: there may be nothing left to do.
+    /// Runs `sweep` when no other caller sweeps the SKU, and returns whether it did. A caller that arrives during a
+    /// sweep waits for its end, the first time, and does not sweep: there may be nothing left to do.
     pub(super) async fn in_turn(
         &self,
         keys: &StockKeys,
@@ -82,7 +83,7 @@ impl Engine {
         self.sweep(keys, &holds).await
     }
 
-    /// Expires everything that is due on a SKU, unless somebody else does so at the same time.
+    /// Expires everything that is due on a SKU, unless another caller does so at the same time.
     pub(super) async fn sweep_all(&self, keys: &StockKeys) -> Result<u64, Error> {
         let mut total = 0;
         loop {
@@ -94,7 +95,7 @@ impl Engine {
         }
     }
 
-    /// Expires the `lapsed` earliest holds of a SKU, in as many calls as that takes; those that somebody else expires
+    /// Expires the `lapsed` earliest holds of a SKU, in as many calls as necessary. Holds that another caller expires
     /// meanwhile count.
     pub(super) async fn sweep_lapsed(&self, keys: &StockKeys, lapsed: u64) -> Result<u64, Error> {
         let mut total = 0;
@@ -122,15 +123,15 @@ impl Engine {
         ids.iter().map(key).collect::<Result<_, _>>().map_err(|_| malformed(&keys.active))
     }
 
-    /// Expires what is due among `holds`, and gives how many that were.
+    /// Expires what is due among `holds`. Returns how many that were.
     async fn sweep(&self, keys: &StockKeys, holds: &[String]) -> Result<u64, Error> {
         let mut replies = self.sweep_each(&self.redis, &[(keys, holds)]).await.map_err(Error::retry_safe)?;
         let replies = replies.pop().ok_or_else(|| malformed("sweep"))?.map_err(Error::retry_safe)?;
         Ok(Expired::read(&replies)?.count)
     }
 
-    /// Calls `sweep` for each SKU and some of its holds, all in one go on `redis`. Sweeping twice does what sweeping once does, and
-    /// nobody is promised anything: a lost reply leaves no doubt, and no replica is waited for.
+    /// Calls `sweep` for each SKU and some of its holds, all together on `redis`. Sweeping is idempotent and promises
+    /// nothing to a client: a lost reply is not ambiguous, and no replica is waited for.
     pub(super) async fn sweep_each(
         &self,
         redis: &Redis,

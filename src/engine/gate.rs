@@ -1,8 +1,10 @@
-//! How much reads may take of Redis and of this process. Sales come first: whoever reads, and however much, a hold finds
-//! Redis free for most of the time.
+//! Limits how much of Redis and of this process reads may take. Sales come first: with any number of readers, a hold
+//! finds Redis free most of the time.
 //!
-//! A small read is one look of some 20 us; on each thread one is under way at a time, and while there are sales they rest
-//! in between. A large read is a series of calls, its pages; of all large reads of the process one page is under way, and
+//! A small read is one look of some 20 us. Each thread has one in progress at a time, and they pause in between while
+//! there are sales. A large read is a series of calls, its pages. Of all large reads of the process, one page is in
+//! progress, and the pause after it is longer than the page took. A waiting read costs nothing. A read that waits too
+//! long is refused.
 //! after it they rest for longer than it took. Who waits costs nothing; who waits for too long is refused.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,23 +15,23 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Error;
 
-/// Large reads under way in a process. They take turns at their pages, so more would only be slower, and take memory.
+/// Large reads in progress in a process. They take turns at their pages, so more would only be slower and use memory.
 const LARGE: usize = 4;
 
-/// How long a read waits for its place. A refusal at once would not help: the client would be back at once, and a
-/// thousand of those keep a server busy with nothing but refusals.
+/// How long a read waits for its place. An immediate refusal would not help: the client would retry at once, and a
+/// thousand such clients keep a server busy with refusals.
 const MAX_WAIT: Duration = Duration::from_millis(250);
 
-/// Times as long as a page took that passes before the next one.
+/// The pause after a page, as a multiple of the time that the page took.
 const REST_OF_PAGES: u32 = 3;
 
 /// The same for small reads, while there are sales.
 const REST_OF_SMALL: u32 = 2;
 
-/// Time for reads, rests included, that an idle process has saved up: a first read is not held up.
+/// Read time, pauses included, that an idle process has saved up: its first read is not delayed.
 const SAVED: Duration = Duration::from_millis(10);
 
-/// How long after a sale, in milliseconds, it is taken that there will be another.
+/// How long after a sale, in milliseconds, another sale is expected.
 const SELLING_MS: u64 = 100;
 
 /// The limits that all engines of a process share.
@@ -37,7 +39,7 @@ pub(super) struct Gate {
     large: Semaphore,
     pages: Turns,
     opened: Instant,
-    /// Milliseconds after `opened` of the last sale; at first 0, as if there had been one.
+    /// Milliseconds after `opened` of the last sale; initially 0, as if there had been a sale.
     sold: AtomicU64,
 }
 
@@ -59,13 +61,13 @@ impl Gate {
         Ok(place.expect("the places are never closed"))
     }
 
-    /// Lets one page be read, in its turn.
+    /// Lets one page be read, when its turn comes.
     pub(super) async fn page<T>(&self, read: impl Future<Output = T>) -> T {
         let _turn = Turn::begin(self.pages.0.lock().await, REST_OF_PAGES).await;
         read.await
     }
 
-    /// Something is sold: reads make room.
+    /// Records a sale: reads slow down.
     pub(super) fn sells(&self) {
         self.sold.store(self.now_ms(), Ordering::Relaxed);
     }
@@ -84,7 +86,7 @@ impl Gate {
 pub(super) struct SmallReads(Turns);
 
 impl SmallReads {
-    /// The turn for a small read.
+    /// The turn of a small read.
     pub(super) async fn turn(&self, gate: &Gate) -> Result<Turn<'_>, Error> {
         let next = match self.0.0.try_lock() {
             Ok(next) => next,
@@ -94,7 +96,7 @@ impl SmallReads {
     }
 }
 
-/// When the next one may begin. One has it at a time.
+/// When the next read may begin. One reader has it at a time.
 struct Turns(Mutex<Instant>);
 
 impl Default for Turns {
@@ -103,7 +105,7 @@ impl Default for Turns {
     }
 }
 
-/// Who reads. What it took is counted also when the reader is dropped in the middle.
+/// A reader. The time it took is also counted when it is dropped before its end.
 pub(super) struct Turn<'a> {
     next: MutexGuard<'a, Instant>,
     started: Instant,

@@ -1,12 +1,12 @@
 //! Group commit: while a script call is under way, requests for the same script gather, and the next call takes them all.
 //!
-//! When none is under way a request goes at once, alone: an idle server adds no delay, and a busy one pays the fixed
-//! price of a call once for many requests. Each request keeps its own outcome. The script does not know of any of this:
-//! it takes independent items (mode `each`), one or many.
+//! When no call is in progress a request goes at once, alone: an idle server adds no delay. A busy server pays the
+//! fixed price of a call once for many requests. Each request keeps its own outcome. The script does not know about
+//! this: it takes independent items (mode `each`), one or many.
 //!
-//! One damaged key makes Redis refuse the call of all. A refusal means that nothing was written, so the others go again
-//! without it, and its key is set apart for a while: requests for it take calls of their own, in a task of their own. After
-//! anything but a refusal no request goes again.
+//! One damaged key makes Redis refuse the whole call. A refusal means that nothing was written, so the other requests
+//! are sent again without it. The damaged key is set apart for a while: requests for it use separate calls in a
+//! separate task. After any other failure no request is sent again.
 
 mod set_apart;
 
@@ -26,23 +26,23 @@ use crate::scripts::{Reply, Scripts};
 /// Requests that one call takes at most: the scripts take no more.
 pub const MAX_BATCH: usize = 100;
 
-/// Requests that wait at most; more are turned away. Redis works off as many in a small part of a second.
+/// Requests that wait at most; more are refused. Redis processes this number in a small part of a second.
 const MAX_WAITING: usize = 4096;
 
-/// Pause after a refusal of what is set apart: a client that is refused asks again at once, and Redis has others to serve.
+/// Pause after a refusal of what is set apart: a refused client retries at once, and Redis has other clients to serve.
 const PAUSE_APART: Duration = Duration::from_millis(5);
 
 /// In the message of a refusal: the key that it names is damaged, whatever else is in the call.
 const DAMAGED: &str = "damaged ";
 
-/// The mode of the scripts in which items have nothing to do with one another.
+/// The mode of the scripts in which items are independent.
 const INDEPENDENT: &str = "each";
 
 /// What one request adds to a call.
 pub(super) struct Item {
     /// inventory, active, reservation.
     pub keys: [String; 3],
-    /// The arguments that each item has.
+    /// The arguments of each item.
     pub arguments: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Call {
     pub keys: Vec<String>,
 }
 
-/// One script's requests on their way into common calls.
+/// One script's requests on their way into shared calls.
 pub(super) struct GroupCommit {
     call: Arc<Call>,
     max_batch: usize,
@@ -80,7 +80,7 @@ impl GroupCommit {
         Self { call: Arc::new(call), max_batch: max_batch.clamp(1, MAX_BATCH), queue: OnceLock::new() }
     }
 
-    /// Puts `item` into the next call, and gives its reply.
+    /// Puts `item` into the next call, and returns its reply.
     pub(super) async fn submit(&self, item: Item) -> Result<Reply, Failure> {
         if self.max_batch == 1 {
             return self.call.send(slice::from_ref(&item).iter()).await.map(|mut replies| replies.remove(0));
@@ -91,7 +91,7 @@ impl GroupCommit {
         answered.await.unwrap_or_else(|_| Err(Failure::NoReply("the server stops".to_owned())))
     }
 
-    /// In tasks of their own: a request that is given up must not take its neighbours with it.
+    /// In separate tasks: a cancelled request must not cancel the others of its call.
     fn start(&self) -> mpsc::Sender<Request> {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let (apart, waiting_apart) = mpsc::channel(MAX_WAITING);
@@ -108,7 +108,7 @@ fn enqueue(queue: &mpsc::Sender<Request>, request: Request) {
     }
 }
 
-/// The one idea: take all that wait, make one call, begin again.
+/// The main loop: take all waiting requests, make one call, repeat.
 async fn work(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, apart: mpsc::Sender<Request>, max_batch: usize) {
     let mut set_apart = SetApart::default();
     let mut requests = Vec::with_capacity(max_batch);
@@ -130,7 +130,7 @@ async fn work(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, apart: mpsc
     }
 }
 
-/// The same for what is set apart, SKU by SKU: no longer in anybody's way.
+/// The same for what is set apart, one SKU at a time: it does not block other requests.
 async fn work_apart(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, max_batch: usize) {
     let mut requests = Vec::with_capacity(max_batch);
     while waiting.recv_many(&mut requests, max_batch).await > 0 {
@@ -154,7 +154,7 @@ async fn work_apart(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, max_b
 
 impl Request {
     fn answer(self, reply: Result<Reply, Failure>) {
-        // Nobody may be waiting for it any more.
+        // The caller may have stopped waiting.
         let _ = self.answer.send(reply);
     }
 
@@ -166,8 +166,8 @@ impl Request {
 }
 
 impl Refused {
-    /// Finds out what is at fault: a key to set apart, if one is known by now, and the smaller calls to make, the last one
-    /// first. What is certainly at fault is answered.
+    /// Finds the cause: a key to set apart, if one is known now, and the smaller calls to make, the last one first.
+    /// Requests that are certainly the cause are answered.
     fn narrow(self) -> (Option<String>, Vec<Vec<Request>>) {
         let Self { mut requests, code, message } = self;
         let named = requests.iter().flat_map(Request::names).find(|key| message.split(' ').any(|word| word == *key));
@@ -194,11 +194,12 @@ impl Refused {
 }
 
 impl Call {
-    /// Makes one call and answers the requests. They come back if Redis refused it, for that may be due to some of them.
+    /// Makes one call and answers the requests. Returns them if Redis refused it, because some of them may be the
+    /// cause.
     async fn attempt(&self, mut requests: Vec<Request>) -> Option<Refused> {
         let now = Instant::now();
         for request in requests.extract_if(.., |request| request.deadline <= now || request.answer.is_closed()) {
-            // Nothing was sent, or it was refused: there is no doubt.
+            // Nothing was sent, or it was refused: the result is certain.
             request.answer(Err(Failure::Unreachable(format!("no turn within {CALL_TIMEOUT:?}"))));
         }
         if requests.is_empty() {

@@ -1,7 +1,8 @@
-//! Events, newest first. Those of one SKU are a linked list through the stream of all: each names the one before it.
+//! Events, newest first. Those of one SKU are a linked list through the stream of all SKUs: each names its
+//! predecessor.
 //!
-//! Where a SKU is hot its events are close together, and a piece of the stream has many of them; where it is not, the
-//! links are followed, by script `audit`. Which of both takes less is seen from what was found so far.
+//! If a SKU is hot its events are close together, and a piece of the stream has many of them. If it is not, script
+//! `audit` follows the links. The events found so far show which way is cheaper.
 
 use super::read::Reads;
 use super::record::malformed;
@@ -12,16 +13,16 @@ use crate::redis::{Entry, Failure, entry_order};
 /// Entries of the stream in a page: a tenth of a millisecond of Redis's time.
 const SCANNED_PER_PAGE: usize = 100;
 
-/// Entries in the first page, which is to show whether it is worth it.
+/// Entries in the first page, which shows whether scanning is worth it.
 const FIRST_SCANNED: usize = 20;
 
 /// Events in a page that follows the links: half a millisecond.
 const LINKED_PER_PAGE: usize = 50;
 
-/// To follow a link takes about as long as to read so many entries.
+/// Following a link takes about as long as reading this number of entries.
 const ENTRIES_PER_LINK: usize = 4;
 
-/// Pages that follow the links, after which it is seen again whether that is the better way.
+/// Pages that follow the links, before both ways are compared again.
 const LINKED_PAGES: usize = 4;
 
 impl Reads {
@@ -35,7 +36,7 @@ impl Reads {
         let mut newest = match before.map(entry_order) {
             None => "+".to_owned(),
             Some(None) => return Ok(None),
-            // Nothing is before the lowest of ids, and Redis refuses to look there.
+            // Nothing is before the lowest id, and Redis refuses to look there.
             Some(Some((0, 0))) => return Ok(Some(Vec::new())),
             Some(Some((ms, sequence))) => format!("({ms}-{sequence}"),
         };
@@ -54,8 +55,8 @@ impl Reads {
         }
     }
 
-    /// The newest events of a SKU, `limit` at most: its chain, as far as the stream has it. `None` when `before` is no id
-    /// of an event, or that of another SKU's.
+    /// The newest events of a SKU, `limit` at most: its chain, as far as the stream has it. `None` when `before` is no
+    /// id of an event, or is the id of another SKU's event.
     pub(super) async fn chain(
         &self,
         sku: &str,
@@ -116,7 +117,7 @@ impl Reads {
     ) -> Result<Option<Vec<Event>>, Error> {
         let (count, names) = (count.to_string(), [&*keys.shard.audit, &*keys.inventory]);
         match self.scripts.call("audit", &names, &[&count, before.unwrap_or_default()]).await {
-            // The one argument that cannot be judged here: whether it names an event of this SKU.
+            // The only argument that cannot be validated here: whether it names an event of this SKU.
             Err(Failure::Refused { code, message }) if code == "BADARGS" && message.starts_with("before") => Ok(None),
             replies => {
                 let replies = replies.map_err(Error::retry_safe)?;
@@ -130,8 +131,8 @@ impl Reads {
     }
 }
 
-/// Takes the events of the chain that begins with `next` out of a piece of the stream that begins there too, and tells how
-/// many. `None` when the chain ends here: where it was trimmed, or an event is missing.
+/// Takes the events of the chain that begins with `next` out of a piece of the stream that begins there too. Returns
+/// how many. `None` when the chain ends here: it was trimmed, or an event is missing.
 fn follow(page: &[Entry], next: &mut String, events: &mut Vec<Event>, limit: usize) -> Result<Option<usize>, Error> {
     let known = events.len();
     for entry in page {

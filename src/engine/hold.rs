@@ -1,4 +1,4 @@
-//! Holding: a cart takes units out of what is available, for a time. Script `hold`.
+//! Holding: a cart reserves available units for a time. Script `hold`.
 
 use super::expiry::SWEPT_PER_CALL;
 use super::record::{malformed, number};
@@ -8,9 +8,9 @@ use crate::keys::{CartId, IdempotencyKey, ReservationId, Sku, StockKeys};
 /// A request to hold units.
 #[derive(Debug, Clone)]
 pub struct HoldRequest {
-    /// Who holds.
+    /// The cart.
     pub cart: CartId,
-    /// What.
+    /// The SKU.
     pub sku: Sku,
     /// How many units.
     pub quantity: Quantity,
@@ -20,14 +20,14 @@ pub struct HoldRequest {
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
-/// What became of a hold.
+/// The outcome of a hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hold {
     /// The units are reserved.
     Held(Reservation),
-    /// The same request came before: its reservation, as it is now.
+    /// The same request was made before: its reservation, as it is now.
     Replayed(Reservation),
-    /// The same idempotency key came before with another request.
+    /// The same idempotency key was used before with another request.
     Conflict {
         /// The first field that differs.
         field: String,
@@ -42,8 +42,8 @@ pub enum Hold {
 }
 
 impl Engine {
-    /// Moves units from available to reserved. Script `hold`. Before it is refused for want of units, what has lapsed on
-    /// the SKU is swept.
+    /// Moves units from available to reserved. Script `hold`. Before it refuses for lack of units, it sweeps what has
+    /// lapsed on the SKU.
     ///
     /// # Errors
     /// See [`Error`].
@@ -56,12 +56,12 @@ impl Engine {
         let (mut waited, mut left) = (false, None);
         loop {
             let (outcome, lapsed) = self.hold_once(&keys, id, &request).await?;
-            // What lapses from now on does not count: there may be no end to it.
+            // Later expiries do not count: otherwise this might never end.
             let left = left.get_or_insert(lapsed);
             if lapsed == 0 || *left == 0 {
                 return Ok(outcome);
             }
-            // Only as many as one call takes: they may be enough.
+            // At most the number that one call takes: they may be enough.
             if self.in_turn(&keys, &mut waited, self.sweep_earliest(&keys)).await? {
                 *left = left.saturating_sub(SWEPT_PER_CALL as u64);
             }
@@ -84,11 +84,11 @@ impl Engine {
             }
             ["REPLAYED", record @ ..] => {
                 let record = Reservation::read(id, record)?;
-                // The script leaves the time out of account; a request for another time is another request all the same.
+                // The script ignores the time. A request for another time is still another request.
                 if record.ttl_ms() != ttl_ms {
                     return Ok((Hold::Conflict { field: "ttlSeconds".to_owned() }, 0));
                 }
-                // What is shown as active may be due. The hold stands as it is, whether this look at it succeeds or not.
+                // A reservation shown as active may be due. The hold stands, whether this look at it succeeds or not.
                 let now =
                     if record.is_active() { self.reservation_by(&self.redis, id).await.ok().flatten() } else { None };
                 (Hold::Replayed(now.unwrap_or(record)), 0)

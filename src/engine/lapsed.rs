@@ -1,11 +1,11 @@
-//! The counts of a SKU with many lapsed holds, as they will be when those are swept, without sweeping them.
+//! The counts of a SKU with many lapsed holds, as they will be after the sweep, without sweeping.
 //!
-//! What the lapsed holds sit on is added up from the latest of them downwards, a page at a time. Sweepers take the earliest
-//! away meanwhile. In the end the counts are read, and before that how many of the lapsed holds are left and which is the
-//! earliest. If that is the one at this place of the list, those before it are exactly those that are left: what they
-//! sit on is available. If it is not (a buyer came too late with one from the middle), the list is made again, of which
-//! the quantities are known by then. Holds that had lapsed only become fewer: if they are as many after the counts were
-//! read as before, they were the same all the while.
+//! The units of the lapsed holds are added up from the latest hold to the earliest, a page at a time. Meanwhile
+//! sweepers remove the earliest. At the end the counts are read. Before that, two things are read: how many lapsed
+//! holds are left, and which is the earliest. If the list has that hold at this place, the holds before it are exactly
+//! those that are left: their units are available. If not (a late buyer's hold was removed from the middle), the list
+//! is made again; the quantities are known by then. The number of lapsed holds only decreases: if it is equal before
+//! and after the counts were read, the holds did not change.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,25 +20,25 @@ use crate::keys::{ReservationId, StockKeys};
 /// Holds in a page, with their quantities: a third of a millisecond of Redis's time.
 const PER_PAGE: u64 = 250;
 
-/// Times that the list is made before it is given up.
+/// Attempts to make the list.
 const MAX_LISTS: u32 = 10;
 
-/// Times that the counts are read for a list, when sweepers are at work meanwhile.
+/// Attempts to read the counts for a list, while sweepers work.
 const MAX_LOOKS: u32 = 50;
 
-/// What a SKU has, and the time up to which holds had lapsed; nothing for an unknown SKU.
+/// The counts of a SKU, and the time up to which holds had lapsed; nothing for an unknown SKU.
 type Found = Option<(Counts, u64)>;
 type Counting = BoxFuture<'static, Result<Found, Error>>;
 type Gathering = HashMap<String, WeakShared<Counting>>;
 
-/// Readers of the same SKU: of a crowd that meets its lapsed holds one adds them up for all.
+/// Readers of the same SKU: when many meet its lapsed holds, one adds them up for all.
 #[derive(Default)]
 pub(super) struct Crowds(Mutex<Gathering>);
 
 impl Crowds {
-    /// Waits for what is under way for the SKU, and then adds up once for all who came meanwhile. Not what is under way
-    /// already: it may have begun before the last hold lapsed that the reader has to see as lapsed. When all readers are
-    /// gone, it stops.
+    /// Waits for the sum in progress for the SKU, and then adds up once for all readers that arrived meanwhile. They
+    /// cannot use the sum in progress: it may have begun before a hold lapsed that they must see as lapsed. When all
+    /// readers are gone, it stops.
     pub(super) async fn join(reads: &Arc<Reads>, keys: &StockKeys) -> Result<Found, Error> {
         let flight = {
             let mut gathering = reads.crowds.lock();
@@ -55,7 +55,7 @@ impl Crowds {
     fn fly(reads: Arc<Reads>, keys: StockKeys) -> Shared<Counting> {
         let flight = async move {
             let _turn = reads.turns.of(&keys).lock().await;
-            // From here on it is too late to join.
+            // From here on no reader can join.
             reads.crowds.lock().remove(&keys.inventory);
             reads.count(&keys).await
         };
@@ -68,7 +68,7 @@ impl Crowds {
 }
 
 impl Reads {
-    /// Adds up, until it is right.
+    /// Adds up, until the result is consistent.
     async fn count(&self, keys: &StockKeys) -> Result<Found, Error> {
         let _place = self.gate.large().await?;
         let mut quantities = HashMap::new();
@@ -95,8 +95,8 @@ impl Reads {
         Err(Error::Busy)
     }
 
-    /// The counts, and before them how many of the holds are left that had lapsed at `now_ms`, and the earliest of all;
-    /// after them, how many are left still.
+    /// The counts. Before them, how many of the holds that had lapsed at `now_ms` are left, and the earliest of all;
+    /// after them, how many are still left.
     async fn look_around(
         &self,
         keys: &StockKeys,
@@ -108,7 +108,7 @@ impl Reads {
         Ok((left, lowest, look, still_left))
     }
 
-    /// The holds that had lapsed at `now_ms`, the latest expiry first, each with the units of all up to it.
+    /// The holds that had lapsed at `now_ms`, the latest expiry first, each with the total units up to it.
     async fn lapsed(
         &self,
         keys: &StockKeys,
@@ -120,7 +120,7 @@ impl Reads {
         while end > 0 {
             let start = end.saturating_sub(PER_PAGE);
             let page = self.gate.page(self.page(keys, start, end - 1, quantities)).await?;
-            // When earlier ones are swept the others move down: some are met again, and none is passed over.
+            // When earlier holds are swept the others move down: some are read twice, and none is missed.
             for id in page.into_iter().rev() {
                 if listed.insert(id.clone()) {
                     units += quantities[&id];
@@ -148,7 +148,7 @@ impl Reads {
         for (id, fields) in unknown.into_iter().zip(fields) {
             let quantity = match &*fields {
                 [Some(state), Some(quantity)] if state == "active" => number(quantity)?,
-                // It is gone by now, and will not be among those that are left; or it is damaged, and holds no units.
+                // It is already gone, and will not be among those that are left; or it is damaged, and holds no units.
                 _ => 0,
             };
             quantities.insert(id.clone(), quantity);

@@ -1,23 +1,23 @@
-//! How much of Redis sweeping may take: little as long as it keeps up, more while holds wait longer and longer for their
-//! expiry.
+//! How much of Redis sweeping may take: little while it keeps up, more as holds are more and more overdue.
 
 use std::time::{Duration, Instant};
 
-/// What goes to Redis together at least and at most, where a call costs 1, and 1 for each hold: some 12 us of Redis each.
-/// Redis serves the others before and after. The least makes them wait for a quarter of a millisecond. The most is half of
-/// Redis when hundreds of clients make all the holds that Redis can take: each hold costs about as much again when it lapses.
+/// The minimum and maximum cost of what goes to Redis together. A call costs 1, and each hold 1: some 12 us of Redis
+/// each. Redis serves other clients before and after. The minimum makes them wait for a quarter of a millisecond. The
+/// maximum is half of Redis when hundreds of clients make all the holds that Redis can take: each hold costs about the
+/// same again when it lapses.
 const SHARE: (f64, f64) = (20.0, 600.0);
 
-/// How long holds may be overdue without any hurry: rounds begin every half second, and take their time.
+/// How overdue holds may be at normal pace: rounds begin every half second, and take some time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Sweeping keeps up when, in a second, the longest overdue hold is less overdue by this part of a second at least.
+/// Sweeping keeps up when, each second, the largest delay decreases by at least this part of a second.
 const CATCHING_UP: u32 = 10;
 
-/// How long it takes to double the share, or to halve it: a burst is soon over, and buyers should not pay for it.
+/// How long it takes to double the share, or to halve it: a burst is short, and buyers should not pay for it.
 const DOUBLING: Duration = Duration::from_secs(3);
 
-/// What may go to Redis together, as it has to be now.
+/// The current limit for what goes to Redis together.
 #[derive(Debug)]
 pub(super) struct Pace {
     share: f64,
@@ -31,12 +31,12 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// What it may cost.
+    /// The cost limit.
     pub(super) fn share(&self) -> u64 {
         self.share as u64
     }
 
-    /// Takes note that the longest overdue hold is `overdue` at `now`. A backlog that gets smaller is no reason to hurry,
+    /// Records that the most overdue hold is `overdue` at `now`. A backlog that decreases does not raise the share,
     /// however large it is: buyers come first.
     pub(super) fn note(&mut self, now: Instant, overdue: Duration) {
         let Some((then, was)) = self.last.replace((now, overdue)) else { return };
@@ -52,7 +52,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// The shares while holds are so many milliseconds overdue, looked at every 100 ms.
+    /// The shares while holds are this number of milliseconds overdue, sampled every 100 ms.
     fn shares(overdue_ms: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let (mut pace, start) = (Pace::default(), Instant::now());
         let note = |(look, overdue_ms)| {

@@ -1,7 +1,7 @@
-//! Reading stock, reservations and the audit, on a connection of its own: what is asked for here does not hold up sales.
+//! Reading stock, reservations and the audit, on a separate connection: reads do not delay sales.
 //!
-//! All that is large is read in pages, each of which takes Redis well under a millisecond, and put together here. A
-//! reader that is dropped reads no further page.
+//! Large results are read in pages, each of which takes Redis well under a millisecond, and joined here. A reader that
+//! is dropped reads no further page.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::scripts::{Catalogue, Reply, Scripts};
 /// Reservations that a small read lists.
 const SMALL: usize = 100;
 
-/// Reservations that are listed of one moment with the counts, in a millisecond at worst; more are read in pages.
+/// Reservations that are read atomically with the counts, in a millisecond at worst; more are read in pages.
 const LISTED_AT_ONCE: usize = 1000;
 
-/// Reservations in a page. Their scores, by which the next page is found, are what takes the time.
+/// Reservations in a page. Most of the time goes to their scores, which locate the next page.
 const LISTED_PER_PAGE: usize = 500;
 
-/// Lapsed holds up to which a read sweeps them; more are counted and left to the sweeper.
+/// A read sweeps up to this number of lapsed holds; more are counted and left to the sweeper.
 const SWEPT_AT_MOST: u64 = 100;
 
-/// What reads need, apart from what sells.
+/// What reads need, separate from sales.
 pub(super) struct Reads {
     pub redis: Redis,
     pub scripts: Scripts,
@@ -41,7 +41,7 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    /// On a connection of its own to the same Redis as `redis`, within limits that are shared with others.
+    /// On a separate connection to the same Redis as `redis`, within limits that are shared with other engines.
     pub(super) fn on_own_connection(redis: &Redis, layout: Layout, gate: Arc<Gate>) -> Arc<Self> {
         let redis = redis.with_own_connection();
         Arc::new(Self {
@@ -55,11 +55,11 @@ impl Reads {
         })
     }
 
-    /// The counts of a SKU and the first `count` of its reservations, of one moment. Script `inventory`.
+    /// The counts of a SKU and the first `count` of its reservations, read atomically. Script `inventory`.
     pub(super) async fn look(&self, keys: &StockKeys, count: usize) -> Result<Option<Look>, Error> {
         if count > 0 {
-            // The script takes five times as long to list them as Redis itself. Where both see the same version, they
-            // see the same.
+            // The script takes five times as long to list them as Redis itself. If both see the same version, they see
+            // the same data.
             let list = self.redis.lowest_while(&keys.active, count, &keys.inventory, "version");
             let (look, list) = future::join(self.inventory(keys, 0), list).await;
             let (listed, version) = list.map_err(Error::retry_safe)?;
@@ -78,10 +78,10 @@ impl Reads {
     }
 
     /// Lists reservations that lapse after `bound`, `limit` at most, the earliest expiry first. Those that are held or
-    /// settled meanwhile may be listed or not; all others are, once.
+    /// settled meanwhile may be listed or not. All others are listed once.
     async fn list(&self, keys: &StockKeys, bound: u64, limit: usize) -> Result<Vec<String>, Error> {
         let (mut listed, mut seen) = (Vec::new(), HashSet::new());
-        // A page begins with those that lapse in the millisecond in which the last one ended: they are met again.
+        // A page begins at the millisecond in which the last one ended, so those entries are read again.
         let (mut from, mut again) = ((bound + 1) as f64, 0);
         loop {
             let count = LISTED_PER_PAGE.min(limit - listed.len()) + again;
@@ -103,7 +103,7 @@ impl Reads {
     }
 }
 
-/// A look at a SKU.
+/// One read of a SKU.
 pub(super) struct Look {
     version: String,
     pub counts: Counts,
@@ -115,7 +115,7 @@ pub(super) struct Look {
     pub lapsed: u64,
 }
 
-/// What a SKU has.
+/// The counts of a SKU.
 #[derive(Debug, Clone)]
 pub(super) struct Counts {
     available: u64,
@@ -149,7 +149,7 @@ impl Look {
 }
 
 impl Counts {
-    /// As if `units` that have lapsed had been swept.
+    /// As if `units` of lapsed holds had been swept.
     pub(super) fn without(self, units: u64) -> Result<Self, Error> {
         let reserved =
             self.reserved.checked_sub(units).ok_or_else(|| malformed("fewer units reserved than are held"))?;
@@ -163,11 +163,11 @@ impl Counts {
 }
 
 impl Engine {
-    /// Reads a SKU's counts and the first `limit` of its active reservations, as if all that is due had been expired; a
-    /// few that are due are. `None` for a SKU that was never seeded. Script `inventory`.
+    /// Reads a SKU's counts and the first `limit` of its active reservations, as if all that is due had been expired.
+    /// If few are due, it expires them. `None` for a SKU that was never seeded. Script `inventory`.
     ///
-    /// The counts are of one moment, and so is a list of up to 1,000 with them. A longer one, or one of a SKU with many
-    /// lapsed holds, is read after the counts: what is held or settled meanwhile may be in it or not.
+    /// The counts are of one moment, and so is a list of up to 1,000 with them. A longer list, or the list of a SKU
+    /// with many lapsed holds, is read after the counts: what is held or settled meanwhile may be in it or not.
     ///
     /// # Errors
     /// See [`Error`]; [`Error::Busy`] when many others read.
@@ -217,7 +217,7 @@ impl Engine {
         self.reservation_by(&self.reads.redis, id).await
     }
 
-    /// The same for a request that sells, by whichever connection.
+    /// The same for a request that sells, on either connection.
     pub(super) async fn reservation_by(&self, redis: &Redis, id: ReservationId) -> Result<Option<Reservation>, Error> {
         let Some((record, now_ms)) = self.stored(redis, id).await? else { return Ok(None) };
         if !record.is_due(now_ms) {
@@ -227,14 +227,14 @@ impl Engine {
         Ok(self.stored(redis, id).await?.map(|(record, _)| record))
     }
 
-    /// A reservation as it was stored, and Redis's clock by which to judge it, epoch milliseconds.
+    /// A reservation as it was stored, and Redis's clock to compare it with, epoch milliseconds.
     async fn stored(&self, redis: &Redis, id: ReservationId) -> Result<Option<(Reservation, u64)>, Error> {
         let stored = redis.hash(&self.layout.reservation(&id)).await.map_err(Error::retry_safe)?;
         Ok(Reservation::stored(id, &stored.fields)?.map(|record| (record, stored.now_ms)))
     }
 
-    /// Reads the newest events of a SKU, or of all, newest first; `before` is the id of an event to start behind. `None`
-    /// when that is no event of this SKU.
+    /// Reads the newest events of a SKU, or of all, newest first; `before` is the id of the event to continue after.
+    /// `None` when that is no event of this SKU.
     ///
     /// # Errors
     /// See [`Error`]; [`Error::Busy`] when many others read.

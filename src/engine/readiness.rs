@@ -13,28 +13,28 @@ use crate::keys::{ReservationId, Sku, StockKeys};
 use crate::redis::Failure;
 use crate::scripts::State;
 
-/// Time between two looks: a crowd that asks for readiness must cost Redis next to nothing.
+/// Time between two looks: many readiness requests must cost Redis almost nothing.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The operations without which nobody is served as promised: what is held must be settled, and lapse in time.
+/// The essential operations: holds must be settled, and lapse in time.
 const NEEDED: [&str; 5] = ["confirm", "release", "sweep", "inventory", "redis"];
 
-/// Something that an operator has to look after.
+/// A condition that an operator has to fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Impairment {
     /// The script that cannot be called, or `redis`, or `scripts` (which other services may not find).
     pub what: &'static str,
-    /// Why, in words that show nothing of what Redis answered.
+    /// The reason, without any text from Redis.
     pub why: &'static str,
-    /// Why, as Redis told it: for the log.
+    /// The reason as Redis gave it: for the log.
     pub cause: String,
-    /// Whether it may pass without anybody's help.
+    /// Whether it may be temporary.
     pub is_passing: bool,
 }
 
 impl Impairment {
-    /// Whether nobody should be served while it lasts. Otherwise a part of the work goes on: when memory is full, nothing
-    /// new is held, and what was held is settled all the same.
+    /// Whether no request should be served while it lasts. Otherwise a part of the work continues: when memory is
+    /// full, new holds are refused and existing holds are settled.
     pub fn stops_service(&self) -> bool {
         NEEDED.contains(&self.what) || !self.is_passing
     }
@@ -54,7 +54,7 @@ impl Impairment {
     }
 }
 
-/// What the first word of an error tells an operator.
+/// What the first word of an error means for an operator.
 fn meaning(code: &str) -> &'static str {
     match code {
         "OOM" => "the memory of Redis is full (maxmemory)",
@@ -70,7 +70,7 @@ fn meaning(code: &str) -> &'static str {
     }
 }
 
-/// The latest look, which all who asked before it began share.
+/// The latest look, shared by all callers that asked before it began.
 #[derive(Default)]
 pub(super) struct Looks {
     begun: AtomicU64,
@@ -83,7 +83,7 @@ struct Look {
     found: Arc<Vec<Impairment>>,
 }
 
-/// A call that is refused, or finds nothing, by what it asks for.
+/// A call whose arguments make it refused or empty.
 struct Probe {
     script: &'static str,
     keys: Vec<String>,
@@ -91,8 +91,8 @@ struct Probe {
 }
 
 impl Engine {
-    /// What keeps operations from being carried out; nothing, if all is well. Calls each script so that nothing is written,
-    /// and looks at the role of Redis, its eviction policy and the published scripts.
+    /// What keeps operations from being carried out; empty if all is well. Calls each script so that nothing is
+    /// written, and checks the role of Redis, its eviction policy and the published scripts.
     pub async fn impairments(&self) -> Arc<Vec<Impairment>> {
         let begun_before = self.looks.begun.load(Ordering::Acquire);
         let mut latest = self.looks.latest.lock().await;
@@ -142,8 +142,8 @@ impl Engine {
         found
     }
 
-    /// A call of each script that the server uses, refused or empty by what it asks for: of a SKU and a reservation that
-    /// nobody has, and more units than there can be.
+    /// A call of each script that the server uses, with arguments that make it refused or empty: an unknown SKU, an
+    /// unknown reservation, and more units than there can be.
     fn probes(&self) -> Vec<Probe> {
         let sku = Sku::parse("stockhold-readiness-probe").expect("a good SKU");
         let StockKeys { shard, inventory, active } = self.layout.stock(&sku);
@@ -168,8 +168,8 @@ impl Engine {
         ]
     }
 
-    /// Loads the scripts: call it before the first operation, so that no operation has to. `Some` tells why they could
-    /// not be published: they can be called, and other services do not find them.
+    /// Loads the scripts: call it before the first operation. `Some` tells why they could not be published: they can
+    /// be called, but other services do not find them.
     ///
     /// # Errors
     /// See [`Error`].
@@ -177,7 +177,7 @@ impl Engine {
         self.scripts.cache().await.map_err(Error::retry_safe)?;
         match self.scripts.publish().await {
             Ok(()) => Ok(None),
-            // A server that settles what was promised is worth more than none.
+            // A server that only settles holds is better than none.
             Err(Failure::Refused { code, message }) if ["OOM", "MISCONF"].contains(&&*code) => {
                 Ok(Some(Failure::Refused { code, message }.into()))
             }
@@ -185,7 +185,7 @@ impl Engine {
         }
     }
 
-    /// Loads the scripts again if Redis has lost any, and tells whether it had.
+    /// Loads the scripts again if Redis has lost any. Returns whether it had.
     ///
     /// # Errors
     /// See [`Error`].

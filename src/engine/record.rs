@@ -6,7 +6,7 @@ use super::{Error, HoldRequest, Quantity};
 use crate::keys::{CartId, ReservationId, Sku};
 use crate::redis::Entry;
 
-/// The life of a reservation: active, and then one of the others for good.
+/// The life of a reservation: active, and then one of the other states, finally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReservationState {
     /// Its units are reserved.
@@ -40,9 +40,9 @@ impl ReservationState {
 pub struct Reservation {
     /// Its id, which carries its shard.
     pub id: ReservationId,
-    /// Who holds.
+    /// The cart.
     pub cart: CartId,
-    /// What.
+    /// The SKU.
     pub sku: Sku,
     /// How many units.
     pub quantity: Quantity,
@@ -50,11 +50,11 @@ pub struct Reservation {
     pub state: ReservationState,
     /// Why it was released; empty otherwise.
     pub reason: String,
-    /// When it lapses, or would have: epoch milliseconds of Redis's clock, as all times here.
+    /// When it lapses, or would have lapsed: epoch milliseconds of Redis's clock, like all times here.
     pub expires_at_ms: u64,
     /// When it was held.
     pub created_at_ms: u64,
-    /// When its state changed last.
+    /// When its state last changed.
     pub updated_at_ms: u64,
 }
 
@@ -112,7 +112,7 @@ impl Reservation {
         self.state == ReservationState::Active
     }
 
-    /// Active beyond its time: nobody has swept it yet.
+    /// Active after its expiry: not swept yet.
     pub(super) fn is_due(&self, now_ms: u64) -> bool {
         self.is_active() && self.expires_at_ms <= now_ms
     }
@@ -121,7 +121,7 @@ impl Reservation {
 /// The counts of a SKU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stock {
-    /// Whose counts these are.
+    /// The SKU.
     pub sku: Sku,
     /// Units that can be held.
     pub available: u64,
@@ -131,7 +131,7 @@ pub struct Stock {
     pub confirmed: u64,
     /// Ids of active reservations: those that expire first, up to the limit of the read.
     pub active_reservations: Vec<String>,
-    /// When the counts changed last, epoch milliseconds.
+    /// When the counts last changed, epoch milliseconds.
     pub updated_at_ms: u64,
 }
 
@@ -149,7 +149,7 @@ impl Stock {
     }
 }
 
-/// What an event tells.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
     /// A SKU was put on sale, or is being drained for that.
@@ -158,11 +158,11 @@ pub enum EventKind {
     Hold,
     /// They are sold.
     Confirm,
-    /// They were given up, or taken back by a seed.
+    /// They were released, or taken back by a seed.
     Release,
-    /// They went back by time.
+    /// They lapsed.
     Expired,
-    /// What had been damaged behind the scripts' back was put right.
+    /// Damage that was not done by the scripts was repaired.
     Repair,
 }
 
@@ -204,7 +204,7 @@ pub struct Event {
     pub quantity: u64,
     /// The reservation's state after it; `draining`, `seeded` or `repaired` when it is about the SKU.
     pub state: String,
-    /// Why, where there is more than one reason; otherwise empty.
+    /// The reason, where there is more than one possible reason; otherwise empty.
     pub reason: String,
     /// When, epoch milliseconds.
     pub happened_at_ms: u64,

@@ -1,4 +1,4 @@
-//! What a sweeper keeps in mind from one round to the next: above all, which SKUs to leave alone for a while.
+//! What a sweeper remembers from one round to the next: mainly, which SKUs to skip for a while.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use super::pace::Pace;
 
-/// How long a SKU that cannot be swept is left alone: one that was mended is swept soon, and one that was not costs little.
+/// How long a SKU that cannot be swept is skipped: a repaired one is swept soon, and a damaged one costs little.
 const RETRY: Duration = Duration::from_secs(3);
 
-/// How long a SKU is left alone that another sweeper is at, or that will be swept when something has passed.
+/// How long a SKU is skipped while another sweeper works on it, or after a temporary error.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// SKUs that are kept in mind, at most. Those beyond are tried whenever they are met, and not reported.
+/// SKUs that are remembered at most. Others are tried whenever they are met, and not reported.
 const MOST: usize = 10_000;
 
-/// What a sweeper keeps in mind from one round to the next. Bounded: it may be kept for as long as the sweeper runs.
+/// What a sweeper remembers from one round to the next. Bounded: it may be kept for as long as the sweeper runs.
 #[derive(Debug, Default)]
 pub struct Rounds {
     aside: HashMap<String, Aside>,
@@ -31,13 +31,13 @@ struct Aside {
 }
 
 impl Rounds {
-    /// SKUs that are listed as due and were found to be damaged since this was asked last, each with the reason. A SKU is
-    /// told of once for as long as it stays so.
+    /// SKUs that are listed as due and were found to be damaged since the last call, each with the reason. A SKU is
+    /// reported once while it stays damaged.
     pub fn newly_stuck(&mut self) -> Vec<(String, String)> {
         std::mem::take(&mut self.stuck)
     }
 
-    /// Whether it is to be left alone for now.
+    /// Whether to skip it for now.
     pub(super) fn is_aside(&self, sku: &str) -> bool {
         self.aside.get(sku).is_some_and(|aside| aside.until > Instant::now())
     }
@@ -47,12 +47,12 @@ impl Rounds {
         self.aside.contains_key(sku)
     }
 
-    /// Where it stands in a page. No two sweepers have the same order, so that they seldom meet.
+    /// Its place in a page. Each sweeper has another order, so they seldom meet.
     pub(super) fn place(&self, sku: &str) -> u64 {
         self.order.hash_one(sku)
     }
 
-    /// It cannot be swept: somebody should look at it.
+    /// It cannot be swept: an operator should look at it.
     pub(super) fn put_aside(&mut self, sku: &str, why: String) {
         if let Some(aside) = self.remember(sku, RETRY)
             && !std::mem::replace(&mut aside.reported, true)
@@ -61,17 +61,17 @@ impl Rounds {
         }
     }
 
-    /// It could not be swept just now, which is nothing to report.
+    /// It could not be swept this time, which is not reported.
     pub(super) fn pass_over(&mut self, sku: &str) {
         self.remember(sku, PAUSE);
     }
 
-    /// It was swept: should it get stuck again, that is news.
+    /// It was swept: if it fails again, that is reported.
     pub(super) fn is_sound(&mut self, sku: &str) {
         self.aside.remove(sku);
     }
 
-    /// After a whole round that began at `start`: what was not met in it is listed no more.
+    /// After a whole round that began at `start`: SKUs not met in it are no longer listed.
     pub(super) fn forget_before(&mut self, start: Instant) {
         self.aside.retain(|_, aside| aside.until > start);
     }

@@ -1,10 +1,10 @@
-//! Seeding: a SKU is put on sale, and what was held of it before is released. Script `seed`.
+//! Seeding: puts a SKU on sale, after its earlier holds are released. Script `seed`.
 
 use super::record::{malformed, number};
 use super::{Engine, Error, SeedQuantity, Stock, only};
 use crate::keys::{Sku, StockKeys};
 
-/// Times that a drain may get nowhere before that is taken for damage and not for a race.
+/// Attempts of a drain without progress, before it is taken for damage and not for a race.
 const MAX_STALLS: u32 = 3;
 
 /// Holds that one call of `seed` releases at most: the script takes no more.

@@ -1,19 +1,19 @@
-//! What the operator decides and everybody obeys, servers and callers of scripts alike: kept in Redis, in the hash
-//! `stockhold:settings` of each shard.
+//! Settings by the operator that servers and callers of scripts obey: kept in Redis, in the hash `stockhold:settings`
+//! of each shard.
 
 use std::collections::HashMap;
 
 use super::{Engine, Error};
 
-/// How much of the past is kept. 0 keeps for ever.
+/// How much history is kept. 0 keeps it forever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// Milliseconds that a settled reservation is kept: field `keepMs`, which the scripts obey.
     pub keep_ms: u64,
     /// Entries that the audit keeps, about: field `auditMax`, to which the sweeper trims.
     pub audit_max: u64,
-    /// When `audit_max` was last raised, epoch milliseconds, 0 for never: field `auditMaxRaisedAt`. What was trimmed before
-    /// does not come back.
+    /// When `audit_max` was last raised, epoch milliseconds, 0 for never: field `auditMaxRaisedAt`. Entries trimmed
+    /// before that do not return.
     pub audit_max_raised_at_ms: u64,
 }
 
@@ -33,14 +33,14 @@ impl Settings {
     }
 }
 
-/// What holds as long as nothing is set: settled reservations for 30 days, and the last 1,000,000 entries of the audit.
+/// The defaults: settled reservations for 30 days, and the last 1,000,000 entries of the audit.
 impl Default for Settings {
     fn default() -> Self {
         Self { keep_ms: 30 * 24 * 60 * 60 * 1000, audit_max: 1_000_000, audit_max_raised_at_ms: 0 }
     }
 }
 
-/// What is to be set; what is `None` stays as it is.
+/// The settings to change; `None` keeps a setting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Change {
     /// See [`Settings::keep_ms`].
@@ -62,7 +62,7 @@ impl Change {
 }
 
 impl Engine {
-    /// Reads what is set; for the rest, the defaults.
+    /// Reads the settings, with defaults for those that are not set.
     ///
     /// # Errors
     /// See [`Error`]. A value that is not a number is [`Error::Broken`].
@@ -71,7 +71,7 @@ impl Engine {
         Settings::read(&stored.fields)
     }
 
-    /// Sets what `change` says, in every shard; writes nothing where it is so already.
+    /// Writes `change` in every shard, only where it differs.
     ///
     /// # Errors
     /// See [`Error`]. It is safe to repeat.
@@ -90,7 +90,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes from the audit what is beyond the operator's setting, oldest first, in bounded steps. How many entries went.
+    /// Trims the audit to the operator's setting, oldest first, in bounded steps. Returns how many entries were
+    /// removed.
     ///
     /// # Errors
     /// See [`Error`]. It is safe to repeat.
@@ -114,7 +115,7 @@ impl Engine {
     }
 }
 
-/// Whether the audit is to keep more than what is stored lets it, which may be what nobody can read.
+/// Whether `audit_max` keeps more than the stored setting, which may be unreadable.
 fn raises(stored: &HashMap<String, String>, audit_max: u64) -> bool {
     let entries = |most| if most == 0 { u64::MAX } else { most };
     Settings::read(stored).map_or(true, |before| entries(audit_max) > entries(before.audit_max))

@@ -1,11 +1,11 @@
-//! Settling: a hold becomes a sale, or is given up. Scripts `confirm` and `release`.
+//! Settling: a hold is sold, or released. Scripts `confirm` and `release`.
 
 use super::group_commit::GroupCommit;
 use super::record::malformed;
 use super::{Engine, Error, Reservation, ReservationState, item, of_shard};
 use crate::keys::{IdempotencyKey, ReservationId, Sku};
 
-/// What became of a confirm or a release.
+/// The outcome of a confirm or a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settle {
     /// Done now.
@@ -14,19 +14,19 @@ pub enum Settle {
     Replayed(Reservation),
     /// Settled or expired before.
     NotActive {
-        /// As which.
+        /// The state.
         state: ReservationState,
         /// Why it was released; empty when it was confirmed.
         reason: String,
     },
-    /// It was due, and is expired now.
+    /// It was due, and is now expired.
     Expired,
     /// No such reservation.
     NotFound,
 }
 
 impl Engine {
-    /// Moves a reservation's units from reserved to confirmed, for good. Script `confirm`.
+    /// Moves a reservation's units from reserved to confirmed, finally. Script `confirm`.
     ///
     /// # Errors
     /// See [`Error`].
@@ -49,7 +49,7 @@ impl Engine {
         key: Option<&IdempotencyKey>,
     ) -> Result<Settle, Error> {
         self.reads.gate.sells();
-        // A script may touch only the keys it is handed, so the SKU has to be known before the call.
+        // A script may touch only the keys it is given, so the SKU has to be known before the call.
         let reservation = self.layout.reservation(&id);
         let Some(sku) = self.redis.hash_field(&reservation, "sku").await.map_err(Error::retry_safe)? else {
             return Ok(Settle::NotFound);

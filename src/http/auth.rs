@@ -1,4 +1,4 @@
-//! Who may ask: bearer tokens (RFC 6750), of which only digests are kept.
+//! Authorization: bearer tokens (RFC 6750), of which only digests are kept.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -11,18 +11,18 @@ use super::catalogue::Kind;
 use super::host::{HostName, Names};
 use super::problem::Problem;
 
-/// What may be asked without a token, by any name: whether the process lives, and whether it can serve.
+/// Paths that need no token and accept any host name: liveness and readiness.
 const FREE: [&str; 2] = ["/livez", "/readyz"];
 
-/// Who may ask, and by which names of the server.
+/// Who may send requests, and under which names of the server.
 pub struct Access {
-    /// Those that are good at the moment, or none at all: then everybody may do everything.
+    /// The valid tokens. Without a list, every client may do everything.
     tokens: Option<RwLock<Tokens>>,
-    /// Any when there is no list.
+    /// Without a list, any name.
     names: Option<Names>,
 }
 
-/// Any number of tokens; several of a scope are good at once, so that they can be changed without a gap.
+/// Any number of tokens. Several of a scope are valid at once, so that they can be changed without a gap.
 pub struct Tokens(Vec<Token>);
 
 struct Token {
@@ -32,11 +32,11 @@ struct Token {
 }
 
 impl Tokens {
-    /// Reads a file of lines `read TOKEN` and `write TOKEN`; what may write may read. Blank lines and those that begin
-    /// with `#` mean nothing.
+    /// Reads a file of lines `read TOKEN` and `write TOKEN`; a write token may also read. Blank lines and those that
+    /// begin with `#` are ignored.
     ///
     /// # Errors
-    /// With the number of the first line that is none of these, and why; never with what it says.
+    /// The number of the first invalid line, and the reason; never its text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut tokens = Vec::new();
         for (line, number) in text.lines().map(str::trim).zip(1..) {
@@ -57,7 +57,7 @@ impl Tokens {
         if tokens.is_empty() { Err("it holds no token".to_owned()) } else { Ok(Self(tokens)) }
     }
 
-    /// Whether the token is one of these, and whether it may write. Takes as long for any token.
+    /// Whether the token is valid, and whether it may write. Takes the same time for any token.
     fn look_up(&self, token: &[u8]) -> (bool, bool) {
         let digest: [u8; 32] = Sha256::digest(token).into();
         let (mut known, mut may_write) = (Choice::from(0), Choice::from(0));
@@ -71,22 +71,22 @@ impl Tokens {
 }
 
 impl Access {
-    /// For everybody.
+    /// Access for every client.
     pub fn open() -> Self {
         Self { tokens: None, names: None }
     }
 
-    /// For those who have one of these.
+    /// Access for clients that have one of these tokens.
     pub fn only_with(tokens: Tokens) -> Self {
         Self { tokens: Some(RwLock::new(tokens)), names: None }
     }
 
-    /// Only by the names of loopback, and by these.
+    /// Accepts only the names of loopback, and these.
     pub fn called(self, names: &[HostName]) -> Self {
         Self { names: Some(Names::new(names)), ..self }
     }
 
-    /// Lets other tokens take the place of those that were good until now. An open access stays open.
+    /// Replaces the valid tokens. An open access stays open.
     pub fn replace(&self, tokens: Tokens) {
         if let Some(current) = &self.tokens {
             *current.write().unwrap_or_else(PoisonError::into_inner) = tokens;
@@ -94,8 +94,7 @@ impl Access {
     }
 
     /// # Errors
-    /// 421 when another server is meant, 401 without a good token, 403 with one that may only read where something is to
-    /// be changed.
+    /// 421 when another host is named, 401 without a valid token, 403 with a read token where a write token is needed.
     pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         if FREE.contains(&request.uri().path()) {
             return Ok(());

@@ -1,4 +1,5 @@
-//! Every problem that the server answers with: its code, status, title and meaning. README's table is held against this one.
+//! Every problem that the server answers with: its code, status, title and meaning. A test compares README's table
+//! with it.
 
 use hyper::StatusCode;
 
@@ -15,7 +16,7 @@ macro_rules! catalogue {
                 match self { $(Self::$kind => StatusCode::$status,)* }
             }
 
-            /// A code is stable; titles and details may be worded better one day.
+            /// A code is stable; the wording of titles and details may change.
             pub(super) fn code(self) -> &'static str {
                 match self { $(Self::$kind => $code,)* }
             }
@@ -49,7 +50,7 @@ catalogue! {
     BodyTimeout = REQUEST_TIMEOUT, "body_timeout", "Body not received in time", "the body took longer than 5 s";
     InsufficientInventory = CONFLICT, "insufficient_inventory", "Insufficient inventory",
         "a hold of more than is there: `requested`, `available`";
-    /// The code is that of a read, the title that of every hold that is refused for want of units.
+    /// The code is that of a read, the title that of every hold refused for lack of units.
     UnknownSkuHeld = CONFLICT, "unknown_sku", "Insufficient inventory", "a hold of a SKU that was never seeded";
     ReservationNotActive = CONFLICT, "reservation_not_active", "Reservation is not active",
         "it was settled or has lapsed: `state`, `reason`";
@@ -104,7 +105,7 @@ mod tests {
         assert!(Kind::ALL.is_sorted_by_key(|(kind, _)| kind.status()), "a reader looks for a status");
     }
 
-    /// That each is made somewhere, the compiler sees to; that it is answered, a test does.
+    /// The compiler checks that each is constructed; a test checks that each is answered.
     #[test]
     fn every_problem_is_provoked_by_a_test_over_http() {
         let tests = ["server", "edge"].map(|suite| sources(&Path::new(ROOT).join("tests").join(suite)));

@@ -1,6 +1,6 @@
-//! Bounds the connections that are served at a time. When all are in use, an idle one is closed to make room: first one that
-//! never sent a whole request, and among equals the one that has been idle for longest. So a crowd that connects and sends
-//! nothing, or sends it byte by byte, keeps nobody out, and clients that were served before keep their connections.
+//! Limits the connections that are served at a time. When all are in use, an idle one is closed: first one that never
+//! sent a whole request, and among equals the one that has been idle longest. So many clients that connect and send
+//! nothing, or send byte by byte, do not keep others out, and clients that were served before keep their connections.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// Pause before another connection is closed, when none could be.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a read goes on whether or not its client is still there.
+/// How long a read continues even if its client has gone.
 const GONE_GRACE: Duration = Duration::from_millis(50);
 
 /// The connections that are open, and how many more may be.
@@ -25,7 +25,7 @@ pub(super) struct ConnectionLimit {
     next_number: AtomicU64,
 }
 
-/// One connection's part of the limit: it is given back when this is dropped.
+/// One connection's part of the limit, returned on drop.
 pub(super) struct ConnectionPermit {
     number: u64,
     limit: Arc<ConnectionLimit>,
@@ -39,7 +39,7 @@ pub(super) struct ConnectionState {
     /// Milliseconds after `started` since which it is idle; [`BUSY`] while a request runs.
     idle_since_ms: AtomicU64,
     was_served: AtomicBool,
-    /// A part of a request was refused unread: the connection ends after the answer.
+    /// A part of a request was refused unread: the connection closes after the answer.
     leaves_unread: AtomicBool,
     is_evicted: AtomicBool,
     evict: Notify,
@@ -56,7 +56,7 @@ impl ConnectionLimit {
         Arc::new(Self { free: Arc::new(Semaphore::new(connections)), open, started, next_number })
     }
 
-    /// A permit for one more connection, as soon as there is one. While there is none, idle connections are closed.
+    /// A permit for one more connection, when there is one. Until then, idle connections are closed.
     pub(super) async fn acquire(self: &Arc<Self>) -> ConnectionPermit {
         let permit = loop {
             let free = Arc::clone(&self.free).acquire_owned();
@@ -74,7 +74,7 @@ impl ConnectionLimit {
         ConnectionPermit { number, limit: Arc::clone(self), state, _permit: permit }
     }
 
-    /// Closes the idle connection that is least worth keeping, if any is idle.
+    /// Closes the idle connection with the lowest rank, if any is idle.
     fn evict_one(&self) {
         let mut open = self.open();
         let idle = open.iter().filter_map(|(number, state)| Some((state.worth()?, *number)));
@@ -112,12 +112,12 @@ impl ConnectionState {
         (since != BUSY).then(|| (self.was_served.load(Ordering::Relaxed), since))
     }
 
-    /// A request is there as a whole: it is answered before its connection may be closed.
+    /// A whole request has arrived: it is answered before its connection may be closed.
     pub(super) fn busy(&self) {
         self.idle_since_ms.store(BUSY, Ordering::Relaxed);
     }
 
-    /// No request is there, or not all of it.
+    /// No request has arrived, or only a part.
     pub(super) fn idle(&self) {
         self.idle_since(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(BUSY - 1));
     }
@@ -145,7 +145,7 @@ impl ConnectionState {
         self.leaves_unread.load(Ordering::Relaxed)
     }
 
-    /// Everything is answered, and what still comes is discarded: no connection is less worth keeping.
+    /// Everything is answered, and more bytes are discarded: such a connection is the first to close.
     pub(super) fn lingers(&self) {
         self.was_served.store(false, Ordering::Relaxed);
         self.idle_since(0);
@@ -156,19 +156,19 @@ impl ConnectionState {
         let _ = self.socket.set(Arc::downgrade(stream));
     }
 
-    /// When the client has closed the connection, or its sending side: these cannot be told apart before something is
-    /// written. A client that closed its sending side and waits has [`GONE_GRACE`] for an answer.
+    /// Completes when the client has closed the connection, or its sending side: the two cannot be distinguished
+    /// before something is written. A client that closed its sending side and waits has [`GONE_GRACE`] for an answer.
     pub(super) async fn client_gone(&self) {
         sleep(GONE_GRACE).await;
         if let Some(stream) = self.socket.get().and_then(Weak::upgrade)
             && let Ok(1..) = stream.peek(&mut [0]).await
         {
-            // It has sent the next request: then it is there.
+            // It has sent the next request, so it has not gone.
             std::future::pending().await
         }
     }
 
-    /// When the connection is to be closed for another, and no request runs that would be cut off.
+    /// Completes when the connection must be closed for another, and no running request would be cut off.
     pub(super) async fn evicted(&self) {
         loop {
             self.evict.notified().await;

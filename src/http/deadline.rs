@@ -1,5 +1,6 @@
-//! How long a connection may take for its next step: to begin a request while it is idle, and to send the head of a request
-//! that has begun. hyper has one timeout for both, which would be too short for the one or too long for the other.
+//! How long a connection may take for its next step: to begin a request while it is idle, and to send the head of a
+//! request that has begun. hyper has one timeout for both, which is too short for the first or too long for the
+//! second.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,8 +14,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{HEADER_READ_TIMEOUT, LINGER_TIMEOUT};
 
-/// An idle connection is kept this much longer than was promised: a request that is sent in the last moment is on its way
-/// for a while.
+/// An idle connection is kept this much longer than announced, because a request sent at the last moment needs time to
+/// arrive.
 const KEEP_ALIVE_GRACE: Duration = Duration::from_secs(1);
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -28,14 +29,14 @@ pub(super) struct Deadline {
     keep_alive: Duration,
     /// When the next step is due, in milliseconds after `opened`.
     due_ms: AtomicU64,
-    /// What clients are told of `keep_alive`.
+    /// The value of `keep_alive` that clients are told.
     keep_alive_value: HeaderValue,
     /// The first bytes of a request were received: more bytes do not move the deadline.
     has_begun: AtomicBool,
 }
 
 impl Deadline {
-    /// For a connection that was opened just now: its first request is due.
+    /// For a new connection: its first request is due.
     pub(super) fn new(keep_alive: Duration) -> Self {
         let (due_ms, has_begun) = (AtomicU64::new(ms(HEADER_READ_TIMEOUT)), AtomicBool::new(true));
         let keep_alive_value =
@@ -44,7 +45,7 @@ impl Deadline {
         Self { opened, keep_alive, due_ms, keep_alive_value, has_begun }
     }
 
-    /// The header that tells how long the connection is kept for another request, unless this request is its last.
+    /// The header that tells how long the connection is kept for another request, unless this request is the last.
     pub(super) fn keep_alive_header<B>(&self, request: &Request<B>) -> Option<(HeaderName, HeaderValue)> {
         let values = request.headers().get_all(CONNECTION).iter();
         let mut options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -60,42 +61,42 @@ impl Deadline {
         }
     }
 
-    /// Bytes were sent. A connection is idle since the last bytes of its answer were.
+    /// Bytes were sent. A connection is idle from the last bytes of its answer.
     pub(super) fn sent(&self) {
         if !self.has_begun.load(Ordering::Relaxed) {
             self.set_due(self.keep_alive);
         }
     }
 
-    /// The head of a request is there. What reads the rest has a timeout of its own.
+    /// The whole head was received. The rest of the request has a separate timeout.
     pub(super) fn request_started(&self) {
         self.has_begun.store(true, Ordering::Relaxed);
         self.due_ms.store(NONE, Ordering::Relaxed);
     }
 
-    /// There is an answer, which will be sent.
+    /// An answer is ready to be sent.
     pub(super) fn answered(&self) {
         self.has_begun.store(false, Ordering::Relaxed);
     }
 
-    /// All is answered, and what the client still sends is discarded.
+    /// Everything is answered, and what the client still sends is discarded.
     pub(super) fn lingers(&self) {
         self.has_begun.store(true, Ordering::Relaxed);
         self.set_due(LINGER_TIMEOUT);
     }
 
-    /// When the next step is overdue. To be polled after whatever moves this deadline, in the same task.
+    /// Completes when the next step is overdue. Poll it after everything that moves this deadline, in the same task.
     pub(super) async fn passed(&self) {
         let mut alarm = pin!(sleep_until(self.opened + HEADER_READ_TIMEOUT));
         poll_fn(|context| {
             loop {
-                // What sets a deadline polls this again.
+                // The code that sets a deadline polls this again.
                 let Some(due) = self.due() else { return Poll::Pending };
                 if due < alarm.deadline() {
                     alarm.as_mut().reset(due);
                 }
                 ready!(alarm.as_mut().poll(context));
-                // The alarm was set for a step that was done in time.
+                // The alarm was set for a step that finished in time.
                 if due <= alarm.deadline() {
                     return Poll::Ready(());
                 }

@@ -1,4 +1,4 @@
-//! One function for each operation: the fields of a request to an engine call, its outcome to an answer.
+//! One function for each operation: from the fields of a request to an engine call, and from its outcome to an answer.
 
 use std::pin::Pin;
 
@@ -72,8 +72,8 @@ pub(super) async fn hold(engine: &Engine, request: WholeRequest) -> Answer {
     }
 }
 
-/// A hold that came before is as good as a new one while it has its units, or has sold them. A client that goes on to charge
-/// for units that went back would sell what it does not have.
+/// A replayed hold is as good as a new one while it has its units, or has sold them. If its units went back, a client
+/// that continues to charge would sell what it does not have.
 fn replayed_hold(record: &Reservation) -> Answer {
     match record.state {
         ReservationState::Active | ReservationState::Confirmed => Ok(replayed(&super::json::reservation(record))),
@@ -103,7 +103,7 @@ pub(super) async fn release(engine: &Engine, request: WholeRequest) -> Answer {
     settled(engine.release(id, key.as_ref()).await?)
 }
 
-/// Which reservation is to be settled, and by which key.
+/// The reservation to settle, and the idempotency key.
 fn to_settle(mut request: WholeRequest) -> Result<(ReservationId, Option<IdempotencyKey>), Problem> {
     let id = ReservationId::parse(&request.name())?;
     request.fields.finish()?;
@@ -115,7 +115,7 @@ fn settled(outcome: Settle) -> Answer {
         Settle::Settled(record) => Ok(ok(&super::json::reservation(&record))),
         Settle::Replayed(record) => Ok(replayed(&super::json::reservation(&record))),
         Settle::NotActive { state, reason } => Err(not_active(state, &reason)),
-        // The same answer as a moment later, when it is one that was released.
+        // The same answer as a moment later, for a reservation that was released.
         Settle::Expired => Err(not_active(ReservationState::Released, "reservation_ttl_elapsed")),
         Settle::NotFound => Err(unknown_reservation()),
     }
@@ -135,14 +135,14 @@ pub(super) async fn audit(engine: &Engine, mut request: WholeRequest) -> Answer 
     }
 }
 
-/// The process runs; nothing else is looked at.
+/// The process runs; nothing else is checked.
 pub(super) async fn live(_: &Engine, _: WholeRequest) -> Answer {
     Ok(ok(&json!({ "status": "live" })))
 }
 
-/// Requests can be served: all of them, or at least those that settle what was held.
+/// Requests can be served: all, or at least those that settle holds.
 pub(super) async fn ready(engine: &Engine, _: WholeRequest) -> Answer {
-    // In a box: what is seldom asked must not make the state of every request larger.
+    // Boxed: a rare request must not make the state of every request larger.
     let found = Box::pin(engine.impairments()).await;
     if found.is_empty() {
         return Ok(ok(&json!({ "status": "ready" })));
@@ -155,8 +155,8 @@ pub(super) async fn ready(engine: &Engine, _: WholeRequest) -> Answer {
     Ok(ok(&json!({ "status": "impaired", "impaired": impaired })))
 }
 
-/// What `read` gives, unless the client goes away first: it is dropped then, and reads no further. It is boxed because it
-/// is large: every connection would have room for it, whatever it asks for.
+/// The result of `read`, unless the client goes away first: then the read is dropped, and stops. It is boxed because
+/// it is large, and every connection would reserve space for it.
 async fn while_there<T>(
     request: &WholeRequest,
     read: Pin<Box<impl Future<Output = Result<T, Error>>>>,
@@ -164,7 +164,7 @@ async fn while_there<T>(
     tokio::select! {
         biased;
         read = read => read,
-        // Nobody reads this answer.
+        // No client reads this answer.
         () = request.client_gone() => Err(Error::Busy),
     }
 }
@@ -194,7 +194,7 @@ fn ok(body: &impl Serialize) -> Response<Full<Bytes>> {
     response
 }
 
-/// The answer that the same request had before.
+/// The answer to an earlier identical request.
 fn replayed(body: &impl Serialize) -> Response<Full<Bytes>> {
     let mut response = ok(body);
     response.headers_mut().extend([IDEMPOTENT_REPLAYED]);

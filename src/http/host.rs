@@ -1,5 +1,5 @@
-//! Which names a server is called by. A page in a browser may ask whatever its own site's name leads to, also when that name
-//! was made to lead to this machine (DNS rebinding); the `Host` of such a request tells on it.
+//! The names under which a server is called. A page in a browser may send requests to any address that its site's name
+//! resolves to, also to this machine (DNS rebinding). The `Host` of such a request shows it.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -13,9 +13,9 @@ use super::problem::Problem;
 /// A name or an address, without a port; or any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostName {
-    /// Whatever it is.
+    /// Any host.
     Any,
-    /// This address, however it is written.
+    /// This address, in any notation.
     Address(IpAddr),
     /// This name, in lower case.
     Name(String),
@@ -43,7 +43,7 @@ impl HostName {
         if let Ok(address) = text.parse() {
             return Some(Self::Address(IpAddr::V4(address)));
         }
-        // A name that ends with a dot is the same name.
+        // A name with a final dot is the same name.
         let name = text.strip_suffix('.').unwrap_or(text);
         let is_name =
             !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
@@ -66,7 +66,7 @@ impl HostName {
     }
 }
 
-/// The names that are served: those of loopback, and these.
+/// The accepted names: those of loopback, and these.
 pub(super) struct Names(Vec<HostName>);
 
 impl Names {
@@ -75,7 +75,7 @@ impl Names {
     }
 
     /// # Errors
-    /// 421 when the request names another host. One that names none is no browser's.
+    /// 421 when the request names another host. A request that names none does not come from a browser.
     pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         let target = request.uri().authority().map(|authority| authority.as_str());
         let headers = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());

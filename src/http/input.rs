@@ -1,4 +1,4 @@
-//! The fields of requests, taken strictly: nothing is guessed, and everything that is wrong is named at once.
+//! The fields of requests, validated strictly: nothing is guessed, and all errors are reported at once.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::catalogue::Kind;
 use super::problem::Problem;
 use crate::keys::Invalid;
 
-/// The fields of a JSON object or of a query. What is left in it at the end was not asked for.
+/// The fields of a JSON object or of a query. Those left at the end are unknown fields.
 #[derive(Default)]
 pub(super) struct Fields {
     given: Vec<(String, Value)>,
@@ -39,7 +39,7 @@ impl Fields {
             .map_err(|error| Problem::new(Kind::InvalidJson, format!("the body is not one JSON object: {error}")))
     }
 
-    /// These, with the names of a query remembered as wrong: what should be a field of the body would have no effect there.
+    /// These, with the names of a query recorded as wrong: a body field in the query would have no effect.
     ///
     /// # Errors
     /// As [`Self::of_query`].
@@ -51,7 +51,8 @@ impl Fields {
         Ok(self)
     }
 
-    /// Takes a field out as `read` understands it. `None` when it is wrong or missing, which [`Fields::finish`] tells.
+    /// Takes a field out and parses it with `read`. `None` when it is wrong or missing, which [`Fields::finish`]
+    /// reports.
     pub(super) fn required<T>(&mut self, name: &str, read: impl FnOnce(&Value) -> Result<T, Invalid>) -> Option<T> {
         if !self.given.iter().any(|(given, _)| given == name) {
             self.wrong.push((name.to_owned(), "is required"));
@@ -71,7 +72,7 @@ impl Fields {
     }
 
     /// # Errors
-    /// With every field that was wrong, missing, or not asked for.
+    /// With every field that was wrong, missing, or unknown.
     pub(super) fn finish(&mut self) -> Result<(), Problem> {
         self.given.dedup_by(|one, other| one.0 == other.0);
         self.wrong.extend(self.given.drain(..).map(|(name, _)| (name, "is not a field of this request")));
@@ -79,7 +80,7 @@ impl Fields {
     }
 }
 
-/// A JSON string that keeps `rule`.
+/// A JSON string that satisfies `rule`.
 pub(super) fn text<T>(rule: impl FnOnce(&str) -> Result<T, Invalid>) -> impl FnOnce(&Value) -> Result<T, Invalid> {
     |value| match value {
         Value::String(text) => rule(text),
@@ -87,13 +88,13 @@ pub(super) fn text<T>(rule: impl FnOnce(&str) -> Result<T, Invalid>) -> impl FnO
     }
 }
 
-/// A JSON number without fraction or exponent that keeps `rule`.
+/// A JSON number without fraction or exponent that satisfies `rule`.
 pub(super) fn whole<T>(rule: impl FnOnce(u64) -> Result<T, Invalid>) -> impl FnOnce(&Value) -> Result<T, Invalid> {
-    // What is no such number breaks the same rule as one that is too large.
+    // Any other value breaks the same rule as a number that is too large.
     |value| rule(value.as_u64().unwrap_or(u64::MAX))
 }
 
-/// Decimal digits in a query that keep `rule`.
+/// Decimal digits in a query that satisfy `rule`.
 pub(super) fn digits<T>(rule: impl FnOnce(u64) -> Result<T, Invalid>) -> impl FnOnce(&Value) -> Result<T, Invalid> {
     |value| {
         let digits = value.as_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
@@ -104,7 +105,7 @@ pub(super) fn digits<T>(rule: impl FnOnce(u64) -> Result<T, Invalid>) -> impl Fn
 /// A piece of a request target without its percent escapes.
 ///
 /// # Errors
-/// When an escape is broken or does not give UTF-8: whoever sends that means something else than what would be read.
+/// When an escape is broken or does not give UTF-8: the sender meant something else.
 pub(super) fn unescape(piece: &str) -> Result<Cow<'_, str>, Problem> {
     if !piece.contains('%') {
         return Ok(Cow::Borrowed(piece));

@@ -1,4 +1,4 @@
-//! What is shown: snapshots, records and events as JSON, times as RFC 3339.
+//! Output: snapshots, records and events as JSON, times as RFC 3339.
 
 use serde::{Serialize, Serializer};
 
@@ -55,7 +55,7 @@ pub(super) fn reservation(record: &Reservation) -> impl Serialize {
     }
 }
 
-/// Events, newest first. What an event does not have (a seed has no cart) is left out.
+/// Events, newest first. Missing values (a seed has no cart) are left out.
 pub(super) fn events(events: &[Event]) -> impl Serialize {
     #[derive(Serialize)]
     struct Page<'a> {
@@ -109,7 +109,7 @@ struct Time(u64);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The scripts let no time in that jiff could not show.
+        // The scripts accept no time that jiff could not show.
         let ms = i64::try_from(self.0).ok();
         let time = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
         serializer.collect_str(&format_args!("{time:.3}"))

@@ -1,5 +1,5 @@
-//! What hyper cannot parse as a request: it answers by itself, with a status alone, and offers no hook. Here those answers are
-//! told from ours, and replaced by a problem like any other.
+//! hyper answers what it cannot parse as a request by itself, with only a status, and has no hook for that. This
+//! module recognizes those answers, and replaces them with a problem.
 
 use hyper::body::Bytes;
 use tracing::debug;
@@ -9,14 +9,14 @@ use super::catalogue::Kind;
 use super::problem::Problem;
 use super::router::REQUEST_ID;
 
-/// How a status line of hyper's begins, before the last two digits of the status.
+/// How hyper's status line begins, before the last two digits of the status.
 const BEGINS: [&[u8]; 2] = [b"HTTP/1.1 4", b"HTTP/1.0 4"];
 
-/// No longer than this: a status line, and three fields that are no longer than a date.
+/// Maximum length: a status line, and three fields no longer than a date.
 const LONGEST: usize = 256;
 
-/// Where in what is to be sent hyper's own answer begins, which is the last on a connection. It is a head alone, and has
-/// no request id, which all of ours have, also those to HEAD.
+/// Where hyper's own answer begins in the bytes to send. It is the last on a connection. It is only a head, and has no
+/// request id. All our answers have one, also those to HEAD.
 pub(super) fn start(bytes: &[u8]) -> Option<usize> {
     if !bytes.ends_with(b"\r\n\r\n") {
         return None;
@@ -29,7 +29,7 @@ pub(super) fn start(bytes: &[u8]) -> Option<usize> {
     (!is_ours).then_some(earliest + at)
 }
 
-/// The answer that is sent instead of a `head` of hyper's.
+/// The answer that replaces hyper's `head`.
 pub(super) fn in_place_of(head: &[u8]) -> Bytes {
     let problem = match head.get(9..12) {
         Some(b"414") => Problem::target_too_long(),
@@ -69,7 +69,7 @@ mod tests {
             assert_eq!(start(ours.as_bytes()), None, "{ours}");
             assert_eq!(start(format!("{ours}{HYPERS}").as_bytes()), Some(ours.len()), "{ours}");
         }
-        // A body may say what it likes: there is more of it, or no empty line.
+        // A body may contain anything: more bytes follow, or there is no empty line.
         assert_eq!(start(b"HTTP/1.1 400 Bad Request"), None);
         assert_eq!(start(&[HYPERS.as_bytes(), b"{}"].concat()), None);
     }

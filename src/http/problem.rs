@@ -1,5 +1,5 @@
-//! The only way an error leaves the server: RFC 9457 problem details, of a [`Kind`] in the catalogue. Redis's own words never
-//! do; they are logged.
+//! The only form of an error that leaves the server: RFC 9457 problem details, of a [`Kind`] in the catalogue. Redis's
+//! own words are only logged.
 
 use http_body_util::Full;
 use hyper::Response;
@@ -12,7 +12,7 @@ use super::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET_BYTES};
 use crate::engine::Error;
 use crate::keys::Invalid;
 
-/// Seconds after which a request that met an unavailable Redis may be tried again.
+/// Seconds after which a request may be retried when Redis is unavailable.
 const RETRY_AFTER_SECONDS: u16 = 1;
 
 /// An error as a client sees it.
@@ -21,9 +21,9 @@ pub(super) struct Problem {
     kind: Kind,
     detail: Box<str>,
     extra: Vec<(&'static str, Value)>,
-    /// In a box: few have one, and every result has room for a problem.
+    /// Boxed: it is rare, and every result reserves space for a problem.
     header: Option<Box<(HeaderName, HeaderValue)>>,
-    /// For the log alone.
+    /// Only for the log.
     pub(super) cause: Option<Box<str>>,
 }
 
@@ -32,7 +32,7 @@ impl Problem {
         Self { kind, detail: detail.into(), extra: Vec::new(), header: None, cause: None }
     }
 
-    /// Adds a member that helps.
+    /// Adds a member.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.extra.push((name, value.into()));
         self
@@ -44,7 +44,7 @@ impl Problem {
         self
     }
 
-    /// Says how to be let in.
+    /// Says how to authenticate.
     pub(super) fn challenging(self, challenge: &'static str) -> Self {
         self.with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
     }
@@ -56,7 +56,7 @@ impl Problem {
         Self::new(Kind::InvalidRequest, detail.join("; ")).with("errors", errors)
     }
 
-    /// `allow` lists the methods that there are.
+    /// `allow` lists the allowed methods.
     pub(super) fn method_not_allowed(allow: &str) -> Self {
         let methods = HeaderValue::from_str(allow).expect("methods are plain text");
         Self::new(Kind::MethodNotAllowed, format!("this resource has {allow}")).with_header(ALLOW, methods)
@@ -77,7 +77,7 @@ impl Problem {
         Self::new(Kind::HeadersTooLarge, detail)
     }
 
-    /// Adds what is for the log alone.
+    /// Adds a text only for the log.
     fn because(mut self, cause: String) -> Self {
         self.cause = Some(cause.into());
         self
@@ -117,7 +117,7 @@ impl From<Error> for Problem {
             Error::Unavailable(_) => {
                 Self::unavailable("none", "nothing was done; the same request may be made again").because(cause)
             }
-            // A crowd of these must not fill the log as well.
+            // Many of these must not fill the log.
             Error::Busy => Self::unavailable("none", "too much is being read at once; ask again later, or for less"),
             Error::Unknown(_) => Self::unavailable(
                 "unknown",

@@ -1,4 +1,4 @@
-//! Requests as handlers take them: whole. The body is read, bounded and judged here, and nowhere else.
+//! Requests as handlers take them: whole. The body is read, limited and validated only here.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,25 +19,25 @@ use super::problem::Problem;
 use super::{BODY_READ_TIMEOUT, MAX_BODY_BYTES};
 use crate::keys::{IdempotencyKey, Invalid};
 
-/// How long the rest of a small body is waited for when it is refused: most likely it is there already.
+/// How long to wait for the rest of a small refused body: most likely it has already arrived.
 const DISCARD_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Where the fields of a request are.
+/// The place of a request's fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Input {
     /// In the query, and there is no body.
     Query,
     /// In the body, one JSON object, and there is no query.
     Json,
-    /// As [`Self::Json`], and no body at all is an empty object.
+    /// As [`Self::Json`], but a missing body is an empty object.
     OptionalJson,
 }
 
-/// A request that is there to its end.
+/// A request that was received whole.
 pub(super) struct WholeRequest {
-    /// What its handler has not taken out of these when it finishes them was not asked for.
+    /// Fields that the handler has not taken when it finishes are unknown.
     pub(super) fields: Fields,
-    /// The `Idempotency-Key`, if there is one. An operation that takes none does not look at it.
+    /// The `Idempotency-Key`, if there is one. Operations that use none ignore it.
     pub(super) idempotency_key: Result<Option<IdempotencyKey>, Invalid>,
     target: Option<PathAndQuery>,
     connection: Option<Arc<ConnectionState>>,
@@ -82,11 +82,11 @@ impl WholeRequest {
     /// The third part of the path, unescaped: a SKU, or the id of a reservation.
     pub(super) fn name(&self) -> Cow<'_, str> {
         let path = self.target.as_ref().map_or("", PathAndQuery::path);
-        // What is not there breaks every rule for names, and what is malformed did not come here.
+        // A missing part breaks every rule for names. A malformed one was refused earlier.
         path.split('/').nth(3).and_then(|part| unescape(part).ok()).unwrap_or_default()
     }
 
-    /// When the client has gone, as far as can be told; never for a request that came by no connection.
+    /// Completes when the client has gone, as far as this is known; never for a request without a connection.
     pub(super) async fn client_gone(&self) {
         match &self.connection {
             Some(connection) => connection.client_gone().await,
@@ -95,10 +95,10 @@ impl WholeRequest {
     }
 }
 
-/// What a head tells of a body before it is read.
+/// What a head tells about its body.
 fn judge_unread(input: Input, head: &Parts, body: &Incoming) -> Result<(), Problem> {
     let size = body.size_hint();
-    // A body of unknown length may turn out to be none.
+    // A body of unknown length may be empty.
     if input == Input::Json || input == Input::OptionalJson && size.lower() > 0 {
         judge_media_type(&head.headers)?;
     }
@@ -131,11 +131,11 @@ fn too_large() -> Problem {
     Problem::new(Kind::BodyTooLarge, format!("the body may have {MAX_BODY_BYTES} bytes"))
 }
 
-/// Lets go of the body of a request that is refused without it. A small one that is on its way is taken, so that the
-/// connection can be used again; with any other the connection ends after the answer.
+/// Discards the body of a request that is refused. A small one that is arriving is read, so that the connection can be
+/// used again. For any other, the connection closes after the answer.
 pub(super) async fn discard(head: &Parts, body: Incoming) {
     let is_small = body.size_hint().upper().is_some_and(|bytes| bytes <= MAX_BODY_BYTES as u64);
-    // A client that waits to be told to go on is not told.
+    // A client that waits for `100 Continue` does not get it.
     let is_coming = is_small && !head.headers.contains_key(EXPECT);
     if !is_coming || !matches!(timeout(DISCARD_TIMEOUT, body.collect()).await, Ok(Ok(_))) {
         leave_unread(head);
@@ -153,7 +153,7 @@ fn leave_unread(head: &Parts) {
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Invalid> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
-    // An empty key breaks the rule, and so stands for whatever is not one text.
+    // An empty key breaks the rule, so it stands for any value that is not one text.
     let text = if values.next().is_some() { "" } else { value.to_str().unwrap_or_default() };
     IdempotencyKey::parse(text).map(Some)
 }

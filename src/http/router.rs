@@ -1,4 +1,4 @@
-//! What all requests have in common: who may ask, which operation is meant, and that there is an answer.
+//! What all requests have in common: authorization, the choice of the operation, and an answer in every case.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::engine::Engine;
 
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
-/// Answers a request. Whatever happens, there is an answer.
+/// Answers a request, in every case.
 pub(super) async fn respond(engine: &Engine, access: &Access, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let started = Instant::now();
     let id = request_id(&request);
@@ -44,7 +44,7 @@ pub(super) async fn respond(engine: &Engine, access: &Access, request: Request<I
     response
 }
 
-/// From bytes to an operation. A request is refused, in this order, for its sender, for what it asks for, and for its body.
+/// From bytes to an operation. A request is refused, in this order, for its sender, its target, and its body.
 async fn carry_out(engine: &Engine, access: &Access, request: Request<Incoming>) -> Answer {
     match admit(access, &request) {
         Ok(route) => {
@@ -61,7 +61,7 @@ async fn carry_out(engine: &Engine, access: &Access, request: Request<Incoming>)
     }
 }
 
-/// The route of a request whose sender may take it.
+/// The route of a request, after its sender was authorized.
 ///
 /// # Errors
 /// 401, 403, 404, 405, 414, 421 and 431.
@@ -71,7 +71,7 @@ fn admit(access: &Access, request: &Request<Incoming>) -> Result<&'static Route,
     Route::find(request.method(), request.uri().path())
 }
 
-/// Limits that hyper would enforce as well, but without telling the client which.
+/// Limits that hyper also has, but without telling the client which one.
 fn check_sizes(request: &Request<Incoming>) -> Result<(), Problem> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > MAX_TARGET_BYTES {
@@ -84,7 +84,7 @@ fn check_sizes(request: &Request<Incoming>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The client's own id for the request if it is fit for a log, or a new one.
+/// The client's own id for the request if it is safe to log, or a new one.
 fn request_id(request: &Request<Incoming>) -> HeaderValue {
     match request.headers().get(REQUEST_ID) {
         Some(id) if (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic) => id.clone(),

@@ -1,4 +1,4 @@
-//! The table of operations: one line says which path and method it is, what its input is, and which handler carries it out.
+//! The table of operations: each line has a path, a method, the input, and the handler.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::engine::Engine;
 /// A line of the table.
 pub(super) struct Route {
     method: Method,
-    /// Parts that begin with `:` stand for any.
+    /// Parts that begin with `:` match any value.
     path: &'static str,
     pub(super) input: Input,
     pub(super) operation: Operation,
@@ -46,7 +46,7 @@ macro_rules! operations {
     };
 }
 
-// Lines of one path are one resource. Of two paths that match, the first is meant.
+// Lines of one path are one resource. If two paths match, the first wins.
 operations! {
     Live        = GET  "/livez"                                   Query        => live;
     Ready       = GET  "/readyz"                                  Query        => ready;
@@ -71,7 +71,7 @@ impl Route {
         let mut count = 0;
         for part in path.split('/').skip(1) {
             let part = unescape(part)?;
-            // More than the longest path has are no path of ours, but may still be malformed.
+            // Longer paths match no route, but may still be malformed.
             if let Some(place) = parts.get_mut(count) {
                 *place = part;
                 count += 1;
@@ -93,7 +93,7 @@ impl Route {
         self.path.split('/').skip(1).all(fits) && parts.next().is_none()
     }
 
-    /// What answers GET answers HEAD.
+    /// GET handlers also answer HEAD.
     fn answers(&self, method: &Method) -> bool {
         self.method == *method || self.method == Method::GET && *method == Method::HEAD
     }

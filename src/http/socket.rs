@@ -1,4 +1,4 @@
-//! A connection's socket, which whoever answers can look at while hyper has it.
+//! A connection's socket, which a handler can inspect while hyper owns it.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// It is closed with the last of those who share it.
+/// It is closed when its last owner is dropped.
 pub(super) struct Socket(pub Arc<TcpStream>);
 
 impl AsyncRead for Socket {
@@ -64,7 +64,7 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// hyper drops the socket right after this, and that closes it.
+    /// hyper drops the socket right after this, which closes it.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -1,4 +1,4 @@
-//! The bytes of a connection between its socket and hyper. hyper's own answers are replaced on the way, and the connection is
+//! The bytes of a connection between its socket and hyper. hyper's own answers are replaced here. The connection is
 //! closed so that the last answer reaches a client that is still sending.
 
 use std::io;
@@ -23,7 +23,7 @@ pub(super) struct ConnectionStream {
     stream: Pin<Box<TimeoutStream<Socket>>>,
     deadline: Arc<Deadline>,
     state: Arc<ConnectionState>,
-    /// What is left of an answer that is sent in place of hyper's own.
+    /// The rest of an answer that replaces hyper's own.
     replacement: Option<Bytes>,
     /// Bytes that may still be discarded; set when the sending side is closed.
     discardable: Option<usize>,
@@ -43,7 +43,7 @@ impl ConnectionStream {
         written
     }
 
-    /// Closes the sending side, after which the client knows that all is said; what it still sends is discarded.
+    /// Closes the sending side, so that the client sees the end; what it still sends is discarded.
     fn start_lingering(&self) -> io::Result<usize> {
         SockRef::from(&*self.stream.get_ref().0).shutdown(Shutdown::Write)?;
         self.state.lingers();
@@ -109,9 +109,9 @@ impl AsyncWrite for ConnectionStream {
         self.stream.as_mut().poll_flush(context)
     }
 
-    /// A socket that is closed while unread bytes come in resets the connection, and the client loses an answer that it has
-    /// not read: RFC 9112, section 9.6. So where a request was not read to its end, the rest of it is discarded, up to
-    /// [`MAX_LINGER_BYTES`] and until the [`Deadline`] passes.
+    /// A socket that is closed while unread bytes arrive resets the connection, and the client loses an answer that it
+    /// has not read: RFC 9112, section 9.6. So when a request was not read to its end, the rest of it is discarded, up
+    /// to [`MAX_LINGER_BYTES`] and until the [`Deadline`] passes.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.state.leaves_unread() {
             return Poll::Ready(Ok(()));

@@ -1,6 +1,6 @@
-//! The threads that serve connections: one for each core, each with a runtime of its own.
+//! The threads that serve connections: one for each core, each with its own runtime.
 //!
-//! All that belongs to a connection stays on its thread: nothing is handed from one to another or woken across.
+//! Everything of a connection stays on its thread: no work moves to, or wakes, another thread.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use std::thread::{Builder, available_parallelism};
 use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
 
-/// Threads, each with something of its own to answer requests.
+/// Threads, each with its own responder.
 pub struct Workers<R> {
     each: Vec<Worker<R>>,
     next: AtomicUsize,
@@ -23,7 +23,7 @@ struct Worker<R> {
 }
 
 impl<R: Clone> Workers<R> {
-    /// Starts a thread for each core; `respond` gives what answers there.
+    /// Starts a thread for each core; `respond` creates its responder.
     ///
     /// # Errors
     /// When the system gives no more threads.
@@ -39,7 +39,7 @@ impl<R: Clone> Workers<R> {
         Ok(Self { each, next: AtomicUsize::new(0) })
     }
 
-    /// Lets the next thread in turn do `work` with what answers there.
+    /// Runs `work` on the next thread in turn, with its responder.
     pub(super) fn spawn<F>(&self, work: impl FnOnce(R) -> F)
     where
         F: Future<Output = ()> + Send + 'static,

@@ -45,7 +45,7 @@ impl fmt::Display for Sku {
     }
 }
 
-/// Who holds: an opaque name of the caller's.
+/// The cart: an opaque name that the caller chooses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CartId(String);
 
@@ -68,7 +68,7 @@ impl CartId {
     }
 }
 
-/// What makes a request safe to repeat: the same key again means the same request again.
+/// Makes a request safe to retry: the same key means the same request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 

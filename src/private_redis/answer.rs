@@ -1,6 +1,6 @@
-//! What the redis-server at a port of loopback says of itself: where it keeps its data, and how far it has loaded it.
+//! What the redis-server at a loopback port reports: its data folder, and its loading progress.
 //!
-//! It is asked with more patience than a call for a request has: while it loads, it answers only now and then.
+//! The timeout is longer than that of a request's call: while it loads, it answers only now and then.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -17,21 +17,21 @@ use tracing::info;
 
 use super::POLL;
 
-/// How long an answer may take of one that is about to be stopped.
+/// How long a redis-server that will be stopped may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often one that loads is asked how far it is.
+/// How often a loading redis-server is asked for its progress.
 const LOADING_POLL: Duration = Duration::from_millis(200);
-/// How often that is told.
+/// How often the progress is logged.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 struct Answer {
     folder: PathBuf,
-    /// What is loaded, in percent, and how long the rest may take, in seconds; nothing when all is loaded.
+    /// The loaded part, in percent, and the remaining time, in seconds; nothing when all is loaded.
     loading: Option<(f64, u64)>,
 }
 
-/// Waits until the redis-server of the folder has loaded its data, and tells how far it is; fails when it gives no answer for
-/// as long as `patience`.
+/// Waits until the redis-server of the folder has loaded its data, and logs the progress. Fails when it gives no
+/// answer for `patience`.
 pub(super) async fn until_ready(port: u16, folder: &Path, patience: Duration) -> anyhow::Result<()> {
     let mut heard = Instant::now();
     let mut told: Option<Instant> = None;
@@ -53,19 +53,19 @@ pub(super) async fn until_ready(port: u16, folder: &Path, patience: Duration) ->
                 }
                 sleep(LOADING_POLL).await;
             }
-            // Nobody listens yet; or somebody else, and ours will end by itself.
+            // Nothing listens yet. Or another process does, and ours will end by itself.
             _ => sleep(POLL).await,
         }
     }
     bail!("it does not answer within {patience:?}")
 }
 
-/// Where the redis-server at a port keeps its data; nothing if there is none, or it does not say.
+/// The data folder of the redis-server at a port; nothing if there is none, or it does not say.
 pub(super) async fn folder(port: u16) -> Option<PathBuf> {
     timeout(ANSWER_TIMEOUT, ask(port)).await.ok()?.ok().map(|answer| answer.folder)
 }
 
-/// Lets the redis-server at a port write its data out and end.
+/// Lets the redis-server at a port write its data and end.
 pub(super) async fn shut_down(port: u16) {
     // It closes the connection instead of answering.
     let told = async { cmd("SHUTDOWN").exec_async(&mut connect(port).await?).await };
@@ -74,7 +74,7 @@ pub(super) async fn shut_down(port: u16) {
 
 async fn ask(port: u16) -> RedisResult<Answer> {
     let mut connection = connect(port).await?;
-    // Both are answered during loading too.
+    // Both are also answered during loading.
     let mut questions = pipe();
     questions.cmd("CONFIG").arg("GET").arg("dir").cmd("INFO").arg("persistence");
     let (mut settings, info): (HashMap<String, Vec<u8>>, InfoDict) = questions.query_async(&mut connection).await?;

@@ -1,8 +1,8 @@
-//! Who runs in a data folder: one stockhold at most, and one redis-server at most.
+//! Locks of a data folder: at most one stockhold and one redis-server run in it.
 //!
-//! Two locks say so. `lock` is held by the stockhold; `redis.lock` by the redis-server, which was given the open file as
-//! its standard input, and by what it forks. The system drops a lock when the last process that holds it ends, however it
-//! ends. So a redis-server that outlived its stockhold is found by the folder, on whichever port it is, frozen or not.
+//! There are two locks. The stockhold holds `lock`. The redis-server and its forks hold `redis.lock`: the redis-server
+//! got the open file as its standard input. The system drops a lock when the last process that holds it ends, in any
+//! way. So a redis-server that outlived its stockhold is found by the folder, on any port, frozen or not.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
@@ -18,7 +18,7 @@ use tracing::warn;
 use super::holders::{self, Force};
 use super::{POLL, STOP_TIMEOUT, answer};
 
-/// What a process that ends may need to let go of everything: its locks go a moment before its ports.
+/// How long a process that ends may take to release everything: its locks are released just before its ports.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A data folder that no other stockhold uses.
@@ -54,14 +54,14 @@ impl Folder {
         &self.path
     }
 
-    /// Takes the lock for a redis-server on `port`, after stopping the one that was left behind, if there is one.
+    /// Takes the lock for a redis-server on `port`, after stopping an earlier one, if there is one.
     pub(super) async fn claim(&self, port: u16) -> anyhow::Result<Claim> {
         let path = self.path.join("redis.lock");
         let file = open(&path)?;
         let held = !try_lock(&file)?;
         let recorded = std::fs::read_to_string(&path).ok().and_then(|port| port.trim().parse().ok());
         let mut asked = false;
-        // Also without the lock: somebody may have started one in our folder by hand.
+        // Also without the lock: one may have been started in our folder by hand.
         for port in recorded.into_iter().filter(|recorded| *recorded != port).chain([port]) {
             if !is_free(port).unwrap_or(false) && answer::folder(port).await.as_ref() == Some(&self.path) {
                 warn!(port, "taking over from a redis-server that was left behind");
@@ -90,7 +90,7 @@ impl Folder {
     }
 }
 
-/// Ends those that hold the lock and either do not answer, or do not end though asked; tells whether the lock is ours.
+/// Ends the holders of the lock that do not answer, or do not end when asked. Returns whether the lock is ours.
 async fn force_out(lock: &File, asked: bool) -> anyhow::Result<bool> {
     let forces = if asked { &[Force::Kill][..] } else { &[Force::Terminate, Force::Kill] };
     for &force in forces {
@@ -99,7 +99,7 @@ async fn force_out(lock: &File, asked: bool) -> anyhow::Result<bool> {
         }
         warn!(?force, "ending a redis-server that was left behind");
         let ended = within(STOP_TIMEOUT, || {
-            // Again and again, for it may fork.
+            // Repeatedly, because it may fork.
             holders::end(lock, force)?;
             try_lock(lock)
         });
@@ -111,12 +111,12 @@ async fn force_out(lock: &File, asked: bool) -> anyhow::Result<bool> {
 }
 
 impl Claim {
-    /// The lock for another process to hold too, as its standard input.
+    /// The lock, for another process to hold too, as its standard input.
     pub(super) fn share(&self) -> anyhow::Result<Stdio> {
         Ok(self.0.try_clone()?.into())
     }
 
-    /// The lock for the redis-server to hold instead of us, as its standard input; its port is put on record.
+    /// The lock, for the redis-server to hold instead of us, as its standard input; its port is recorded.
     pub(super) fn hand_over(mut self, port: u16) -> anyhow::Result<Stdio> {
         // Before it runs: we may be killed as soon as it does.
         write(&mut self.0, port.into())?;
@@ -134,7 +134,7 @@ pub(super) fn is_free(port: u16) -> anyhow::Result<bool> {
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {
-    // Not truncated: what is on record is its holder's.
+    // Not truncated: the recorded number belongs to the holder.
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     opened.with_context(|| format!("cannot write {}", path.display()))
 }
@@ -147,13 +147,13 @@ fn try_lock(file: &File) -> anyhow::Result<bool> {
     }
 }
 
-/// Puts a number on record in a file that was locked.
+/// Records a number in a locked file.
 fn write(file: &mut File, number: u32) -> anyhow::Result<()> {
     file.set_len(0)?;
     writeln!(file, "{number}").context("cannot write to the data folder")
 }
 
-/// Tries until it is done or the time is over, at least once; tells whether it is done.
+/// Tries until it is done or the time is over, at least once. Returns whether it is done.
 async fn within(time: Duration, mut done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<bool> {
     let deadline = Instant::now() + time;
     while !done()? {

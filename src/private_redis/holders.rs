@@ -1,16 +1,16 @@
-//! The processes that hold a lock by their standard input: the redis-server that was given it, and what it forked.
+//! The processes that hold a lock by their standard input: the redis-server that got it, and its forks.
 
 use std::fs::File;
 
 /// How a process is told to end.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Force {
-    /// It may write out what it has; one that is frozen is woken for that.
+    /// It may write its data; a frozen one is woken for that.
     Terminate,
     Kill,
 }
 
-/// Tells them to end; gives how many there are, as far as that can be known.
+/// Tells them to end. Returns how many there are, if this is known.
 #[cfg(target_os = "linux")]
 pub(super) fn end(lock: &File, force: Force) -> anyhow::Result<usize> {
     use std::os::unix::fs::MetadataExt;
@@ -27,7 +27,7 @@ pub(super) fn end(lock: &File, force: Force) -> anyhow::Result<usize> {
     let holds = |process: &Path| {
         let file = std::fs::metadata(process.join("fd/0"));
         let info = std::fs::read_to_string(process.join("fdinfo/0"));
-        // One that merely reads the file has no such line.
+        // A process that only reads the file has no such line.
         file.is_ok_and(|file| (file.dev(), file.ino()) == (ours.dev(), ours.ino()))
             && info.is_ok_and(|info| info.contains("FLOCK"))
     };
@@ -36,7 +36,7 @@ pub(super) fn end(lock: &File, force: Force) -> anyhow::Result<usize> {
         let process = entry?.path();
         let number = process.file_name().and_then(|name| name.to_str()?.parse().ok());
         let Some(id) = number.and_then(Pid::from_raw) else { continue };
-        // The handle first: the number may become another process's, the handle does not.
+        // The handle first: another process may get the number, but not the handle.
         let Ok(handle) = pidfd_open(id, PidfdFlags::empty()) else { continue };
         if holds(&process) {
             found += 1;
@@ -49,7 +49,7 @@ pub(super) fn end(lock: &File, force: Force) -> anyhow::Result<usize> {
     Ok(found)
 }
 
-/// Elsewhere nothing tells for certain which they are.
+/// Other systems do not show for certain which they are.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn end(_: &File, _: Force) -> anyhow::Result<usize> {
     Ok(0)

@@ -1,5 +1,5 @@
-//! How much memory the private redis-server may use. Beyond it, Redis refuses holds and still settles them; without a limit, the
-//! system would kill it, or what runs beside it.
+//! How much memory the private redis-server may use. Above that, Redis refuses holds and still settles them. Without a
+//! limit, the system would kill it, or other processes.
 
 use std::fs::read_to_string;
 use std::path::Path;
@@ -11,19 +11,20 @@ use tracing::warn;
 
 use crate::redis::Redis;
 
-/// How often it is looked at what is used.
+/// How often memory use is checked.
 const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Percent of the limit: when it is warned, and below what it may be warned again.
+/// Percent of the limit: above the first it warns, below the second it may warn again.
 const WARNING: [u64; 2] = [80, 75];
 
-/// Three quarters of the memory that this process may use, in bytes: the rest is for what Redis needs besides its data, such as the
-/// copy that rewrites its file, and for other programs. 0, which is no limit, where that is not known: outside Linux.
+/// Three quarters of the memory that this process may use, in bytes. The rest is for other programs, and for what
+/// Redis needs besides its data, such as the copy that rewrites its file. 0, which is no limit, where that is not
+/// known: outside Linux.
 pub fn default_maxmemory() -> u64 {
     memory(Path::new("/")).unwrap_or(0) / 4 * 3
 }
 
-/// What the machine has, or the control group of this process, or a group around that one, whichever is least.
+/// The memory of the machine, of this process's control group, or of a parent group, whichever is least.
 fn memory(root: &Path) -> Option<u64> {
     let meminfo = read_to_string(root.join("proc/meminfo")).ok()?;
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB"));
@@ -41,15 +42,15 @@ fn memory(root: &Path) -> Option<u64> {
             _ => return None,
         };
         let hierarchy = root.join(hierarchy);
-        // In a container the path may be as the machine sees it, and lead nowhere: then the root is what there is.
+        // In a container the path may be the machine's path, and not exist here: then use the root.
         let above = Path::new(path.trim_start_matches('/')).ancestors();
-        // `max` is no number, and so no limit.
+        // `max` is not a number, so there is no limit.
         above.filter_map(|group| read_to_string(hierarchy.join(group).join(file)).ok()?.trim().parse().ok()).min()
     });
     limits.chain([total]).min()
 }
 
-/// Warns when the redis-server at a port comes near its limit, for as long as it is polled.
+/// Warns when the redis-server at a port comes near its limit, while it is polled.
 pub(super) async fn watch(port: u16) {
     let Ok(redis) = Redis::open(&format!("redis://127.0.0.1:{port}")) else { return std::future::pending().await };
     let [warn_at, calm_below] = WARNING;

@@ -1,4 +1,4 @@
-//! The few plain reads that need no script: each looks at one key, or at Redis itself.
+//! The few plain reads that need no script: each reads one key, or Redis itself.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use ::redis::{FromRedisValue, Value, cmd, pipe};
 
 use super::{Failure, Redis};
 
-/// A hash as it was stored, and the clock by which to judge it.
+/// A hash as it was stored, and the time to compare it with.
 #[derive(Debug)]
 pub struct StoredHash {
     /// Field -> value; empty when there is no such key.
@@ -15,7 +15,7 @@ pub struct StoredHash {
     pub now_ms: u64,
 }
 
-/// What Redis says of itself.
+/// What Redis reports about itself.
 #[derive(Debug)]
 pub struct Health {
     /// `master` or `slave`.
@@ -59,7 +59,7 @@ impl Redis {
         typed(self.call(cmd("ZCOUNT").arg(key).arg("-inf").arg(score)).await?)
     }
 
-    /// The same, and the member with the lowest score; others may come in between.
+    /// The same, and the member with the lowest score; not atomic.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -118,8 +118,8 @@ impl Redis {
         typed(self.call(cmd("ZRANGE").arg(key).arg(0).arg(count - 1)).await?)
     }
 
-    /// The members of a sorted set scored `score` or lower, at most `count` of them after the first `skip`, each with its
-    /// score; as bytes, for not all that is listed there need be text.
+    /// The members of a sorted set scored `score` or lower, at most `count` of them after the first `skip`, each with
+    /// its score. As bytes, because a member may not be text.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -135,8 +135,8 @@ impl Redis {
         typed(self.call(&command).await?)
     }
 
-    /// For each pair of a member and another sorted set: if the member is scored `score` or lower in `list`, what else is in
-    /// the other set, the lowest first, at most `count`. Each has its own outcome.
+    /// For each pair of a member and another sorted set: if the member is scored `score` or lower in `list`, the
+    /// members of the other set, the lowest first, at most `count`. Each has its own outcome.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -166,7 +166,7 @@ impl Redis {
         Ok(listed)
     }
 
-    /// Its role and what it does when memory is full.
+    /// Its role and its eviction policy.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -181,7 +181,7 @@ impl Redis {
         Ok(Health { role: find("role:"), maxmemory_policy: find("maxmemory_policy:") })
     }
 
-    /// Whether it is a node of a Redis Cluster, which takes no call whose keys are in several slots.
+    /// Whether it is a node of a Redis Cluster, which refuses calls with keys in several slots.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -200,7 +200,7 @@ pub(super) fn typed<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
     T::from_redis_value(value).map_err(|error| malformed(&error.to_string()))
 }
 
-/// A reply of a shape that no Redis gives, or with text that is none.
+/// A reply of an unexpected shape, or with bytes that are not text.
 pub(super) fn malformed(what: &str) -> Failure {
     Failure::Malformed(what.to_owned())
 }

@@ -1,4 +1,4 @@
-//! Reads that go over all there is, a bounded page at a time: what a check of a live system needs.
+//! Reads over all data, a limited page at a time: for a check of a live system.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ const PAGE: usize = 500;
 /// A page of a scan, and where the next one starts; 0 after the last.
 pub type Page<T> = (u64, Vec<T>);
 
-/// The fields of a stream entry, with its id; no fields when one of them is no text.
+/// The fields of a stream entry, with its id; no fields when one of them is not text.
 pub type Entry = (String, HashMap<String, String>);
 
-/// What a stream has, and had.
+/// The present and past contents of a stream.
 #[derive(Debug, Clone)]
 pub struct StreamInfo {
     /// Entries that it has.
@@ -25,22 +25,22 @@ pub struct StreamInfo {
     pub entries_added: u64,
     /// Its oldest entry.
     pub first: Option<Entry>,
-    /// The highest id that was deleted singly, if any was.
+    /// The highest id that was deleted individually, if any.
     pub max_deleted: Option<String>,
 }
 
-/// A member of a sorted set with the hash that it stands for, all of one moment.
+/// A member of a sorted set with the hash that it names, read atomically.
 #[derive(Debug, Clone)]
 pub struct Look {
-    /// The fields of the hash; empty when there is no such hash, none when a field is no text.
+    /// The fields of the hash; empty when there is no such hash, none when a field is not text.
     pub fields: Option<HashMap<String, String>>,
-    /// The member's score as Redis writes it; none when it is no member.
+    /// The member's score as Redis writes it; none when it is not a member.
     pub score: Option<String>,
-    /// Whether Redis will drop the hash by itself.
+    /// Whether the hash has a TTL.
     pub is_mortal: bool,
 }
 
-/// A member of a sorted set, the lowest of another, and whether it is in a set, all of one moment.
+/// A member of a sorted set, the lowest of another, and whether it is in a set, read atomically.
 #[derive(Debug, Clone)]
 pub struct IndexLook {
     /// The member's score.
@@ -52,7 +52,7 @@ pub struct IndexLook {
 }
 
 impl Redis {
-    /// A page of the names of all keys, without those that are no text.
+    /// A page of the names of all keys, without those that are not text.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -62,7 +62,7 @@ impl Redis {
         Ok((next, names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect()))
     }
 
-    /// A page of the members of a set. What is no text in them is replaced.
+    /// A page of the members of a set. Bytes that are not text are replaced.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -72,7 +72,7 @@ impl Redis {
         Ok((next, members.iter().map(|member| String::from_utf8_lossy(member).into_owned()).collect()))
     }
 
-    /// A page of the members of a sorted set. What is no text in them is replaced.
+    /// A page of the members of a sorted set. Bytes that are not text are replaced.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -82,7 +82,7 @@ impl Redis {
         Ok((next, members.iter().map(|(member, _score)| String::from_utf8_lossy(member).into_owned()).collect()))
     }
 
-    /// Some fields of several hashes; those of a key that is no hash are absent.
+    /// Some fields of several hashes; those of a key that is not a hash are absent.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -99,7 +99,7 @@ impl Redis {
         Ok(self.pipeline(&reads).await?.into_iter().map(|fields| typed(fields).unwrap_or(absent.clone())).collect())
     }
 
-    /// Looks at members of the sorted set `scores`, each with the hash that it stands for.
+    /// Reads members of the sorted set `scores`, each with the hash that it names.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -121,7 +121,7 @@ impl Redis {
         replies.chunks(3).map(look).collect()
     }
 
-    /// Looks for `member` in the sorted set `bounds` and the set `list`, and at the lowest score of `scores`.
+    /// Reads `member` in the sorted set `bounds` and the set `list`, and the lowest score of `scores`.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -150,7 +150,7 @@ impl Redis {
         entries(self.call(command.arg(stream).arg(newest).arg("-").arg("COUNT").arg(count)).await?)
     }
 
-    /// The entry of that id, if it is there.
+    /// The entry with that id, if it exists.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -168,7 +168,7 @@ impl Redis {
         Ok(page.into_iter().next().map(|(id, _)| id))
     }
 
-    /// What a stream has and had, as of one moment; none when there is no such key.
+    /// The present and past contents of a stream, read atomically; none when there is no such key.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -189,8 +189,8 @@ impl Redis {
     }
 }
 
-/// An entry of a stream, of which the fields may be no text: whoever may append to it by hand must not make it unreadable
-/// for those who look for other entries.
+/// An entry of a stream. Its fields may not be text: an entry that was added by hand must not block readers of other
+/// entries.
 type RawEntry = (String, HashMap<Vec<u8>, Vec<u8>>);
 
 fn entries(value: Value) -> Result<Vec<Entry>, Failure> {
@@ -201,13 +201,13 @@ fn entry((id, fields): RawEntry) -> Entry {
     (id, text_fields(fields).unwrap_or_default())
 }
 
-/// None when one of them is no text.
+/// None when one of them is not text.
 fn text_fields(fields: HashMap<Vec<u8>, Vec<u8>>) -> Option<HashMap<String, String>> {
     let text = |bytes| String::from_utf8(bytes).ok();
     fields.into_iter().map(|(name, value)| Some((text(name)?, text(value)?))).collect()
 }
 
-/// The id of a stream entry, by which to compare it.
+/// The id of a stream entry, for comparison.
 pub fn entry_order(id: &str) -> Option<(u64, u64)> {
     let (ms, sequence) = id.split_once('-')?;
     let number = |digits: &str| {

@@ -1,4 +1,4 @@
-//! The two plain writes that need no script: neither is about stock.
+//! The two plain writes that need no script: neither changes stock.
 
 use ::redis::cmd;
 
@@ -14,7 +14,7 @@ impl Redis {
         self.call(cmd("HSET").arg(key).arg(fields)).await.map(drop)
     }
 
-    /// Takes the oldest entries from a stream until about `most` are left, 10,000 at most; how many went.
+    /// Removes the oldest entries from a stream until about `most` are left, 10,000 at most. Returns how many.
     ///
     /// # Errors
     /// See [`Failure`].

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a key is kept out of common calls. After that it costs a refused call to find out that it is still damaged.
+/// How long a key is kept out of shared calls. After that, one refused call shows whether it is still damaged.
 const TIME_APART: Duration = Duration::from_secs(5);
 
-/// Keys that are remembered at most: what is damaged beyond that is found again each time.
+/// Keys that are remembered at most: other damaged keys are found again each time.
 const MAX_KEYS: usize = 1024;
 
-/// Keys, each with the moment at which it may go into common calls again.
+/// Keys, each with the time at which it may enter shared calls again.
 #[derive(Debug, Default)]
 pub(super) struct SetApart(HashMap<String, Instant>);
 
 impl SetApart {
-    /// Remembers a key from `now` on. When there are too many, that which would be forgotten first makes room.
+    /// Remembers a key from `now` on. When there are too many, the key that expires first is removed.
     pub(super) fn add(&mut self, key: String, now: Instant) {
         if self.0.len() >= MAX_KEYS {
             self.0.retain(|_, until| *until > now);
@@ -29,7 +29,7 @@ impl SetApart {
         self.0.insert(key, now + TIME_APART);
     }
 
-    /// Whether a key is to be kept out of a common call that is made `now`.
+    /// Whether a key must be kept out of a shared call that is made `now`.
     pub(super) fn has(&self, key: &str, now: Instant) -> bool {
         self.0.get(key).is_some_and(|until| *until > now)
     }
