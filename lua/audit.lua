@@ -29,9 +29,12 @@ local MAX_EVENTS = 100
 local FIELDS = { 'event', 'reservationId', 'cartId', 'sku', 'quantity', 'state', 'reason', 'happenedAt',
   'available', 'reserved', 'confirmed', 'version', 'previous' }
 
+-- Looked up once: a global costs a look-up each time.
+local call, find, match = redis.call, string.find, string.match
+
 -- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
 local function whole(s, low, high)
-  if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
+  if not s or #s > 13 or not (s == '0' or find(s, '^[1-9]%d*$')) then return nil end
   local value = tonumber(s)
   if value < low or value > high then return nil end
   return value
@@ -39,9 +42,9 @@ end
 
 -- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most text is plain ASCII: one pattern decides.
 local function is_text(s)
+  if find(s, '^[ -~]+$') then return #s <= 128 end
   if #s < 1 or #s > 128 then return false end
-  if s:find('^[ -~]+$') then return true end
-  if s:find('[%z\1-\31\127]') or s:find('\194[\128-\159]') then return false end
+  if find(s, '[%z\1-\31\127]') or find(s, '\194[\128-\159]') then return false end
   local rest = s:gsub('[\194-\223][\128-\191]', '-')
     :gsub('\224[\160-\191][\128-\191]', '-')
     :gsub('\237[\128-\159][\128-\191]', '-')
@@ -49,30 +52,29 @@ local function is_text(s)
     :gsub('\240[\144-\191][\128-\191][\128-\191]', '-')
     :gsub('[\241-\243][\128-\191][\128-\191][\128-\191]', '-')
     :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
-  return not rest:find('[\128-\255]')
+  return not find(rest, '[\128-\255]')
 end
 
--- Text with none of space : { } and no Unicode white space. inventory:audit is the stream, so audit is reserved;
--- clients that normalize paths cannot ask for . and .. over HTTP.
-local function is_sku(s)
-  if s == 'audit' or s == '.' or s == '..' then return false end
-  if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
-  if s:find('[ :{}]') or not is_text(s) then return false end
-  return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
-    or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
-end
-
--- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
+-- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one. A SKU is text with none of space : { } and no
+-- Unicode white space. inventory:audit is the stream, so audit is reserved; clients that normalize paths cannot ask for
+-- . and .. over HTTP.
 local function split(name)
-  local prefix, sku = name:match('^(.-)inventory:(.*)$')
-  if not prefix or not is_sku(sku) then return nil end
-  if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
+  local prefix, sku = match(name, '^(.-)inventory:(.*)$')
+  if not prefix or sku == 'audit' or sku == '.' or sku == '..' then return nil end
+  if prefix ~= '' and not find(prefix, '^{%d%d?%d?%d?}:$') then return nil end
+  -- Most names are plain ASCII: one pattern decides.
+  if find(sku, '^[!-9;-z|~]+$') and #sku <= 128 then return prefix, sku end
+  if find(sku, '[ :{}]') or not is_text(sku) then return nil end
+  if find(sku, '[\194\225-\227]') and (find(sku, '\194\160') or find(sku, '\225\154\128')
+    or find(sku, '\226\128[\128-\138\168\169\175]') or find(sku, '\226\129\159') or find(sku, '\227\128\128')) then
+    return nil
+  end
   return prefix, sku
 end
 
 -- 19 digits: each number must fit 64 bits.
 local function is_event_id(s)
-  return s:find('^%d+%-%d+$') and #s:match('^%d+') <= 19 and #s:match('%d+$') <= 19
+  return find(s, '^%d+%-%d+$') and #match(s, '^%d+') <= 19 and #match(s, '%d+$') <= 19
 end
 
 if #KEYS < 1 or #KEYS > 2 or #ARGV ~= 2 then return redis.error_reply('BADARGS keys: 1 or 2, with 2 arguments') end
@@ -88,7 +90,7 @@ if inventory then
   prefix, sku = split(inventory)
   if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
   if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
-elseif not audit:find('^inventory:audit$') and not audit:find('^{%d%d?%d?%d?}:inventory:audit$') then
+elseif not find(audit, '^inventory:audit$') and not find(audit, '^{%d%d?%d?%d?}:inventory:audit$') then
   return redis.error_reply('BADKEY audit: not inventory:audit')
 end
 
@@ -107,31 +109,31 @@ end
 
 local replies = {}
 -- Nothing is before the lowest of ids, and Redis refuses to look there.
-if before:find('^0+%-0+$') then return replies end
+if find(before, '^0+%-0+$') then return replies end
 if not inventory then
   local newest = before == '' and '+' or '(' .. before
-  for i, entry in ipairs(redis.call('XREVRANGE', audit, newest, '-', 'COUNT', limit)) do
+  for i, entry in ipairs(call('XREVRANGE', audit, newest, '-', 'COUNT', limit)) do
     replies[i] = reply(named(entry))
   end
   return replies
 end
 
 -- The event of that id, or nil when it was trimmed.
-local function find(id)
-  local entry = redis.call('XRANGE', audit, id, id)[1]
+local function event_of(id)
+  local entry = call('XRANGE', audit, id, id)[1]
   return entry and named(entry)
 end
 
-redis.call('XLEN', audit)
-local id = redis.call('HGET', inventory, 'lastEvent') or ''
+call('XLEN', audit)
+local id = call('HGET', inventory, 'lastEvent') or ''
 if before ~= '' then
-  local event = find(before)
+  local event = event_of(before)
   if event and event.sku ~= sku then return redis.error_reply('BADARGS before: the event of another SKU') end
   id = event and event.previous or ''
 end
 while id ~= '' and #replies < limit do
   if not is_event_id(id) then return redis.error_reply('BADKEY inventory: damaged chain of events in ' .. inventory) end
-  local event = find(id)
+  local event = event_of(id)
   if not event then break end
   replies[#replies + 1] = reply(event)
   id = event.previous or ''

@@ -38,22 +38,25 @@ local audit, due = KEYS[1], KEYS[2]
 local mode = ARGV[1]
 local n = (#KEYS - 2) / 3
 
+-- Looked up once: a global costs a look-up each time.
+local call, find, match = redis.call, string.find, string.match
+
+-- Numbers are written with %d: tostring(1e14) is 1e+14, and a bare number handed to Redis may be, too.
+local format = string.format
+
 -- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
 local function whole(s, low, high)
-  if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
+  if not s or #s > 13 or not (s == '0' or find(s, '^[1-9]%d*$')) then return nil end
   local value = tonumber(s)
   if value < low or value > high then return nil end
   return value
 end
 
--- tostring(1e14) is 1e+14, and a bare number handed to redis.call is worse.
-local function decimal(value) return string.format('%d', value) end
-
 -- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most text is plain ASCII: one pattern decides.
 local function is_text(s)
+  if find(s, '^[ -~]+$') then return #s <= 128 end
   if #s < 1 or #s > 128 then return false end
-  if s:find('^[ -~]+$') then return true end
-  if s:find('[%z\1-\31\127]') or s:find('\194[\128-\159]') then return false end
+  if find(s, '[%z\1-\31\127]') or find(s, '\194[\128-\159]') then return false end
   local rest = s:gsub('[\194-\223][\128-\191]', '-')
     :gsub('\224[\160-\191][\128-\191]', '-')
     :gsub('\237[\128-\159][\128-\191]', '-')
@@ -61,63 +64,64 @@ local function is_text(s)
     :gsub('\240[\144-\191][\128-\191][\128-\191]', '-')
     :gsub('[\241-\243][\128-\191][\128-\191][\128-\191]', '-')
     :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
-  return not rest:find('[\128-\255]')
+  return not find(rest, '[\128-\255]')
 end
 
--- Text with none of space : { } and no Unicode white space. inventory:audit is the stream, so audit is reserved;
--- clients that normalize paths cannot ask for . and .. over HTTP.
-local function is_sku(s)
-  if s == 'audit' or s == '.' or s == '..' then return false end
-  if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
-  if s:find('[ :{}]') or not is_text(s) then return false end
-  return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
-    or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
-end
-
--- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
+-- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one. A SKU is text with none of space : { } and no
+-- Unicode white space. inventory:audit is the stream, so audit is reserved; clients that normalize paths cannot ask for
+-- . and .. over HTTP.
 local function split(name)
-  local prefix, sku = name:match('^(.-)inventory:(.*)$')
-  if not prefix or not is_sku(sku) then return nil end
-  if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
+  local prefix, sku = match(name, '^(.-)inventory:(.*)$')
+  if not prefix or sku == 'audit' or sku == '.' or sku == '..' then return nil end
+  if prefix ~= '' and not find(prefix, '^{%d%d?%d?%d?}:$') then return nil end
+  -- Most names are plain ASCII: one pattern decides.
+  if find(sku, '^[!-9;-z|~]+$') and #sku <= 128 then return prefix, sku end
+  if find(sku, '[ :{}]') or not is_text(sku) then return nil end
+  if find(sku, '[\194\225-\227]') and (find(sku, '\194\160') or find(sku, '\225\154\128')
+    or find(sku, '\226\128[\128-\138\168\169\175]') or find(sku, '\226\129\159') or find(sku, '\227\128\128')) then
+    return nil
+  end
   return prefix, sku
 end
 
--- <prefix>reservation:<uuid> -> the UUID, in its canonical lower-case form; nil when the name is not one.
-local function id_of(key, reservation_prefix)
-  local id = key:sub(#reservation_prefix + 1)
-  if #id == 36 and key:sub(1, #reservation_prefix) == reservation_prefix and id == id:lower()
-    and id:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') then
-    return id
-  end
+-- The key of a reservation, after its prefix: reservation:<uuid>, the UUID in its canonical lower-case form.
+local KEY_OF_ID = 'reservation:()([%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+)$'
+
+-- The UUID in a key; nil when the key is not of the pattern.
+local function id_of(key, pattern)
+  local first, id, a, b, c, d = match(key, pattern)
+  if id and #id == 36 and a - first == 8 and b - first == 13 and c - first == 18 and d - first == 23 then return id end
   return nil
 end
 
 -- One reading of one clock: that of Redis. Two readings in one script can differ.
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local now_text = decimal(now)
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now_text = format('%d', now)
 
 -- Whether the calling user may run a write. Redis itself asks only when the write is run, and undoes none before it. It
 -- is asked with a whole command: Redis 8 judges no other.
-local SHAPES = {
-  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, HDEL = { 'field' }, PEXPIRE = { '1' }, PERSIST = {},
-  ZADD = { '1', 'member' }, ZREM = { 'member' }, SADD = { 'member' },
-}
-local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
+local may = redis.acl_check_cmd
 
 -- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
 -- stored cannot be right.
 local function read_stock(stock)
-  local f = redis.call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
-  if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6]) then return false end
-  local available, reserved = whole(f[1], 0, 1000000000000), whole(f[2], 0, 1000000000000)
-  local confirmed, seeded = whole(f[3], 0, 1000000000000), whole(f[4], 0, 1000000000000)
+  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  local available, reserved, confirmed, seeded, version, last_event = f[1], f[2], f[3], f[4], f[5], f[6]
+  if not (available and reserved and confirmed and seeded and version and last_event) then
+    if available or reserved or confirmed or seeded or version or last_event then return nil end
+    return false
+  end
+  -- As whole() would look at them: this is on the path of every hold.
+  if not ((available == '0' or find(available, '^[1-9]%d*$')) and (reserved == '0' or find(reserved, '^[1-9]%d*$'))
+    and (confirmed == '0' or find(confirmed, '^[1-9]%d*$')) and find(version, '^[1-9]%d*$')) then
+    return nil
+  end
+  local sum = available + reserved + confirmed
   -- A call has room for two events of each item.
-  local version = whole(f[5], 1, 1000000000000 - 200)
-  if not (available and reserved and confirmed and seeded and version and f[6]) then return nil end
-  if available + reserved + confirmed ~= seeded then return nil end
-  stock.available, stock.reserved, stock.confirmed = available, reserved, confirmed
-  stock.version, stock.last_event = version, f[6]
+  if sum > 1000000000000 or format('%d', sum) ~= seeded or version + 0 > 1000000000000 - 200 then return nil end
+  stock.available, stock.reserved, stock.confirmed = available + 0, reserved + 0, confirmed + 0
+  stock.version, stock.last_event = version + 0, last_event
   return true
 end
 
@@ -125,33 +129,27 @@ end
 -- counts are those after it; version has no gap, and previous is the SKU's event before.
 local function append_event(stock, event, id, cart, units, state, reason)
   stock.version = stock.version + 1
-  stock.available_text, stock.reserved_text = decimal(stock.available), decimal(stock.reserved)
-  stock.confirmed_text, stock.version_text = decimal(stock.confirmed), decimal(stock.version)
-  stock.last_event = redis.call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
+  stock.available_text, stock.reserved_text = format('%d', stock.available), format('%d', stock.reserved)
+  stock.confirmed_text, stock.version_text = format('%d', stock.confirmed), format('%d', stock.version)
+  stock.last_event = call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
     'sku', stock.sku, 'quantity', units, 'state', state, 'reason', reason, 'happenedAt', now_text,
     'available', stock.available_text, 'reserved', stock.reserved_text, 'confirmed', stock.confirmed_text,
     'version', stock.version_text, 'previous', stock.last_event)
 end
 
--- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
-local function audit_has_room()
-  local newest = redis.call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
-  return not newest or #newest[1]:match('^%d+') <= 15
-end
-
 -- Stores what the latest event of a stock has left; what it adds up to, too, when that is set anew.
 local function write_stock(stock, is_set)
-  redis.call('HSET', stock.key, 'available', stock.available_text, 'reserved', stock.reserved_text,
+  call('HSET', stock.key, 'available', stock.available_text, 'reserved', stock.reserved_text,
     'confirmed', stock.confirmed_text, 'updatedAt', now_text, 'version', stock.version_text,
     'lastEvent', stock.last_event)
   if is_set then
-    local seeded = decimal(stock.available + stock.reserved + stock.confirmed)
-    redis.call('HSET', stock.key, 'sku', stock.sku, 'seeded', seeded)
+    local seeded = format('%d', stock.available + stock.reserved + stock.confirmed)
+    call('HSET', stock.key, 'sku', stock.sku, 'seeded', seeded)
   end
 end
 
 -- The SKUs of a call, in the order in which they are first named and by their inventory keys; all are of one shard.
-local stocks, by_key, prefix, reservation_prefix = {}, {}, nil, nil
+local stocks, by_key, prefix, pattern = {}, {}, nil, nil
 
 -- The stock and the reservation's id of item i by its keys; or nil, and what is wrong.
 local function item_of(i, inventory, active, reservation)
@@ -159,16 +157,26 @@ local function item_of(i, inventory, active, reservation)
   if not stock then
     local own_prefix, sku = split(inventory)
     if not own_prefix then return nil, 'BADKEY inventory of item ' .. i .. ': not inventory:<sku>' end
-    if prefix and own_prefix ~= prefix then return nil, 'BADKEY inventory of item ' .. i .. ': of another shard' end
-    prefix, reservation_prefix = own_prefix, own_prefix .. 'reservation:'
-    stock = { key = inventory, sku = sku, active = inventory .. ':active' }
+    if own_prefix ~= prefix then
+      if prefix then return nil, 'BADKEY inventory of item ' .. i .. ': of another shard' end
+      prefix, pattern = own_prefix, '^' .. own_prefix .. KEY_OF_ID
+    end
+    -- All fields at once: a table that grows costs more.
+    stock = { key = inventory, sku = sku, active = inventory .. ':active', available = false, reserved = false,
+      confirmed = false, version = false, last_event = false, left = false }
     by_key[inventory] = stock
     stocks[#stocks + 1] = stock
   end
   if active ~= stock.active then return nil, 'BADKEY active of item ' .. i .. ': not inventory:<sku>:active' end
-  local id = id_of(reservation, reservation_prefix)
+  local id = id_of(reservation, pattern)
   if not id then return nil, 'BADKEY reservation of item ' .. i .. ': not reservation:<uuid>' end
   return stock, id
+end
+
+-- A record as a reply.
+local function shown(word, record)
+  return { word, record.cartId, record.sku, record.quantity, record.state, record.reason,
+    record.expiresAt, record.createdAt, record.updatedAt }
 end
 
 -- Guards: no key is read before every name and number is right.
@@ -178,22 +186,25 @@ if n < 1 or n > 100 or n % 1 ~= 0 or #ARGV ~= 1 + 3 * n then
 end
 if mode ~= 'each' and mode ~= 'all' then return redis.error_reply('BADARGS mode: each or all') end
 
-local items = {}
+local stock_of, reservations, ids = {}, {}, {}
+-- Many items of a call want the same: what was found right is not looked at again.
+local right_quantity, right_ttl
 for i = 1, n do
   local reservation = KEYS[3 * i + 2]
   local stock, id = item_of(i, KEYS[3 * i], KEYS[3 * i + 1], reservation)
   if not stock then return redis.error_reply(id) end
-  local cart, quantity = ARGV[3 * i - 1], ARGV[3 * i]
-  local units, ttl = whole(quantity, 1, 1000000000), whole(ARGV[3 * i + 1], 1, 2592000000)
+  local cart, quantity, ttl = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
   if not is_text(cart) then
     return redis.error_reply('BADARGS cartId of item ' .. i .. ': 1 to 128 bytes of UTF-8, no control character')
   end
-  if not units then
+  if quantity ~= right_quantity and not whole(quantity, 1, 1000000000) then
     return redis.error_reply('BADARGS quantity of item ' .. i .. ': a whole number from 1 to 1000000000')
   end
-  if not ttl then return redis.error_reply('BADARGS ttlMs of item ' .. i .. ': a whole number from 1 to 2592000000') end
-  items[i] = { stock = stock, reservation = reservation, id = id, cart = cart, units = units, quantity = quantity,
-    expires = now + ttl }
+  if ttl ~= right_ttl and not whole(ttl, 1, 2592000000) then
+    return redis.error_reply('BADARGS ttlMs of item ' .. i .. ': a whole number from 1 to 2592000000')
+  end
+  right_quantity, right_ttl = quantity, ttl
+  stock_of[i], reservations[i], ids[i] = stock, reservation, id
 end
 -- The keys that all SKUs of a shard have in common.
 if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
@@ -201,98 +212,137 @@ if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: n
 
 -- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
 
-local may_all = may('XADD', audit) and may('ZADD', due)
-for _, stock in ipairs(stocks) do may_all = may_all and may('HSET', stock.key) and may('ZADD', stock.active) end
-for _, item in ipairs(items) do may_all = may_all and may('HSET', item.reservation) end
+local may_all = may('XADD', audit, '*', 'field', '0') and may('ZADD', due, '1', 'member')
+for i = 1, #stocks do
+  local stock = stocks[i]
+  may_all = may_all and may('HSET', stock.key, 'field', '0') and may('ZADD', stock.active, '1', 'member')
+end
+for i = 1, n do may_all = may_all and may('HSET', reservations[i], 'field', '0') end
 if not may_all then return redis.error_reply('NOPERM this user may not write what a hold writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here. But for
 -- the audit of a single item: the first write goes there, and stops it as well.
 
-if n > 1 and not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
-for _, stock in ipairs(stocks) do
+if n > 1 then
+  -- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
+  local newest = call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
+  if newest and #match(newest[1], '^%d+') > 15 then return redis.error_reply('BADKEY audit: its ids are used up') end
+end
+call('ZCARD', due)
+for i = 1, #stocks do
+  local stock = stocks[i]
   local found = read_stock(stock)
   if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. stock.key) end
   stock.left = found and stock.available
-  stock.due = tonumber(redis.call('ZSCORE', due, stock.sku))
-  redis.call('ZCARD', stock.active)
+  call('ZCARD', stock.active)
 end
 
-local records = {}
-for _, item in ipairs(items) do
-  local reservation = item.reservation
-  if not records[reservation] and redis.call('EXISTS', reservation) == 1 then
-    local record = redis.call('HMGET', reservation,
-      'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt')
-    for field = 1, 8 do
-      if not record[field] then return redis.error_reply('BADKEY reservation: damaged record ' .. reservation) end
+local records
+if call('EXISTS', unpack(reservations)) > 0 then
+  -- A reservation's fields by name; false when there is none; nil when what is stored cannot be right. What is active
+  -- has no reason and was not updated: these fields come with the end.
+  local function read_record(key, id)
+    local f = call('HMGET', key,
+      'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt', 'token')
+    if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6] or f[7] or f[8]) then return false end
+    local units, expires = whole(f[3], 1, 1000000000), whole(f[6], 1, 9999999999999)
+    if not (f[1] and is_text(f[1]) and f[2] and units and expires and f[7]) then return nil end
+    local state, reason, updated = f[4], f[5] or '', f[8]
+    if state == 'active' then
+      updated = updated or f[7]
+    elseif state ~= 'confirmed' and state ~= 'released' or not updated then
+      return nil
     end
+    return {
+      key = key, id = id, cartId = f[1], sku = f[2], quantity = f[3], state = state, reason = reason,
+      expiresAt = f[6], createdAt = f[7], updatedAt = updated, token = f[9], units = units, expires = expires,
+    }
+  end
+
+  records = {}
+  for i, reservation in ipairs(reservations) do
+    local record = read_record(reservation, ids[i])
+    if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. reservation) end
     records[reservation] = record
   end
 end
 
 -- Decisions: a SKU or an id that is named twice sees what the items before it would leave.
 
-local replies, made, refused = {}, {}, false
-for i, item in ipairs(items) do
-  local stock, record = item.stock, records[item.reservation]
-  local earlier = made[item.reservation]
-  if earlier then
-    record = { earlier.cart, earlier.stock.sku, earlier.quantity, 'active', '',
-      earlier.expires_text, now_text, now_text }
-  end
+local replies, refused = {}, false
+-- By reservation, the item that makes it; and the record that an item makes.
+local made = {}
+local function record_of(i)
+  return { cartId = ARGV[3 * i - 1], sku = stock_of[i].sku, quantity = ARGV[3 * i], state = 'active', reason = '',
+    expiresAt = replies[i][2], createdAt = now_text, updatedAt = now_text }
+end
+-- The latest reply to a hold, and the ttl that it is for.
+local held, held_ttl
+for i = 1, n do
+  local stock, reservation = stock_of[i], reservations[i]
+  local cart, quantity, ttl = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
+  local record, earlier = records and records[reservation], made[reservation]
+  if earlier then record = record_of(earlier) end
   if record then
-    local field = record[1] ~= item.cart and 'cartId' or record[2] ~= stock.sku and 'sku'
-      or record[3] ~= item.quantity and 'quantity'
+    local field = record.cartId ~= cart and 'cartId' or record.sku ~= stock.sku and 'sku'
+      or record.quantity ~= quantity and 'quantity'
     if field then
       replies[i], refused = { 'CONFLICT', field }, true
     else
-      item.is_tentative = earlier ~= nil
-      replies[i] = { 'REPLAYED', record[1], record[2], record[3], record[4],
-        record[5], record[6], record[7], record[8] }
+      replies[i] = shown('REPLAYED', record)
     end
   elseif not stock.left then
     replies[i], refused = { 'UNKNOWN_SKU' }, true
-  elseif stock.left < item.units then
-    local lapsed = redis.call('ZCOUNT', stock.active, '-inf', now_text)
-    replies[i], refused = { 'INSUFFICIENT', decimal(stock.left), decimal(lapsed) }, true
+  elseif stock.left < quantity + 0 then
+    local lapsed = call('ZCOUNT', stock.active, '-inf', now_text)
+    replies[i], refused = { 'INSUFFICIENT', format('%d', stock.left), format('%d', lapsed) }, true
   else
-    stock.left = stock.left - item.units
-    item.is_tentative, item.expires_text = true, decimal(item.expires)
-    made[item.reservation] = item
-    replies[i] = { 'HELD', item.expires_text, now_text }
+    stock.left = stock.left - quantity
+    made[reservation] = i
+    if ttl ~= held_ttl then held, held_ttl = { 'HELD', format('%d', now + ttl), now_text }, ttl end
+    replies[i] = held
   end
 end
 
 if refused and mode == 'all' then
-  for i, item in ipairs(items) do
-    if item.is_tentative then replies[i] = { 'WITHDRAWN' } end
+  for i, reservation in ipairs(reservations) do
+    local word = replies[i][1]
+    if word == 'HELD' or word == 'REPLAYED' and made[reservation] then replies[i] = { 'WITHDRAWN' } end
   end
   return replies
 end
 
 -- Writes: once the first is done, none of them can fail.
 
-for _, item in ipairs(items) do
-  if made[item.reservation] == item then
-    local stock, expires = item.stock, item.expires_text
-    stock.available, stock.reserved = stock.available - item.units, stock.reserved + item.units
-    append_event(stock, 'hold', item.id, item.cart, item.quantity, 'active', '')
-    redis.call('HSET', item.reservation, 'cartId', item.cart, 'sku', stock.sku, 'quantity', item.quantity,
-      'state', 'active', 'reason', '', 'expiresAt', expires, 'createdAt', now_text, 'updatedAt', now_text)
-    local added = stock.added or {}
-    added[#added + 1], added[#added + 2] = expires, item.id
-    stock.added = added
-    if not stock.due or item.expires < stock.due then stock.due, stock.lowered = item.expires, expires end
+for i = 1, n do
+  local stock, reservation = stock_of[i], reservations[i]
+  if made[reservation] == i then
+    local cart, quantity, expires = ARGV[3 * i - 1], ARGV[3 * i], replies[i][2]
+    stock.available, stock.reserved = stock.available - quantity, stock.reserved + quantity
+    append_event(stock, 'hold', ids[i], cart, quantity, 'active', '')
+    call('HSET', reservation, 'cartId', cart, 'sku', stock.sku, 'quantity', quantity,
+      'state', 'active', 'expiresAt', expires, 'createdAt', now_text)
+    local added = stock.added
+    if added then
+      added[#added + 1], added[#added + 2] = expires, ids[i]
+    else
+      stock.added = { expires, ids[i] }
+    end
   end
 end
-local lowered = {}
-for _, stock in ipairs(stocks) do
-  if stock.added then
-    redis.call('ZADD', stock.active, unpack(stock.added))
+local bounds = {}
+for i = 1, #stocks do
+  local stock = stocks[i]
+  local added = stock.added
+  if added then
+    call('ZADD', stock.active, unpack(added))
     write_stock(stock)
-    if stock.lowered then lowered[#lowered + 1], lowered[#lowered + 2] = stock.lowered, stock.sku end
+    local earliest = added[1]
+    -- Times have 13 digits: as text they are in the same order.
+    for at = 3, #added, 2 do if added[at] < earliest then earliest = added[at] end end
+    bounds[#bounds + 1], bounds[#bounds + 2] = earliest, stock.sku
   end
 end
-if #lowered > 0 then redis.call('ZADD', due, unpack(lowered)) end
+-- What is due earlier stays so.
+if #bounds > 0 then call('ZADD', due, 'LT', unpack(bounds)) end
 return replies

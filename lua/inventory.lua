@@ -24,22 +24,25 @@
 local inventory, active = KEYS[1], KEYS[2]
 local limit = ARGV[1]
 
+-- Looked up once: a global costs a look-up each time.
+local call, find, match = redis.call, string.find, string.match
+
+-- Numbers are written with %d: tostring(1e14) is 1e+14, and a bare number handed to Redis may be, too.
+local format = string.format
+
 -- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
 local function whole(s, low, high)
-  if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
+  if not s or #s > 13 or not (s == '0' or find(s, '^[1-9]%d*$')) then return nil end
   local value = tonumber(s)
   if value < low or value > high then return nil end
   return value
 end
 
--- tostring(1e14) is 1e+14, and a bare number handed to redis.call is worse.
-local function decimal(value) return string.format('%d', value) end
-
 -- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most text is plain ASCII: one pattern decides.
 local function is_text(s)
+  if find(s, '^[ -~]+$') then return #s <= 128 end
   if #s < 1 or #s > 128 then return false end
-  if s:find('^[ -~]+$') then return true end
-  if s:find('[%z\1-\31\127]') or s:find('\194[\128-\159]') then return false end
+  if find(s, '[%z\1-\31\127]') or find(s, '\194[\128-\159]') then return false end
   local rest = s:gsub('[\194-\223][\128-\191]', '-')
     :gsub('\224[\160-\191][\128-\191]', '-')
     :gsub('\237[\128-\159][\128-\191]', '-')
@@ -47,45 +50,50 @@ local function is_text(s)
     :gsub('\240[\144-\191][\128-\191][\128-\191]', '-')
     :gsub('[\241-\243][\128-\191][\128-\191][\128-\191]', '-')
     :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
-  return not rest:find('[\128-\255]')
+  return not find(rest, '[\128-\255]')
 end
 
--- Text with none of space : { } and no Unicode white space. inventory:audit is the stream, so audit is reserved;
--- clients that normalize paths cannot ask for . and .. over HTTP.
-local function is_sku(s)
-  if s == 'audit' or s == '.' or s == '..' then return false end
-  if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
-  if s:find('[ :{}]') or not is_text(s) then return false end
-  return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
-    or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
-end
-
--- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
+-- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one. A SKU is text with none of space : { } and no
+-- Unicode white space. inventory:audit is the stream, so audit is reserved; clients that normalize paths cannot ask for
+-- . and .. over HTTP.
 local function split(name)
-  local prefix, sku = name:match('^(.-)inventory:(.*)$')
-  if not prefix or not is_sku(sku) then return nil end
-  if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
+  local prefix, sku = match(name, '^(.-)inventory:(.*)$')
+  if not prefix or sku == 'audit' or sku == '.' or sku == '..' then return nil end
+  if prefix ~= '' and not find(prefix, '^{%d%d?%d?%d?}:$') then return nil end
+  -- Most names are plain ASCII: one pattern decides.
+  if find(sku, '^[!-9;-z|~]+$') and #sku <= 128 then return prefix, sku end
+  if find(sku, '[ :{}]') or not is_text(sku) then return nil end
+  if find(sku, '[\194\225-\227]') and (find(sku, '\194\160') or find(sku, '\225\154\128')
+    or find(sku, '\226\128[\128-\138\168\169\175]') or find(sku, '\226\129\159') or find(sku, '\227\128\128')) then
+    return nil
+  end
   return prefix, sku
 end
 
 -- One reading of one clock: that of Redis. Two readings in one script can differ.
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local now_text = decimal(now)
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now_text = format('%d', now)
 
 -- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
 -- stored cannot be right.
 local function read_stock(stock)
-  local f = redis.call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
-  if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6]) then return false end
-  local available, reserved = whole(f[1], 0, 1000000000000), whole(f[2], 0, 1000000000000)
-  local confirmed, seeded = whole(f[3], 0, 1000000000000), whole(f[4], 0, 1000000000000)
+  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  local available, reserved, confirmed, seeded, version, last_event = f[1], f[2], f[3], f[4], f[5], f[6]
+  if not (available and reserved and confirmed and seeded and version and last_event) then
+    if available or reserved or confirmed or seeded or version or last_event then return nil end
+    return false
+  end
+  -- As whole() would look at them: this is on the path of every hold.
+  if not ((available == '0' or find(available, '^[1-9]%d*$')) and (reserved == '0' or find(reserved, '^[1-9]%d*$'))
+    and (confirmed == '0' or find(confirmed, '^[1-9]%d*$')) and find(version, '^[1-9]%d*$')) then
+    return nil
+  end
+  local sum = available + reserved + confirmed
   -- A call has room for two events of each item.
-  local version = whole(f[5], 1, 1000000000000 - 200)
-  if not (available and reserved and confirmed and seeded and version and f[6]) then return nil end
-  if available + reserved + confirmed ~= seeded then return nil end
-  stock.available, stock.reserved, stock.confirmed = available, reserved, confirmed
-  stock.version, stock.last_event = version, f[6]
+  if sum > 1000000000000 or format('%d', sum) ~= seeded or version + 0 > 1000000000000 - 200 then return nil end
+  stock.available, stock.reserved, stock.confirmed = available + 0, reserved + 0, confirmed + 0
+  stock.version, stock.last_event = version + 0, last_event
   return true
 end
 
@@ -99,14 +107,15 @@ if active ~= inventory .. ':active' then return redis.error_reply('BADKEY active
 local stock = { key = inventory }
 local found = read_stock(stock)
 if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
-local live = redis.call('ZCARD', active)
+local live = call('ZCARD', active)
 if not found then return { { 'UNKNOWN_SKU' } } end
 
-local replies = { { 'STOCK', sku, decimal(stock.available), decimal(stock.reserved), decimal(stock.confirmed),
-  decimal(stock.available + stock.reserved + stock.confirmed), redis.call('HGET', inventory, 'updatedAt') or '',
-  decimal(stock.version), decimal(live), decimal(redis.call('ZCOUNT', active, '-inf', now_text)) } }
+local replies = { { 'STOCK', sku,
+  format('%d', stock.available), format('%d', stock.reserved), format('%d', stock.confirmed),
+  format('%d', stock.available + stock.reserved + stock.confirmed), call('HGET', inventory, 'updatedAt') or '',
+  format('%d', stock.version), format('%d', live), format('%d', call('ZCOUNT', active, '-inf', now_text)) } }
 if limit ~= '0' then
-  local listed = redis.call('ZRANGE', active, 0, tonumber(limit) - 1, 'WITHSCORES')
+  local listed = call('ZRANGE', active, 0, tonumber(limit) - 1, 'WITHSCORES')
   for i = 1, #listed, 2 do replies[#replies + 1] = { 'ACTIVE', listed[i], listed[i + 1] } end
 end
 return replies

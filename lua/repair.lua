@@ -50,22 +50,25 @@ local MAX_TTL_MS = 2592000000
 local MAX_COUNT = 1000000000000
 local MAX_TIME = 9999999999999
 
+-- Looked up once: a global costs a look-up each time.
+local call, find, match = redis.call, string.find, string.match
+
+-- Numbers are written with %d: tostring(1e14) is 1e+14, and a bare number handed to Redis may be, too.
+local format = string.format
+
 -- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
 local function whole(s, low, high)
-  if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
+  if not s or #s > 13 or not (s == '0' or find(s, '^[1-9]%d*$')) then return nil end
   local value = tonumber(s)
   if value < low or value > high then return nil end
   return value
 end
 
--- tostring(1e14) is 1e+14, and a bare number handed to redis.call is worse.
-local function decimal(value) return string.format('%d', value) end
-
 -- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most text is plain ASCII: one pattern decides.
 local function is_text(s)
+  if find(s, '^[ -~]+$') then return #s <= 128 end
   if #s < 1 or #s > 128 then return false end
-  if s:find('^[ -~]+$') then return true end
-  if s:find('[%z\1-\31\127]') or s:find('\194[\128-\159]') then return false end
+  if find(s, '[%z\1-\31\127]') or find(s, '\194[\128-\159]') then return false end
   local rest = s:gsub('[\194-\223][\128-\191]', '-')
     :gsub('\224[\160-\191][\128-\191]', '-')
     :gsub('\237[\128-\159][\128-\191]', '-')
@@ -73,61 +76,62 @@ local function is_text(s)
     :gsub('\240[\144-\191][\128-\191][\128-\191]', '-')
     :gsub('[\241-\243][\128-\191][\128-\191][\128-\191]', '-')
     :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
-  return not rest:find('[\128-\255]')
+  return not find(rest, '[\128-\255]')
 end
 
--- Text with none of space : { } and no Unicode white space. inventory:audit is the stream, so audit is reserved;
--- clients that normalize paths cannot ask for . and .. over HTTP.
-local function is_sku(s)
-  if s == 'audit' or s == '.' or s == '..' then return false end
-  if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
-  if s:find('[ :{}]') or not is_text(s) then return false end
-  return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
-    or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
-end
-
--- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
+-- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one. A SKU is text with none of space : { } and no
+-- Unicode white space. inventory:audit is the stream, so audit is reserved; clients that normalize paths cannot ask for
+-- . and .. over HTTP.
 local function split(name)
-  local prefix, sku = name:match('^(.-)inventory:(.*)$')
-  if not prefix or not is_sku(sku) then return nil end
-  if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
+  local prefix, sku = match(name, '^(.-)inventory:(.*)$')
+  if not prefix or sku == 'audit' or sku == '.' or sku == '..' then return nil end
+  if prefix ~= '' and not find(prefix, '^{%d%d?%d?%d?}:$') then return nil end
+  -- Most names are plain ASCII: one pattern decides.
+  if find(sku, '^[!-9;-z|~]+$') and #sku <= 128 then return prefix, sku end
+  if find(sku, '[ :{}]') or not is_text(sku) then return nil end
+  if find(sku, '[\194\225-\227]') and (find(sku, '\194\160') or find(sku, '\225\154\128')
+    or find(sku, '\226\128[\128-\138\168\169\175]') or find(sku, '\226\129\159') or find(sku, '\227\128\128')) then
+    return nil
+  end
   return prefix, sku
 end
 
--- <prefix>reservation:<uuid> -> the UUID, in its canonical lower-case form; nil when the name is not one.
-local function id_of(key, reservation_prefix)
-  local id = key:sub(#reservation_prefix + 1)
-  if #id == 36 and key:sub(1, #reservation_prefix) == reservation_prefix and id == id:lower()
-    and id:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') then
-    return id
-  end
+-- The key of a reservation, after its prefix: reservation:<uuid>, the UUID in its canonical lower-case form.
+local KEY_OF_ID = 'reservation:()([%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+)$'
+
+-- The UUID in a key; nil when the key is not of the pattern.
+local function id_of(key, pattern)
+  local first, id, a, b, c, d = match(key, pattern)
+  if id and #id == 36 and a - first == 8 and b - first == 13 and c - first == 18 and d - first == 23 then return id end
   return nil
 end
 
 -- One reading of one clock: that of Redis. Two readings in one script can differ.
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local now_text = decimal(now)
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now_text = format('%d', now)
 
 -- Whether the calling user may run a write. Redis itself asks only when the write is run, and undoes none before it. It
 -- is asked with a whole command: Redis 8 judges no other.
-local SHAPES = {
-  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, HDEL = { 'field' }, PEXPIRE = { '1' }, PERSIST = {},
-  ZADD = { '1', 'member' }, ZREM = { 'member' }, SADD = { 'member' },
-}
-local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
+local may = redis.acl_check_cmd
 
--- A reservation's fields by name; false when there is none; nil when what is stored cannot be right.
+-- A reservation's fields by name; false when there is none; nil when what is stored cannot be right. What is active
+-- has no reason and was not updated: these fields come with the end.
 local function read_record(key, id)
-  local f = redis.call('HMGET', key,
+  local f = call('HMGET', key,
     'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt', 'token')
   if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6] or f[7] or f[8]) then return false end
   local units, expires = whole(f[3], 1, 1000000000), whole(f[6], 1, 9999999999999)
-  if not (f[1] and is_text(f[1]) and f[2] and units and f[5] and expires and f[7] and f[8]) then return nil end
-  if f[4] ~= 'active' and f[4] ~= 'confirmed' and f[4] ~= 'released' then return nil end
+  if not (f[1] and is_text(f[1]) and f[2] and units and expires and f[7]) then return nil end
+  local state, reason, updated = f[4], f[5] or '', f[8]
+  if state == 'active' then
+    updated = updated or f[7]
+  elseif state ~= 'confirmed' and state ~= 'released' or not updated then
+    return nil
+  end
   return {
-    key = key, id = id, cartId = f[1], sku = f[2], quantity = f[3], state = f[4], reason = f[5],
-    expiresAt = f[6], createdAt = f[7], updatedAt = f[8], token = f[9], units = units, expires = expires,
+    key = key, id = id, cartId = f[1], sku = f[2], quantity = f[3], state = state, reason = reason,
+    expiresAt = f[6], createdAt = f[7], updatedAt = updated, token = f[9], units = units, expires = expires,
   }
 end
 
@@ -135,34 +139,28 @@ end
 -- counts are those after it; version has no gap, and previous is the SKU's event before.
 local function append_event(stock, event, id, cart, units, state, reason)
   stock.version = stock.version + 1
-  stock.available_text, stock.reserved_text = decimal(stock.available), decimal(stock.reserved)
-  stock.confirmed_text, stock.version_text = decimal(stock.confirmed), decimal(stock.version)
-  stock.last_event = redis.call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
+  stock.available_text, stock.reserved_text = format('%d', stock.available), format('%d', stock.reserved)
+  stock.confirmed_text, stock.version_text = format('%d', stock.confirmed), format('%d', stock.version)
+  stock.last_event = call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
     'sku', stock.sku, 'quantity', units, 'state', state, 'reason', reason, 'happenedAt', now_text,
     'available', stock.available_text, 'reserved', stock.reserved_text, 'confirmed', stock.confirmed_text,
     'version', stock.version_text, 'previous', stock.last_event)
 end
 
--- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
-local function audit_has_room()
-  local newest = redis.call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
-  return not newest or #newest[1]:match('^%d+') <= 15
-end
-
 -- Stores what the latest event of a stock has left; what it adds up to, too, when that is set anew.
 local function write_stock(stock, is_set)
-  redis.call('HSET', stock.key, 'available', stock.available_text, 'reserved', stock.reserved_text,
+  call('HSET', stock.key, 'available', stock.available_text, 'reserved', stock.reserved_text,
     'confirmed', stock.confirmed_text, 'updatedAt', now_text, 'version', stock.version_text,
     'lastEvent', stock.last_event)
   if is_set then
-    local seeded = decimal(stock.available + stock.reserved + stock.confirmed)
-    redis.call('HSET', stock.key, 'sku', stock.sku, 'seeded', seeded)
+    local seeded = format('%d', stock.available + stock.reserved + stock.confirmed)
+    call('HSET', stock.key, 'sku', stock.sku, 'seeded', seeded)
   end
 end
 
 -- 19 digits: each number must fit 64 bits.
 local function is_event_id(s)
-  return s:find('^%d+%-%d+$') and #s:match('^%d+') <= 19 and #s:match('%d+$') <= 19
+  return find(s, '^%d+%-%d+$') and #match(s, '^%d+') <= 19 and #match(s, '%d+$') <= 19
 end
 
 -- Guards: no key is read before every name and number is right.
@@ -193,11 +191,10 @@ if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: n
 if skus ~= prefix .. 'stockhold:skus' then return redis.error_reply('BADKEY skus: not stockhold:skus') end
 
 -- The listed reservations, each once: their ids and keys.
-local reservation_prefix = prefix .. 'reservation:'
-local ids, listed = {}, {}
+local pattern, ids, listed = '^' .. prefix .. KEY_OF_ID, {}, {}
 for i = 1, n do
   local key = reservation_key(i)
-  local id = id_of(key, reservation_prefix)
+  local id = id_of(key, pattern)
   if not id then return redis.error_reply('BADKEY reservation ' .. i .. ': not reservation:<uuid>') end
   if not listed[id] then
     listed[id] = key
@@ -217,11 +214,12 @@ end
 
 -- Rights: those of every write, before the first.
 
-local may_all = may('XADD', audit) and may('HSET', inventory)
-  and may('ZADD', active) and may('ZREM', active) and may('ZADD', due) and may('ZREM', due) and may('SADD', skus)
+local may_all = may('XADD', audit, '*', 'field', '0') and may('HSET', inventory, 'field', '0')
+  and may('ZADD', active, '1', 'member') and may('ZREM', active, 'member')
+  and may('ZADD', due, '1', 'member') and may('ZREM', due, 'member') and may('SADD', skus, 'member')
 for _, item in ipairs(items) do
-  may_all = may_all and may('HSET', item.key) and may('HDEL', item.key) and may('PERSIST', item.key)
-    and may('PEXPIRE', item.key)
+  may_all = may_all and may('HSET', item.key, 'field', '0') and may('HDEL', item.key, 'field')
+    and may('PERSIST', item.key) and may('PEXPIRE', item.key, '1')
 end
 if not may_all then return redis.error_reply('NOPERM this user may not write what a repair writes') end
 
@@ -231,33 +229,36 @@ if not may_all then return redis.error_reply('NOPERM this user may not write wha
 if settings ~= prefix .. 'stockhold:settings' then
   return redis.error_reply('BADKEY settings: not stockhold:settings')
 end
-local keep_ms = redis.call('HGET', settings, 'keepMs') or '2592000000'
+local keep_ms = call('HGET', settings, 'keepMs') or '2592000000'
 if not whole(keep_ms, 0, 1000000000000) then
   return redis.error_reply('BADKEY settings: keepMs is not a whole number from 0 to 1000000000000')
 end
-if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
-local bound = redis.call('ZSCORE', due, sku)
-local is_listed = redis.call('SISMEMBER', skus, sku) == 1
+
+-- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
+local newest = call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
+if newest and #match(newest[1], '^%d+') > 15 then return redis.error_reply('BADKEY audit: its ids are used up') end
+local bound = call('ZSCORE', due, sku)
+local is_listed = call('SISMEMBER', skus, sku) == 1
 -- One more than can change: the earliest of those that stay as they are is among them.
-local first = redis.call('ZRANGE', active, 0, n, 'WITHSCORES')
+local first = call('ZRANGE', active, 0, n, 'WITHSCORES')
 
 -- The SKU's event of that id, by field; nil when it was trimmed, or is another SKU's.
 local function event_of_sku(id)
-  local entry = redis.call('XRANGE', audit, id, id)[1]
+  local entry = call('XRANGE', audit, id, id)[1]
   if not entry then return nil end
   local event = {}
   for i = 1, #entry[2], 2 do event[entry[2][i]] = entry[2][i + 1] end
   return event.sku == sku and event or nil
 end
 
-local f = redis.call('HMGET', inventory, 'version', 'lastEvent', 'seeded', 'sku', 'updatedAt', unpack(COUNTS))
+local f = call('HMGET', inventory, 'version', 'lastEvent', 'seeded', 'sku', 'updatedAt', unpack(COUNTS))
 local stock = { version = whole(f[1], 1, MAX_COUNT - 200), last_event = f[2], key = inventory, sku = sku }
 local is_sound = stock.version and stock.last_event and f[4] == sku and whole(f[5], 1, MAX_TIME)
 for i, name in ipairs(COUNTS) do
   stock[name] = whole(f[5 + i], 0, MAX_COUNT) or 0
-  is_sound = is_sound and f[5 + i] == decimal(stock[name])
+  is_sound = is_sound and f[5 + i] == format('%d', stock[name])
 end
-is_sound = is_sound and f[3] == decimal(stock.available + stock.reserved + stock.confirmed)
+is_sound = is_sound and f[3] == format('%d', stock.available + stock.reserved + stock.confirmed)
 local from_event = restart ~= '' and restart ~= 'here'
 if from_event then
   local event = event_of_sku(restart)
@@ -285,8 +286,8 @@ end
 
 for _, item in ipairs(items) do
   local record = read_record(item.key, item.id)
-  item.score = redis.call('ZSCORE', active, item.id)
-  item.is_mortal = redis.call('PTTL', item.key) >= 0
+  item.score = call('ZSCORE', active, item.id)
+  item.is_mortal = call('PTTL', item.key) >= 0
   if item.event_id ~= '' then
     local event = event_of_sku(item.event_id)
     if not event then return { { 'STALE' } } end
@@ -303,12 +304,12 @@ for _, item in ipairs(items) do
       return { { 'STALE' } }
     end
     -- An event tells all but the times of the hold: as stored, or else from the active set, or else it is over now.
-    local kept = redis.call('HMGET', item.key, 'createdAt', 'expiresAt')
+    local kept = call('HMGET', item.key, 'createdAt', 'expiresAt')
     local created = event.event ~= 'hold' and whole(kept[1], 1, at) or at
     local expires = whole(kept[2], created + 1, MAX_TIME) or whole(item.score, created + 1, MAX_TIME)
       or math.max(now, created + 1)
     record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state, reason = event.reason,
-      expiresAt = decimal(expires), createdAt = decimal(created), updatedAt = event.happenedAt }
+      expiresAt = format('%d', expires), createdAt = format('%d', created), updatedAt = event.happenedAt }
   end
   item.record = record
   item.is_active = record and record.sku == sku and record.state == 'active'
@@ -318,7 +319,7 @@ for _, item in ipairs(items) do
     local ttl = expires > created and expires - created or MAX_TTL_MS
     local last = from + math.min(ttl, MAX_TTL_MS)
     if last < expires then
-      record.createdAt, record.expiresAt = decimal(from), decimal(last)
+      record.createdAt, record.expiresAt = format('%d', from), format('%d', last)
       item.is_shortened = item.event_id == ''
     end
   end
@@ -349,7 +350,7 @@ end
 
 for _, name in ipairs(COUNTS) do stock[name] = stock[name] + change[name] end
 if stock.available < 0 or stock.reserved < 0 or stock.confirmed < 0 then
-  return { { 'OVERSOLD', decimal(stock.available) } }
+  return { { 'OVERSOLD', format('%d', stock.available) } }
 end
 if stock.available + stock.reserved + stock.confirmed > MAX_COUNT then
   return redis.error_reply('BADARGS available: the counts would add up to more than 1000000000000')
@@ -371,38 +372,44 @@ end
 for _, item in ipairs(items) do
   local record = item.record
   if item.event_id ~= '' then
-    redis.call('HSET', item.key, 'cartId', record.cartId, 'sku', sku, 'quantity', record.quantity,
-      'state', record.state, 'reason', record.reason, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt,
-      'updatedAt', record.updatedAt)
-    if item.is_active then redis.call('HDEL', item.key, 'token') end
-    if item.is_mortal then redis.call('PERSIST', item.key) end
+    call('HSET', item.key, 'cartId', record.cartId, 'sku', sku, 'quantity', record.quantity,
+      'state', record.state, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
+    if item.is_active then
+      call('HDEL', item.key, 'reason', 'updatedAt', 'token')
+    elseif record.reason == '' then
+      call('HSET', item.key, 'updatedAt', record.updatedAt)
+      call('HDEL', item.key, 'reason')
+    else
+      call('HSET', item.key, 'reason', record.reason, 'updatedAt', record.updatedAt)
+    end
+    if item.is_mortal then call('PERSIST', item.key) end
     tell(item.id, record.cartId, record.quantity, record.state, 'record_restored')
   elseif item.is_active and item.is_mortal then
-    redis.call('PERSIST', item.key)
+    call('PERSIST', item.key)
     is_filed = false
   end
   if item.is_shortened then
-    redis.call('HSET', item.key, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
+    call('HSET', item.key, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
     tell(item.id, record.cartId, record.quantity, record.state, 'expiry_restored')
   end
 end
-if not is_listed then redis.call('SADD', skus, sku) end
-if #added > 0 then redis.call('ZADD', active, unpack(added)) end
-if #leaving > 0 then redis.call('ZREM', active, unpack(leaving)) end
+if not is_listed then call('SADD', skus, sku) end
+if #added > 0 then call('ZADD', active, unpack(added)) end
+if #leaving > 0 then call('ZREM', active, unpack(leaving)) end
 if earliest and not (bound and tonumber(bound) <= earliest) then
-  redis.call('ZADD', due, decimal(earliest), sku)
+  call('ZADD', due, format('%d', earliest), sku)
   is_filed = false
 elseif is_due_late then
-  redis.call('ZADD', due, bound, sku)
+  call('ZADD', due, bound, sku)
 elseif bound and not earliest then
-  redis.call('ZREM', due, sku)
+  call('ZREM', due, sku)
   is_filed = false
 end
 if not is_filed then tell('', '', '0', 'repaired', 'index_restored') end
 if repaired > 0 then write_stock(stock, true) end
 -- Last: a record that is kept for a moment only is gone now.
 for _, item in ipairs(items) do
-  if item.event_id ~= '' and not item.is_active and keep_ms ~= '0' then redis.call('PEXPIRE', item.key, keep_ms) end
+  if item.event_id ~= '' and not item.is_active and keep_ms ~= '0' then call('PEXPIRE', item.key, keep_ms) end
 end
-return { { 'REPAIRED', decimal(repaired), decimal(stock.available), decimal(stock.reserved), decimal(stock.confirmed),
-  decimal(stock.version) } }
+return { { 'REPAIRED', format('%d', repaired), format('%d', stock.available), format('%d', stock.reserved),
+  format('%d', stock.confirmed), format('%d', stock.version) } }

@@ -25,22 +25,25 @@ local audit, due, settings, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[
 local n = #KEYS - 5
 local function reservation_key(i) return KEYS[5 + i] end
 
+-- Looked up once: a global costs a look-up each time.
+local call, find, match = redis.call, string.find, string.match
+
+-- Numbers are written with %d: tostring(1e14) is 1e+14, and a bare number handed to Redis may be, too.
+local format = string.format
+
 -- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
 local function whole(s, low, high)
-  if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then return nil end
+  if not s or #s > 13 or not (s == '0' or find(s, '^[1-9]%d*$')) then return nil end
   local value = tonumber(s)
   if value < low or value > high then return nil end
   return value
 end
 
--- tostring(1e14) is 1e+14, and a bare number handed to redis.call is worse.
-local function decimal(value) return string.format('%d', value) end
-
 -- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most text is plain ASCII: one pattern decides.
 local function is_text(s)
+  if find(s, '^[ -~]+$') then return #s <= 128 end
   if #s < 1 or #s > 128 then return false end
-  if s:find('^[ -~]+$') then return true end
-  if s:find('[%z\1-\31\127]') or s:find('\194[\128-\159]') then return false end
+  if find(s, '[%z\1-\31\127]') or find(s, '\194[\128-\159]') then return false end
   local rest = s:gsub('[\194-\223][\128-\191]', '-')
     :gsub('\224[\160-\191][\128-\191]', '-')
     :gsub('\237[\128-\159][\128-\191]', '-')
@@ -48,77 +51,84 @@ local function is_text(s)
     :gsub('\240[\144-\191][\128-\191][\128-\191]', '-')
     :gsub('[\241-\243][\128-\191][\128-\191][\128-\191]', '-')
     :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
-  return not rest:find('[\128-\255]')
+  return not find(rest, '[\128-\255]')
 end
 
--- Text with none of space : { } and no Unicode white space. inventory:audit is the stream, so audit is reserved;
--- clients that normalize paths cannot ask for . and .. over HTTP.
-local function is_sku(s)
-  if s == 'audit' or s == '.' or s == '..' then return false end
-  if s:find('^[!-9;-z|~]+$') then return #s <= 128 end
-  if s:find('[ :{}]') or not is_text(s) then return false end
-  return not (s:find('[\194\225-\227]') and (s:find('\194\160') or s:find('\225\154\128')
-    or s:find('\226\128[\128-\138\168\169\175]') or s:find('\226\129\159') or s:find('\227\128\128')))
-end
-
--- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one.
+-- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one. A SKU is text with none of space : { } and no
+-- Unicode white space. inventory:audit is the stream, so audit is reserved; clients that normalize paths cannot ask for
+-- . and .. over HTTP.
 local function split(name)
-  local prefix, sku = name:match('^(.-)inventory:(.*)$')
-  if not prefix or not is_sku(sku) then return nil end
-  if prefix ~= '' and not prefix:find('^{%d%d?%d?%d?}:$') then return nil end
+  local prefix, sku = match(name, '^(.-)inventory:(.*)$')
+  if not prefix or sku == 'audit' or sku == '.' or sku == '..' then return nil end
+  if prefix ~= '' and not find(prefix, '^{%d%d?%d?%d?}:$') then return nil end
+  -- Most names are plain ASCII: one pattern decides.
+  if find(sku, '^[!-9;-z|~]+$') and #sku <= 128 then return prefix, sku end
+  if find(sku, '[ :{}]') or not is_text(sku) then return nil end
+  if find(sku, '[\194\225-\227]') and (find(sku, '\194\160') or find(sku, '\225\154\128')
+    or find(sku, '\226\128[\128-\138\168\169\175]') or find(sku, '\226\129\159') or find(sku, '\227\128\128')) then
+    return nil
+  end
   return prefix, sku
 end
 
--- <prefix>reservation:<uuid> -> the UUID, in its canonical lower-case form; nil when the name is not one.
-local function id_of(key, reservation_prefix)
-  local id = key:sub(#reservation_prefix + 1)
-  if #id == 36 and key:sub(1, #reservation_prefix) == reservation_prefix and id == id:lower()
-    and id:find('^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$') then
-    return id
-  end
+-- The key of a reservation, after its prefix: reservation:<uuid>, the UUID in its canonical lower-case form.
+local KEY_OF_ID = 'reservation:()([%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+)$'
+
+-- The UUID in a key; nil when the key is not of the pattern.
+local function id_of(key, pattern)
+  local first, id, a, b, c, d = match(key, pattern)
+  if id and #id == 36 and a - first == 8 and b - first == 13 and c - first == 18 and d - first == 23 then return id end
   return nil
 end
 
 -- One reading of one clock: that of Redis. Two readings in one script can differ.
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local now_text = decimal(now)
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now_text = format('%d', now)
 
 -- Whether the calling user may run a write. Redis itself asks only when the write is run, and undoes none before it. It
 -- is asked with a whole command: Redis 8 judges no other.
-local SHAPES = {
-  XADD = { '*', 'field', '0' }, HSET = { 'field', '0' }, HDEL = { 'field' }, PEXPIRE = { '1' }, PERSIST = {},
-  ZADD = { '1', 'member' }, ZREM = { 'member' }, SADD = { 'member' },
-}
-local function may(command, key) return redis.acl_check_cmd(command, key, unpack(SHAPES[command])) end
+local may = redis.acl_check_cmd
 
 -- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
 -- stored cannot be right.
 local function read_stock(stock)
-  local f = redis.call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
-  if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6]) then return false end
-  local available, reserved = whole(f[1], 0, 1000000000000), whole(f[2], 0, 1000000000000)
-  local confirmed, seeded = whole(f[3], 0, 1000000000000), whole(f[4], 0, 1000000000000)
+  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  local available, reserved, confirmed, seeded, version, last_event = f[1], f[2], f[3], f[4], f[5], f[6]
+  if not (available and reserved and confirmed and seeded and version and last_event) then
+    if available or reserved or confirmed or seeded or version or last_event then return nil end
+    return false
+  end
+  -- As whole() would look at them: this is on the path of every hold.
+  if not ((available == '0' or find(available, '^[1-9]%d*$')) and (reserved == '0' or find(reserved, '^[1-9]%d*$'))
+    and (confirmed == '0' or find(confirmed, '^[1-9]%d*$')) and find(version, '^[1-9]%d*$')) then
+    return nil
+  end
+  local sum = available + reserved + confirmed
   -- A call has room for two events of each item.
-  local version = whole(f[5], 1, 1000000000000 - 200)
-  if not (available and reserved and confirmed and seeded and version and f[6]) then return nil end
-  if available + reserved + confirmed ~= seeded then return nil end
-  stock.available, stock.reserved, stock.confirmed = available, reserved, confirmed
-  stock.version, stock.last_event = version, f[6]
+  if sum > 1000000000000 or format('%d', sum) ~= seeded or version + 0 > 1000000000000 - 200 then return nil end
+  stock.available, stock.reserved, stock.confirmed = available + 0, reserved + 0, confirmed + 0
+  stock.version, stock.last_event = version + 0, last_event
   return true
 end
 
--- A reservation's fields by name; false when there is none; nil when what is stored cannot be right.
+-- A reservation's fields by name; false when there is none; nil when what is stored cannot be right. What is active
+-- has no reason and was not updated: these fields come with the end.
 local function read_record(key, id)
-  local f = redis.call('HMGET', key,
+  local f = call('HMGET', key,
     'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt', 'token')
   if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6] or f[7] or f[8]) then return false end
   local units, expires = whole(f[3], 1, 1000000000), whole(f[6], 1, 9999999999999)
-  if not (f[1] and is_text(f[1]) and f[2] and units and f[5] and expires and f[7] and f[8]) then return nil end
-  if f[4] ~= 'active' and f[4] ~= 'confirmed' and f[4] ~= 'released' then return nil end
+  if not (f[1] and is_text(f[1]) and f[2] and units and expires and f[7]) then return nil end
+  local state, reason, updated = f[4], f[5] or '', f[8]
+  if state == 'active' then
+    updated = updated or f[7]
+  elseif state ~= 'confirmed' and state ~= 'released' or not updated then
+    return nil
+  end
   return {
-    key = key, id = id, cartId = f[1], sku = f[2], quantity = f[3], state = f[4], reason = f[5],
-    expiresAt = f[6], createdAt = f[7], updatedAt = f[8], token = f[9], units = units, expires = expires,
+    key = key, id = id, cartId = f[1], sku = f[2], quantity = f[3], state = state, reason = reason,
+    expiresAt = f[6], createdAt = f[7], updatedAt = updated, token = f[9], units = units, expires = expires,
   }
 end
 
@@ -126,28 +136,22 @@ end
 -- counts are those after it; version has no gap, and previous is the SKU's event before.
 local function append_event(stock, event, id, cart, units, state, reason)
   stock.version = stock.version + 1
-  stock.available_text, stock.reserved_text = decimal(stock.available), decimal(stock.reserved)
-  stock.confirmed_text, stock.version_text = decimal(stock.confirmed), decimal(stock.version)
-  stock.last_event = redis.call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
+  stock.available_text, stock.reserved_text = format('%d', stock.available), format('%d', stock.reserved)
+  stock.confirmed_text, stock.version_text = format('%d', stock.confirmed), format('%d', stock.version)
+  stock.last_event = call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
     'sku', stock.sku, 'quantity', units, 'state', state, 'reason', reason, 'happenedAt', now_text,
     'available', stock.available_text, 'reserved', stock.reserved_text, 'confirmed', stock.confirmed_text,
     'version', stock.version_text, 'previous', stock.last_event)
 end
 
--- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
-local function audit_has_room()
-  local newest = redis.call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
-  return not newest or #newest[1]:match('^%d+') <= 15
-end
-
 -- Stores what the latest event of a stock has left; what it adds up to, too, when that is set anew.
 local function write_stock(stock, is_set)
-  redis.call('HSET', stock.key, 'available', stock.available_text, 'reserved', stock.reserved_text,
+  call('HSET', stock.key, 'available', stock.available_text, 'reserved', stock.reserved_text,
     'confirmed', stock.confirmed_text, 'updatedAt', now_text, 'version', stock.version_text,
     'lastEvent', stock.last_event)
   if is_set then
-    local seeded = decimal(stock.available + stock.reserved + stock.confirmed)
-    redis.call('HSET', stock.key, 'sku', stock.sku, 'seeded', seeded)
+    local seeded = format('%d', stock.available + stock.reserved + stock.confirmed)
+    call('HSET', stock.key, 'sku', stock.sku, 'seeded', seeded)
   end
 end
 
@@ -166,11 +170,10 @@ if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY au
 if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
 
 -- The listed reservations, each once: their ids and keys.
-local reservation_prefix = prefix .. 'reservation:'
-local ids, listed = {}, {}
+local pattern, ids, listed = '^' .. prefix .. KEY_OF_ID, {}, {}
 for i = 1, n do
   local key = reservation_key(i)
-  local id = id_of(key, reservation_prefix)
+  local id = id_of(key, pattern)
   if not id then return redis.error_reply('BADKEY reservation ' .. i .. ': not reservation:<uuid>') end
   if not listed[id] then
     listed[id] = key
@@ -180,9 +183,11 @@ end
 
 -- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
 
-local may_all = may('XADD', audit) and may('HSET', inventory)
-  and may('ZREM', active) and may('ZREM', due) and may('ZADD', due)
-for _, id in ipairs(ids) do may_all = may_all and may('HSET', listed[id]) and may('PEXPIRE', listed[id]) end
+local may_all = may('XADD', audit, '*', 'field', '0') and may('HSET', inventory, 'field', '0')
+  and may('ZREM', active, 'member') and may('ZREM', due, 'member') and may('ZADD', due, '1', 'member')
+for _, id in ipairs(ids) do
+  may_all = may_all and may('HSET', listed[id], 'field', '0') and may('PEXPIRE', listed[id], '1')
+end
 if not may_all then return redis.error_reply('NOPERM this user may not write what a sweep writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
@@ -191,7 +196,7 @@ if not may_all then return redis.error_reply('NOPERM this user may not write wha
 if settings ~= prefix .. 'stockhold:settings' then
   return redis.error_reply('BADKEY settings: not stockhold:settings')
 end
-local keep_ms = redis.call('HGET', settings, 'keepMs') or '2592000000'
+local keep_ms = call('HGET', settings, 'keepMs') or '2592000000'
 if not whole(keep_ms, 0, 1000000000000) then
   return redis.error_reply('BADKEY settings: keepMs is not a whole number from 0 to 1000000000000')
 end
@@ -202,19 +207,23 @@ local function end_reservation(stock, record, event, state, reason, pool)
   stock.reserved = stock.reserved - record.units
   stock[pool] = (stock[pool] or 0) + record.units
   append_event(stock, event, record.id, record.cartId, record.quantity, state, reason)
-  if record.token and record.token ~= '' then
-    redis.call('HSET', record.key, 'state', state, 'reason', reason, 'updatedAt', now_text, 'token', record.token)
+  if reason == '' then
+    call('HSET', record.key, 'state', state, 'updatedAt', now_text)
   else
-    redis.call('HSET', record.key, 'state', state, 'reason', reason, 'updatedAt', now_text)
+    call('HSET', record.key, 'state', state, 'reason', reason, 'updatedAt', now_text)
   end
+  if record.token and record.token ~= '' then call('HSET', record.key, 'token', record.token) end
   stock.ended[#stock.ended + 1] = record.id
   -- Last: a record that is kept for a moment only is gone now.
-  if keep_ms ~= '0' then redis.call('PEXPIRE', record.key, keep_ms) end
+  if keep_ms ~= '0' then call('PEXPIRE', record.key, keep_ms) end
 end
-if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
-local bound = redis.call('ZSCORE', due, sku)
+
+-- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
+local newest = call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
+if newest and #match(newest[1], '^%d+') > 15 then return redis.error_reply('BADKEY audit: its ids are used up') end
+local bound = call('ZSCORE', due, sku)
 -- One more than can be taken out: the earliest of those that stay is among them.
-local first = redis.call('ZRANGE', active, 0, n, 'WITHSCORES')
+local first = call('ZRANGE', active, 0, n, 'WITHSCORES')
 local stock = { key = inventory, sku = sku, ended = {} }
 local found = read_stock(stock)
 if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
@@ -250,10 +259,10 @@ for _, record in ipairs(lapsed) do
   end_reservation(stock, record, 'expired', 'released', 'reservation_ttl_elapsed', 'available')
 end
 if #lapsed > 0 then write_stock(stock) end
-if #leaving > 0 then redis.call('ZREM', active, unpack(leaving)) end
+if #leaving > 0 then call('ZREM', active, unpack(leaving)) end
 if not earliest then
-  redis.call('ZREM', due, sku)
+  call('ZREM', due, sku)
 elseif earliest ~= bound then
-  redis.call('ZADD', due, earliest, sku)
+  call('ZADD', due, earliest, sku)
 end
-return { { 'SWEPT', decimal(#lapsed), earliest or '' } }
+return { { 'SWEPT', format('%d', #lapsed), earliest or '' } }

@@ -232,8 +232,8 @@ fn commands_of(is_one: impl Fn(&str) -> bool) -> BTreeSet<String> {
     for (name, contract) in Contract::all().filter(|(name, _)| is_one(name)) {
         for line in contract.source.lines().map(str::trim).filter(|line| !line.starts_with("--")) {
             assert!(!line.contains("pcall"), "{name}.lua: {line}");
-            for call in line.split("redis.call").skip(1) {
-                let command = call.strip_prefix("('").and_then(|call| call.split('\'').next());
+            for call in line.split("call(").skip(1) {
+                let command = call.strip_prefix('\'').and_then(|call| call.split('\'').next());
                 let command = command.unwrap_or_else(|| panic!("{name}.lua: cannot tell the command in {line}"));
                 commands.insert(command.to_ascii_lowercase());
             }

@@ -152,7 +152,7 @@ impl Shop {
         commands.cmd("XDEL").arg("inventory:audit").arg(&last);
         commands.cmd("XADD").arg("inventory:audit").arg(&event).arg(&fields);
         commands.cmd("HSET").arg(&stock).arg(&["lastEvent", &event, "updatedAt", &happened_at]);
-        let times = ["createdAt", &happened_at, "updatedAt", &happened_at, "expiresAt", &expires_at];
+        let times = ["createdAt", &happened_at, "expiresAt", &expires_at];
         commands.cmd("HSET").arg(&record).arg(&times);
         commands.cmd("ZADD").arg(active).arg(&expires_at).arg(id);
         commands.cmd("ZADD").arg("stockhold:due").arg(&expires_at).arg(sku);

@@ -175,6 +175,7 @@ mod expansion {
         let includes = includes.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
         let expand = |source| expand("x", source, &includes, &mut BTreeSet::new());
         assert_eq!(expand("1\n-- @include a\n2\n").unwrap(), "1\nb\na\n2\n");
+        assert_eq!(expand("if x then\n  -- @include a\nend\n").unwrap(), "if x then\n  b\n  a\nend\n");
         assert_eq!(expand("-- @include b\n-- @include loop\n").unwrap_err(), "x includes loop twice");
         assert_eq!(expand("-- @include a\n-- @include b\n").unwrap_err(), "x includes b twice");
         assert_eq!(expand("-- @include c\n").unwrap_err(), "x includes c, which there is not");
@@ -206,7 +207,7 @@ mod expansion {
         Ok(expanded)
     }
 
-    /// Each include once in a script; an empty line between two.
+    /// Each include once in a script, indented as its line is; an empty line between two that are not.
     fn expand_into(
         script: &str,
         source: &str,
@@ -216,7 +217,8 @@ mod expansion {
         let mut expanded = String::new();
         let mut lines = source.lines().peekable();
         while let Some(line) = lines.next() {
-            let Some(name) = line.strip_prefix(INCLUDE) else {
+            let indent = &line[..line.len() - line.trim_start().len()];
+            let Some(name) = line.trim_start().strip_prefix(INCLUDE) else {
                 expanded.push_str(line);
                 expanded.push('\n');
                 continue;
@@ -225,7 +227,11 @@ mod expansion {
             if !in_script.insert(name.to_owned()) {
                 return Err(format!("{script} includes {name} twice"));
             }
-            expanded.push_str(&expand_into(script, text, includes, in_script)?);
+            for line in expand_into(script, text, includes, in_script)?.lines() {
+                expanded.push_str(if line.is_empty() { "" } else { indent });
+                expanded.push_str(line);
+                expanded.push('\n');
+            }
             if lines.peek().is_some_and(|next| next.starts_with(INCLUDE)) {
                 expanded.push('\n');
             }

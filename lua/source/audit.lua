@@ -29,6 +29,7 @@ local MAX_EVENTS = 100
 local FIELDS = { 'event', 'reservationId', 'cartId', 'sku', 'quantity', 'state', 'reason', 'happenedAt',
   'available', 'reserved', 'confirmed', 'version', 'previous' }
 
+-- @include calls
 -- @include whole
 -- @include text
 -- @include sku
@@ -47,7 +48,7 @@ if inventory then
   prefix, sku = split(inventory)
   if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
   if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
-elseif not audit:find('^inventory:audit$') and not audit:find('^{%d%d?%d?%d?}:inventory:audit$') then
+elseif not find(audit, '^inventory:audit$') and not find(audit, '^{%d%d?%d?%d?}:inventory:audit$') then
   return redis.error_reply('BADKEY audit: not inventory:audit')
 end
 
@@ -66,31 +67,31 @@ end
 
 local replies = {}
 -- Nothing is before the lowest of ids, and Redis refuses to look there.
-if before:find('^0+%-0+$') then return replies end
+if find(before, '^0+%-0+$') then return replies end
 if not inventory then
   local newest = before == '' and '+' or '(' .. before
-  for i, entry in ipairs(redis.call('XREVRANGE', audit, newest, '-', 'COUNT', limit)) do
+  for i, entry in ipairs(call('XREVRANGE', audit, newest, '-', 'COUNT', limit)) do
     replies[i] = reply(named(entry))
   end
   return replies
 end
 
 -- The event of that id, or nil when it was trimmed.
-local function find(id)
-  local entry = redis.call('XRANGE', audit, id, id)[1]
+local function event_of(id)
+  local entry = call('XRANGE', audit, id, id)[1]
   return entry and named(entry)
 end
 
-redis.call('XLEN', audit)
-local id = redis.call('HGET', inventory, 'lastEvent') or ''
+call('XLEN', audit)
+local id = call('HGET', inventory, 'lastEvent') or ''
 if before ~= '' then
-  local event = find(before)
+  local event = event_of(before)
   if event and event.sku ~= sku then return redis.error_reply('BADARGS before: the event of another SKU') end
   id = event and event.previous or ''
 end
 while id ~= '' and #replies < limit do
   if not is_event_id(id) then return redis.error_reply('BADKEY inventory: damaged chain of events in ' .. inventory) end
-  local event = find(id)
+  local event = event_of(id)
   if not event then break end
   replies[#replies + 1] = reply(event)
   id = event.previous or ''

@@ -38,8 +38,9 @@ local audit, due = KEYS[1], KEYS[2]
 local mode = ARGV[1]
 local n = (#KEYS - 2) / 3
 
+-- @include calls
+-- @include format
 -- @include whole
--- @include decimal
 -- @include text
 -- @include sku
 -- @include id
@@ -49,6 +50,7 @@ local n = (#KEYS - 2) / 3
 -- @include event
 -- @include write_stock
 -- @include items
+-- @include shown
 
 -- Guards: no key is read before every name and number is right.
 
@@ -57,119 +59,141 @@ if n < 1 or n > 100 or n % 1 ~= 0 or #ARGV ~= 1 + 3 * n then
 end
 if mode ~= 'each' and mode ~= 'all' then return redis.error_reply('BADARGS mode: each or all') end
 
-local items = {}
+local stock_of, reservations, ids = {}, {}, {}
+-- Many items of a call want the same: what was found right is not looked at again.
+local right_quantity, right_ttl
 for i = 1, n do
   local reservation = KEYS[3 * i + 2]
   local stock, id = item_of(i, KEYS[3 * i], KEYS[3 * i + 1], reservation)
   if not stock then return redis.error_reply(id) end
-  local cart, quantity = ARGV[3 * i - 1], ARGV[3 * i]
-  local units, ttl = whole(quantity, 1, 1000000000), whole(ARGV[3 * i + 1], 1, 2592000000)
+  local cart, quantity, ttl = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
   if not is_text(cart) then
     return redis.error_reply('BADARGS cartId of item ' .. i .. ': 1 to 128 bytes of UTF-8, no control character')
   end
-  if not units then
+  if quantity ~= right_quantity and not whole(quantity, 1, 1000000000) then
     return redis.error_reply('BADARGS quantity of item ' .. i .. ': a whole number from 1 to 1000000000')
   end
-  if not ttl then return redis.error_reply('BADARGS ttlMs of item ' .. i .. ': a whole number from 1 to 2592000000') end
-  items[i] = { stock = stock, reservation = reservation, id = id, cart = cart, units = units, quantity = quantity,
-    expires = now + ttl }
+  if ttl ~= right_ttl and not whole(ttl, 1, 2592000000) then
+    return redis.error_reply('BADARGS ttlMs of item ' .. i .. ': a whole number from 1 to 2592000000')
+  end
+  right_quantity, right_ttl = quantity, ttl
+  stock_of[i], reservations[i], ids[i] = stock, reservation, id
 end
 -- @include shard_keys
 
 -- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
 
-local may_all = may('XADD', audit) and may('ZADD', due)
-for _, stock in ipairs(stocks) do may_all = may_all and may('HSET', stock.key) and may('ZADD', stock.active) end
-for _, item in ipairs(items) do may_all = may_all and may('HSET', item.reservation) end
+local may_all = may('XADD', audit, '*', 'field', '0') and may('ZADD', due, '1', 'member')
+for i = 1, #stocks do
+  local stock = stocks[i]
+  may_all = may_all and may('HSET', stock.key, 'field', '0') and may('ZADD', stock.active, '1', 'member')
+end
+for i = 1, n do may_all = may_all and may('HSET', reservations[i], 'field', '0') end
 if not may_all then return redis.error_reply('NOPERM this user may not write what a hold writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here. But for
 -- the audit of a single item: the first write goes there, and stops it as well.
 
-if n > 1 and not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
-for _, stock in ipairs(stocks) do
+if n > 1 then
+  -- @include audit_room
+end
+call('ZCARD', due)
+for i = 1, #stocks do
+  local stock = stocks[i]
   local found = read_stock(stock)
   if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. stock.key) end
   stock.left = found and stock.available
-  stock.due = tonumber(redis.call('ZSCORE', due, stock.sku))
-  redis.call('ZCARD', stock.active)
+  call('ZCARD', stock.active)
 end
 
-local records = {}
-for _, item in ipairs(items) do
-  local reservation = item.reservation
-  if not records[reservation] and redis.call('EXISTS', reservation) == 1 then
-    local record = redis.call('HMGET', reservation,
-      'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt')
-    for field = 1, 8 do
-      if not record[field] then return redis.error_reply('BADKEY reservation: damaged record ' .. reservation) end
-    end
+local records
+if call('EXISTS', unpack(reservations)) > 0 then
+  -- @include record
+
+  records = {}
+  for i, reservation in ipairs(reservations) do
+    local record = read_record(reservation, ids[i])
+    if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. reservation) end
     records[reservation] = record
   end
 end
 
 -- Decisions: a SKU or an id that is named twice sees what the items before it would leave.
 
-local replies, made, refused = {}, {}, false
-for i, item in ipairs(items) do
-  local stock, record = item.stock, records[item.reservation]
-  local earlier = made[item.reservation]
-  if earlier then
-    record = { earlier.cart, earlier.stock.sku, earlier.quantity, 'active', '',
-      earlier.expires_text, now_text, now_text }
-  end
+local replies, refused = {}, false
+-- By reservation, the item that makes it; and the record that an item makes.
+local made = {}
+local function record_of(i)
+  return { cartId = ARGV[3 * i - 1], sku = stock_of[i].sku, quantity = ARGV[3 * i], state = 'active', reason = '',
+    expiresAt = replies[i][2], createdAt = now_text, updatedAt = now_text }
+end
+-- The latest reply to a hold, and the ttl that it is for.
+local held, held_ttl
+for i = 1, n do
+  local stock, reservation = stock_of[i], reservations[i]
+  local cart, quantity, ttl = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
+  local record, earlier = records and records[reservation], made[reservation]
+  if earlier then record = record_of(earlier) end
   if record then
-    local field = record[1] ~= item.cart and 'cartId' or record[2] ~= stock.sku and 'sku'
-      or record[3] ~= item.quantity and 'quantity'
+    local field = record.cartId ~= cart and 'cartId' or record.sku ~= stock.sku and 'sku'
+      or record.quantity ~= quantity and 'quantity'
     if field then
       replies[i], refused = { 'CONFLICT', field }, true
     else
-      item.is_tentative = earlier ~= nil
-      replies[i] = { 'REPLAYED', record[1], record[2], record[3], record[4],
-        record[5], record[6], record[7], record[8] }
+      replies[i] = shown('REPLAYED', record)
     end
   elseif not stock.left then
     replies[i], refused = { 'UNKNOWN_SKU' }, true
-  elseif stock.left < item.units then
-    local lapsed = redis.call('ZCOUNT', stock.active, '-inf', now_text)
-    replies[i], refused = { 'INSUFFICIENT', decimal(stock.left), decimal(lapsed) }, true
+  elseif stock.left < quantity + 0 then
+    local lapsed = call('ZCOUNT', stock.active, '-inf', now_text)
+    replies[i], refused = { 'INSUFFICIENT', format('%d', stock.left), format('%d', lapsed) }, true
   else
-    stock.left = stock.left - item.units
-    item.is_tentative, item.expires_text = true, decimal(item.expires)
-    made[item.reservation] = item
-    replies[i] = { 'HELD', item.expires_text, now_text }
+    stock.left = stock.left - quantity
+    made[reservation] = i
+    if ttl ~= held_ttl then held, held_ttl = { 'HELD', format('%d', now + ttl), now_text }, ttl end
+    replies[i] = held
   end
 end
 
 if refused and mode == 'all' then
-  for i, item in ipairs(items) do
-    if item.is_tentative then replies[i] = { 'WITHDRAWN' } end
+  for i, reservation in ipairs(reservations) do
+    local word = replies[i][1]
+    if word == 'HELD' or word == 'REPLAYED' and made[reservation] then replies[i] = { 'WITHDRAWN' } end
   end
   return replies
 end
 
 -- Writes: once the first is done, none of them can fail.
 
-for _, item in ipairs(items) do
-  if made[item.reservation] == item then
-    local stock, expires = item.stock, item.expires_text
-    stock.available, stock.reserved = stock.available - item.units, stock.reserved + item.units
-    append_event(stock, 'hold', item.id, item.cart, item.quantity, 'active', '')
-    redis.call('HSET', item.reservation, 'cartId', item.cart, 'sku', stock.sku, 'quantity', item.quantity,
-      'state', 'active', 'reason', '', 'expiresAt', expires, 'createdAt', now_text, 'updatedAt', now_text)
-    local added = stock.added or {}
-    added[#added + 1], added[#added + 2] = expires, item.id
-    stock.added = added
-    if not stock.due or item.expires < stock.due then stock.due, stock.lowered = item.expires, expires end
+for i = 1, n do
+  local stock, reservation = stock_of[i], reservations[i]
+  if made[reservation] == i then
+    local cart, quantity, expires = ARGV[3 * i - 1], ARGV[3 * i], replies[i][2]
+    stock.available, stock.reserved = stock.available - quantity, stock.reserved + quantity
+    append_event(stock, 'hold', ids[i], cart, quantity, 'active', '')
+    call('HSET', reservation, 'cartId', cart, 'sku', stock.sku, 'quantity', quantity,
+      'state', 'active', 'expiresAt', expires, 'createdAt', now_text)
+    local added = stock.added
+    if added then
+      added[#added + 1], added[#added + 2] = expires, ids[i]
+    else
+      stock.added = { expires, ids[i] }
+    end
   end
 end
-local lowered = {}
-for _, stock in ipairs(stocks) do
-  if stock.added then
-    redis.call('ZADD', stock.active, unpack(stock.added))
+local bounds = {}
+for i = 1, #stocks do
+  local stock = stocks[i]
+  local added = stock.added
+  if added then
+    call('ZADD', stock.active, unpack(added))
     write_stock(stock)
-    if stock.lowered then lowered[#lowered + 1], lowered[#lowered + 2] = stock.lowered, stock.sku end
+    local earliest = added[1]
+    -- Times have 13 digits: as text they are in the same order.
+    for at = 3, #added, 2 do if added[at] < earliest then earliest = added[at] end end
+    bounds[#bounds + 1], bounds[#bounds + 2] = earliest, stock.sku
   end
 end
-if #lowered > 0 then redis.call('ZADD', due, unpack(lowered)) end
+-- What is due earlier stays so.
+if #bounds > 0 then call('ZADD', due, 'LT', unpack(bounds)) end
 return replies

@@ -24,8 +24,9 @@
 local inventory, active = KEYS[1], KEYS[2]
 local limit = ARGV[1]
 
+-- @include calls
+-- @include format
 -- @include whole
--- @include decimal
 -- @include text
 -- @include sku
 -- @include clock
@@ -38,14 +39,15 @@ if not whole(limit, 0, 1000) then return redis.error_reply('BADARGS limit: a who
 local stock = { key = inventory }
 local found = read_stock(stock)
 if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
-local live = redis.call('ZCARD', active)
+local live = call('ZCARD', active)
 if not found then return { { 'UNKNOWN_SKU' } } end
 
-local replies = { { 'STOCK', sku, decimal(stock.available), decimal(stock.reserved), decimal(stock.confirmed),
-  decimal(stock.available + stock.reserved + stock.confirmed), redis.call('HGET', inventory, 'updatedAt') or '',
-  decimal(stock.version), decimal(live), decimal(redis.call('ZCOUNT', active, '-inf', now_text)) } }
+local replies = { { 'STOCK', sku,
+  format('%d', stock.available), format('%d', stock.reserved), format('%d', stock.confirmed),
+  format('%d', stock.available + stock.reserved + stock.confirmed), call('HGET', inventory, 'updatedAt') or '',
+  format('%d', stock.version), format('%d', live), format('%d', call('ZCOUNT', active, '-inf', now_text)) } }
 if limit ~= '0' then
-  local listed = redis.call('ZRANGE', active, 0, tonumber(limit) - 1, 'WITHSCORES')
+  local listed = call('ZRANGE', active, 0, tonumber(limit) - 1, 'WITHSCORES')
   for i = 1, #listed, 2 do replies[#replies + 1] = { 'ACTIVE', listed[i], listed[i + 1] } end
 end
 return replies

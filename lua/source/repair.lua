@@ -50,8 +50,9 @@ local MAX_TTL_MS = 2592000000
 local MAX_COUNT = 1000000000000
 local MAX_TIME = 9999999999999
 
+-- @include calls
+-- @include format
 -- @include whole
--- @include decimal
 -- @include text
 -- @include sku
 -- @include id
@@ -95,40 +96,41 @@ end
 
 -- Rights: those of every write, before the first.
 
-local may_all = may('XADD', audit) and may('HSET', inventory)
-  and may('ZADD', active) and may('ZREM', active) and may('ZADD', due) and may('ZREM', due) and may('SADD', skus)
+local may_all = may('XADD', audit, '*', 'field', '0') and may('HSET', inventory, 'field', '0')
+  and may('ZADD', active, '1', 'member') and may('ZREM', active, 'member')
+  and may('ZADD', due, '1', 'member') and may('ZREM', due, 'member') and may('SADD', skus, 'member')
 for _, item in ipairs(items) do
-  may_all = may_all and may('HSET', item.key) and may('HDEL', item.key) and may('PERSIST', item.key)
-    and may('PEXPIRE', item.key)
+  may_all = may_all and may('HSET', item.key, 'field', '0') and may('HDEL', item.key, 'field')
+    and may('PERSIST', item.key) and may('PEXPIRE', item.key, '1')
 end
 if not may_all then return redis.error_reply('NOPERM this user may not write what a repair writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
 
 -- @include settings
-if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
-local bound = redis.call('ZSCORE', due, sku)
-local is_listed = redis.call('SISMEMBER', skus, sku) == 1
+-- @include audit_room
+local bound = call('ZSCORE', due, sku)
+local is_listed = call('SISMEMBER', skus, sku) == 1
 -- One more than can change: the earliest of those that stay as they are is among them.
-local first = redis.call('ZRANGE', active, 0, n, 'WITHSCORES')
+local first = call('ZRANGE', active, 0, n, 'WITHSCORES')
 
 -- The SKU's event of that id, by field; nil when it was trimmed, or is another SKU's.
 local function event_of_sku(id)
-  local entry = redis.call('XRANGE', audit, id, id)[1]
+  local entry = call('XRANGE', audit, id, id)[1]
   if not entry then return nil end
   local event = {}
   for i = 1, #entry[2], 2 do event[entry[2][i]] = entry[2][i + 1] end
   return event.sku == sku and event or nil
 end
 
-local f = redis.call('HMGET', inventory, 'version', 'lastEvent', 'seeded', 'sku', 'updatedAt', unpack(COUNTS))
+local f = call('HMGET', inventory, 'version', 'lastEvent', 'seeded', 'sku', 'updatedAt', unpack(COUNTS))
 local stock = { version = whole(f[1], 1, MAX_COUNT - 200), last_event = f[2], key = inventory, sku = sku }
 local is_sound = stock.version and stock.last_event and f[4] == sku and whole(f[5], 1, MAX_TIME)
 for i, name in ipairs(COUNTS) do
   stock[name] = whole(f[5 + i], 0, MAX_COUNT) or 0
-  is_sound = is_sound and f[5 + i] == decimal(stock[name])
+  is_sound = is_sound and f[5 + i] == format('%d', stock[name])
 end
-is_sound = is_sound and f[3] == decimal(stock.available + stock.reserved + stock.confirmed)
+is_sound = is_sound and f[3] == format('%d', stock.available + stock.reserved + stock.confirmed)
 local from_event = restart ~= '' and restart ~= 'here'
 if from_event then
   local event = event_of_sku(restart)
@@ -156,8 +158,8 @@ end
 
 for _, item in ipairs(items) do
   local record = read_record(item.key, item.id)
-  item.score = redis.call('ZSCORE', active, item.id)
-  item.is_mortal = redis.call('PTTL', item.key) >= 0
+  item.score = call('ZSCORE', active, item.id)
+  item.is_mortal = call('PTTL', item.key) >= 0
   if item.event_id ~= '' then
     local event = event_of_sku(item.event_id)
     if not event then return { { 'STALE' } } end
@@ -174,12 +176,12 @@ for _, item in ipairs(items) do
       return { { 'STALE' } }
     end
     -- An event tells all but the times of the hold: as stored, or else from the active set, or else it is over now.
-    local kept = redis.call('HMGET', item.key, 'createdAt', 'expiresAt')
+    local kept = call('HMGET', item.key, 'createdAt', 'expiresAt')
     local created = event.event ~= 'hold' and whole(kept[1], 1, at) or at
     local expires = whole(kept[2], created + 1, MAX_TIME) or whole(item.score, created + 1, MAX_TIME)
       or math.max(now, created + 1)
     record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state, reason = event.reason,
-      expiresAt = decimal(expires), createdAt = decimal(created), updatedAt = event.happenedAt }
+      expiresAt = format('%d', expires), createdAt = format('%d', created), updatedAt = event.happenedAt }
   end
   item.record = record
   item.is_active = record and record.sku == sku and record.state == 'active'
@@ -189,7 +191,7 @@ for _, item in ipairs(items) do
     local ttl = expires > created and expires - created or MAX_TTL_MS
     local last = from + math.min(ttl, MAX_TTL_MS)
     if last < expires then
-      record.createdAt, record.expiresAt = decimal(from), decimal(last)
+      record.createdAt, record.expiresAt = format('%d', from), format('%d', last)
       item.is_shortened = item.event_id == ''
     end
   end
@@ -220,7 +222,7 @@ end
 
 for _, name in ipairs(COUNTS) do stock[name] = stock[name] + change[name] end
 if stock.available < 0 or stock.reserved < 0 or stock.confirmed < 0 then
-  return { { 'OVERSOLD', decimal(stock.available) } }
+  return { { 'OVERSOLD', format('%d', stock.available) } }
 end
 if stock.available + stock.reserved + stock.confirmed > MAX_COUNT then
   return redis.error_reply('BADARGS available: the counts would add up to more than 1000000000000')
@@ -242,38 +244,44 @@ end
 for _, item in ipairs(items) do
   local record = item.record
   if item.event_id ~= '' then
-    redis.call('HSET', item.key, 'cartId', record.cartId, 'sku', sku, 'quantity', record.quantity,
-      'state', record.state, 'reason', record.reason, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt,
-      'updatedAt', record.updatedAt)
-    if item.is_active then redis.call('HDEL', item.key, 'token') end
-    if item.is_mortal then redis.call('PERSIST', item.key) end
+    call('HSET', item.key, 'cartId', record.cartId, 'sku', sku, 'quantity', record.quantity,
+      'state', record.state, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
+    if item.is_active then
+      call('HDEL', item.key, 'reason', 'updatedAt', 'token')
+    elseif record.reason == '' then
+      call('HSET', item.key, 'updatedAt', record.updatedAt)
+      call('HDEL', item.key, 'reason')
+    else
+      call('HSET', item.key, 'reason', record.reason, 'updatedAt', record.updatedAt)
+    end
+    if item.is_mortal then call('PERSIST', item.key) end
     tell(item.id, record.cartId, record.quantity, record.state, 'record_restored')
   elseif item.is_active and item.is_mortal then
-    redis.call('PERSIST', item.key)
+    call('PERSIST', item.key)
     is_filed = false
   end
   if item.is_shortened then
-    redis.call('HSET', item.key, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
+    call('HSET', item.key, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
     tell(item.id, record.cartId, record.quantity, record.state, 'expiry_restored')
   end
 end
-if not is_listed then redis.call('SADD', skus, sku) end
-if #added > 0 then redis.call('ZADD', active, unpack(added)) end
-if #leaving > 0 then redis.call('ZREM', active, unpack(leaving)) end
+if not is_listed then call('SADD', skus, sku) end
+if #added > 0 then call('ZADD', active, unpack(added)) end
+if #leaving > 0 then call('ZREM', active, unpack(leaving)) end
 if earliest and not (bound and tonumber(bound) <= earliest) then
-  redis.call('ZADD', due, decimal(earliest), sku)
+  call('ZADD', due, format('%d', earliest), sku)
   is_filed = false
 elseif is_due_late then
-  redis.call('ZADD', due, bound, sku)
+  call('ZADD', due, bound, sku)
 elseif bound and not earliest then
-  redis.call('ZREM', due, sku)
+  call('ZREM', due, sku)
   is_filed = false
 end
 if not is_filed then tell('', '', '0', 'repaired', 'index_restored') end
 if repaired > 0 then write_stock(stock, true) end
 -- Last: a record that is kept for a moment only is gone now.
 for _, item in ipairs(items) do
-  if item.event_id ~= '' and not item.is_active and keep_ms ~= '0' then redis.call('PEXPIRE', item.key, keep_ms) end
+  if item.event_id ~= '' and not item.is_active and keep_ms ~= '0' then call('PEXPIRE', item.key, keep_ms) end
 end
-return { { 'REPAIRED', decimal(repaired), decimal(stock.available), decimal(stock.reserved), decimal(stock.confirmed),
-  decimal(stock.version) } }
+return { { 'REPAIRED', format('%d', repaired), format('%d', stock.available), format('%d', stock.reserved),
+  format('%d', stock.confirmed), format('%d', stock.version) } }

@@ -31,8 +31,9 @@ local quantity = ARGV[1]
 local n = #KEYS - 6
 local function reservation_key(i) return KEYS[6 + i] end
 
+-- @include calls
+-- @include format
 -- @include whole
--- @include decimal
 -- @include text
 -- @include sku
 -- @include id
@@ -58,19 +59,21 @@ end
 
 -- Rights: those of every write, also when nothing will be written: a probe proves them.
 
-local may_all = may('XADD', audit) and may('HSET', inventory)
-  and may('ZREM', active) and may('ZREM', due) and may('SADD', skus)
-for _, id in ipairs(ids) do may_all = may_all and may('HSET', listed[id]) and may('PEXPIRE', listed[id]) end
+local may_all = may('XADD', audit, '*', 'field', '0') and may('HSET', inventory, 'field', '0')
+  and may('ZREM', active, 'member') and may('ZREM', due, 'member') and may('SADD', skus, 'member')
+for _, id in ipairs(ids) do
+  may_all = may_all and may('HSET', listed[id], 'field', '0') and may('PEXPIRE', listed[id], '1')
+end
 if not may_all then return redis.error_reply('NOPERM this user may not write what a seed writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
 
 -- @include settings
 -- @include ending
-if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
-redis.call('ZSCORE', due, sku)
-redis.call('SISMEMBER', skus, sku)
-local live = redis.call('ZCARD', active)
+-- @include audit_room
+call('ZSCORE', due, sku)
+call('SISMEMBER', skus, sku)
+local live = call('ZCARD', active)
 local stock = { key = inventory, sku = sku, ended = {} }
 local found = read_stock(stock)
 if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
@@ -83,7 +86,7 @@ local held, owed = {}, 0
 for _, id in ipairs(ids) do
   local record = read_record(listed[id], id)
   if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. listed[id]) end
-  if redis.call('ZSCORE', active, id) then live = live - 1 end
+  if call('ZSCORE', active, id) then live = live - 1 end
   if record and record.sku == sku and record.state == 'active' then
     owed = owed + record.units
     held[#held + 1] = record
@@ -104,14 +107,14 @@ for _, record in ipairs(held) do
   end_reservation(stock, record, 'release', 'released', 'inventory_reseeded', 'withdrawn')
 end
 -- All that are listed: those that hold nothing do not belong there.
-if #ids > 0 then redis.call('ZREM', active, unpack(ids)) end
+if #ids > 0 then call('ZREM', active, unpack(ids)) end
 if live == 0 then
   stock.available, stock.reserved, stock.confirmed = tonumber(quantity), 0, 0
   append_event(stock, 'seed', '', '', quantity, 'seeded', '')
-  redis.call('ZREM', due, sku)
-  redis.call('SADD', skus, sku)
+  call('ZREM', due, sku)
+  call('SADD', skus, sku)
 end
 -- No event, no change: a call that found only holds of others to wait for leaves the hash as it is.
 if stock.version > version_before then write_stock(stock, true) end
-if live > 0 then return { { 'DRAINING', decimal(live) } } end
+if live > 0 then return { { 'DRAINING', format('%d', live) } } end
 return { { 'SEEDED', quantity, now_text, stock.version_text } }

@@ -25,8 +25,9 @@ local audit, due, settings, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[
 local n = #KEYS - 5
 local function reservation_key(i) return KEYS[5 + i] end
 
+-- @include calls
+-- @include format
 -- @include whole
--- @include decimal
 -- @include text
 -- @include sku
 -- @include id
@@ -48,19 +49,21 @@ end
 
 -- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
 
-local may_all = may('XADD', audit) and may('HSET', inventory)
-  and may('ZREM', active) and may('ZREM', due) and may('ZADD', due)
-for _, id in ipairs(ids) do may_all = may_all and may('HSET', listed[id]) and may('PEXPIRE', listed[id]) end
+local may_all = may('XADD', audit, '*', 'field', '0') and may('HSET', inventory, 'field', '0')
+  and may('ZREM', active, 'member') and may('ZREM', due, 'member') and may('ZADD', due, '1', 'member')
+for _, id in ipairs(ids) do
+  may_all = may_all and may('HSET', listed[id], 'field', '0') and may('PEXPIRE', listed[id], '1')
+end
 if not may_all then return redis.error_reply('NOPERM this user may not write what a sweep writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
 
 -- @include settings
 -- @include ending
-if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
-local bound = redis.call('ZSCORE', due, sku)
+-- @include audit_room
+local bound = call('ZSCORE', due, sku)
 -- One more than can be taken out: the earliest of those that stay is among them.
-local first = redis.call('ZRANGE', active, 0, n, 'WITHSCORES')
+local first = call('ZRANGE', active, 0, n, 'WITHSCORES')
 local stock = { key = inventory, sku = sku, ended = {} }
 local found = read_stock(stock)
 if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
@@ -96,10 +99,10 @@ for _, record in ipairs(lapsed) do
   end_reservation(stock, record, 'expired', 'released', 'reservation_ttl_elapsed', 'available')
 end
 if #lapsed > 0 then write_stock(stock) end
-if #leaving > 0 then redis.call('ZREM', active, unpack(leaving)) end
+if #leaving > 0 then call('ZREM', active, unpack(leaving)) end
 if not earliest then
-  redis.call('ZREM', due, sku)
+  call('ZREM', due, sku)
 elseif earliest ~= bound then
-  redis.call('ZADD', due, earliest, sku)
+  call('ZADD', due, earliest, sku)
 end
-return { { 'SWEPT', decimal(#lapsed), earliest or '' } }
+return { { 'SWEPT', format('%d', #lapsed), earliest or '' } }

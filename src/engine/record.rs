@@ -83,7 +83,12 @@ impl Reservation {
             return Ok(None);
         }
         let field = |name| fields.get(name).map_or("", String::as_str);
-        let record = ["cartId", "sku", "quantity", "state", "reason", "expiresAt", "createdAt", "updatedAt"].map(field);
+        let mut record =
+            ["cartId", "sku", "quantity", "state", "reason", "expiresAt", "createdAt", "updatedAt"].map(field);
+        // What is active was not updated since it was made.
+        if field("state") == ReservationState::Active.as_str() && record[7].is_empty() {
+            record[7] = record[6];
+        }
         Self::read(id, &record).map(Some)
     }
 

@@ -87,6 +87,8 @@ impl Comparison {
     fn put_ahead(&mut self, id: &str, ms: u64) {
         let Some(record) = self.model.records.get_mut(id).filter(|record| record.state == "active") else { return };
         record.created_at += ms;
+        // What is active was not updated: it has the one time.
+        record.updated_at = record.created_at;
         record.expires_at += ms;
         let (created, expires) = (record.created_at, record.expires_at);
         let mut commands = pipe();

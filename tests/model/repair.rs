@@ -140,6 +140,8 @@ impl Record {
         let ttl = if ttl == 0 { LONGEST_MS } else { ttl.min(LONGEST_MS) };
         let created_at = self.created_at.min(now);
         let expires_at = created_at + ttl;
-        (expires_at < self.expires_at).then(|| Self { created_at, expires_at, ..self.clone() })
+        // What is active was not updated: it has the one time.
+        let shortened = Self { created_at, expires_at, updated_at: created_at, ..self.clone() };
+        (expires_at < self.expires_at).then_some(shortened)
     }
 }

@@ -118,14 +118,12 @@ impl Stores {
                 ("reason", record.reason),
                 ("token", &record.token),
             ];
-            // An empty token is none.
-            let texts = texts.into_iter().filter(|(field, text)| *field != "token" || !text.is_empty());
-            let numbers = [
-                ("quantity", record.quantity),
-                ("expiresAt", record.expires_at),
-                ("createdAt", record.created_at),
-                ("updatedAt", record.updated_at),
-            ];
+            // An empty token and an empty reason are none, and what is active was not updated yet.
+            let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
+            let updated = Some(("updatedAt", record.updated_at)).filter(|_| record.state != "active");
+            let numbers =
+                [("quantity", record.quantity), ("expiresAt", record.expires_at), ("createdAt", record.created_at)];
+            let numbers = numbers.into_iter().chain(updated);
             if let Some((_, latest)) = record.dropped_at {
                 stores.dropped_at.insert(name.clone(), latest);
             }

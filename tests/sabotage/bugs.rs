@@ -39,56 +39,61 @@ pub const BUGS: [Bug; 39] = [
     rule(
         "lua/hold.lua",
         "`hold` writes a reservation before it looks at the stock",
-        "    local lapsed = redis.call('ZCOUNT'",
-        "    redis.call('HSET', item.reservation, 'cartId', item.cart)\n    local lapsed = redis.call('ZCOUNT'",
+        "    local lapsed = call('ZCOUNT'",
+        "    call('HSET', reservation, 'cartId', cart)\n    local lapsed = call('ZCOUNT'",
     ),
     rule(
         "lua/hold.lua",
         "`hold` does not look whether the id is taken",
-        "if not records[reservation] and redis.call('EXISTS', reservation) == 1 then",
+        "if call('EXISTS', unpack(reservations)) > 0 then",
         "if false then",
     ),
     rule(
         "lua/hold.lua",
         "`hold` gives a unit that is not there",
-        "stock.left < item.units",
-        "stock.left + 1 < item.units",
+        "stock.left < quantity + 0",
+        "stock.left + 1 < quantity + 0",
     ),
     rule(
         "lua/hold.lua",
         "`hold` looks at the stock before the id: a repeat is refused when all is sold",
         "  if record then\n",
-        "  if record and not (stock.left and stock.left < item.units) then\n",
+        "  if record and not (stock.left and stock.left < quantity + 0) then\n",
     ),
     rule(
         "lua/hold.lua",
         "`hold` of a cart, all or nothing, writes what there is",
-        "if item.is_tentative then replies[i] = { 'WITHDRAWN' } end\n  end\n  return replies\n",
-        "if item.is_tentative then replies[i] = { 'WITHDRAWN' } end\n  end\n",
+        "made[reservation] then replies[i] = { 'WITHDRAWN' } end\n  end\n  return replies\n",
+        "made[reservation] then replies[i] = { 'WITHDRAWN' } end\n  end\n",
     ),
     rule(
         "lua/hold.lua",
         "`hold` of a cart that names a SKU twice takes its units once",
-        "    stock.left = stock.left - item.units\n",
-        "    if not stock.taken then stock.left = stock.left - item.units end\n    stock.taken = true\n",
+        "    stock.left = stock.left - quantity\n",
+        "    if not stock.taken then stock.left = stock.left - quantity end\n    stock.taken = true\n",
     ),
     rule(
         "lua/hold.lua",
         "`hold` of one id twice in a call takes its units twice",
-        "local earlier = made[item.reservation]\n",
-        "local earlier = nil\n",
+        "if earlier then record = record_of(earlier) end",
+        "",
     ),
     rule(
         "lua/hold.lua",
         "`hold` takes a repeat with another quantity for the same",
-        "or record[3] ~= item.quantity and 'quantity'",
+        "or record.quantity ~= quantity and 'quantity'",
         "",
     ),
-    rule("lua/hold.lua", "`hold` does not bring the SKU's due time forward", "or item.expires < stock.due", ""),
+    rule(
+        "lua/hold.lua",
+        "`hold` does not bring the SKU's due time forward",
+        "call('ZADD', due, 'LT', unpack",
+        "call('ZADD', due, 'NX', unpack",
+    ),
     rule(
         "lua/hold.lua",
         "`hold` takes 1e3 for a number",
-        "if not s or #s > 13 or not (s == '0' or s:find('^[1-9]%d*$')) then",
+        "if not s or #s > 13 or not (s == '0' or find(s, '^[1-9]%d*$')) then",
         "if not s or #s > 13 or not tonumber(s) then",
     ),
     rule(
@@ -112,14 +117,14 @@ pub const BUGS: [Bug; 39] = [
     rule(
         "lua/confirm.lua",
         "`confirm` takes anybody's token for a repeat",
-        "item.token ~= '' and item.token == record.token",
-        "item.token ~= ''",
+        "token ~= '' and token == record.token",
+        "token ~= ''",
     ),
     rule(
         "lua/confirm.lua",
         "`confirm` does not remember its token: a repeat is refused",
-        ", 'token', record.token)",
-        ")",
+        "if record.token and record.token ~= '' then",
+        "if false then",
     ),
     rule(
         "lua/confirm.lua",
@@ -130,7 +135,7 @@ pub const BUGS: [Bug; 39] = [
     rule(
         "lua/confirm.lua",
         "`confirm` leaves what it confirmed among the active",
-        "redis.call('ZREM', stock.active, unpack(stock.ended)) == stock.live",
+        "call('ZREM', stock.active, unpack(stock.ended)) == stock.live",
         "#stock.ended == stock.live",
     ),
     rule(
@@ -142,8 +147,8 @@ pub const BUGS: [Bug; 39] = [
     rule(
         "lua/confirm.lua",
         "`confirm` keeps the record for ever, whatever the operator has set",
-        "if keep_ms ~= '0' then redis.call('PEXPIRE'",
-        "if false then redis.call('PEXPIRE'",
+        "if keep_ms ~= '0' then call('PEXPIRE'",
+        "if false then call('PEXPIRE'",
     ),
     rule(
         "lua/release.lua",
@@ -154,8 +159,8 @@ pub const BUGS: [Bug; 39] = [
     rule(
         "lua/hold.lua",
         "`hold` trims what others have written into the audit",
-        "redis.call('XADD', audit, '*',",
-        "redis.call('XADD', audit, 'MAXLEN', '5', '*',",
+        "= call('XADD', audit, '*',",
+        "= call('XADD', audit, 'MAXLEN', '5', '*',",
     ),
     rule(
         "lua/sweep.lua",
@@ -186,7 +191,7 @@ pub const BUGS: [Bug; 39] = [
     rule(
         "lua/sweep.lua",
         "`sweep` writes no event",
-        "redis.call('XADD', audit, '*', 'event', event,",
+        "call('XADD', audit, '*', 'event', event,",
         "select(1, stock.last_event, 'event', event,",
     ),
     rule(

@@ -6,8 +6,8 @@ use crate::call::{Call, audit, confirm, hold, inventory, line, release, seed, sw
 use crate::shop::{ACTIVE, CUP, LAPSED, NEW, Shop, id};
 
 const NOT_COUNTS: [&str; 8] = ["", "x", "-1", "1.5", "1e1", "0x6", "06", "1000000000001"];
-const RECORD_FIELDS: [&str; 8] =
-    ["cartId", "sku", "quantity", "state", "reason", "expiresAt", "createdAt", "updatedAt"];
+/// Those of an active reservation.
+const RECORD_FIELDS: [&str; 6] = ["cartId", "sku", "quantity", "state", "expiresAt", "createdAt"];
 
 #[tokio::test]
 async fn damaged_stock_stops_every_script_that_counts_it() {
@@ -42,6 +42,8 @@ async fn a_damaged_record_stops_every_script_that_settles_it() {
     damages.extend(["", "Active", "expired", "held"].map(|value| vec!["HSET", &key, "state", value]));
     damages.push(vec!["HSET", &key, "quantity", "0"]);
     damages.extend(["", "a\nb", "\u{85}"].map(|value| vec!["HSET", &key, "cartId", value]));
+    // Settled, and never updated.
+    damages.extend(["confirmed", "released"].map(|value| vec!["HSET", &key, "state", value]));
 
     let mut calls = vec![seed("tea", 7, &[ACTIVE, LAPSED]), sweep("tea", &[LAPSED])];
     for mode in ["each", "all"] {

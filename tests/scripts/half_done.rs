@@ -48,7 +48,7 @@ fn calls() -> Vec<Call> {
 /// The commands that a script contains.
 fn commands(script: &str) -> BTreeSet<String> {
     let source = &Contract::of(script).source;
-    let calls = source.split("redis.call('").skip(1);
+    let calls = source.split("call('").skip(1);
     calls.map(|call| call.split('\'').next().unwrap().to_lowercase()).collect()
 }
 

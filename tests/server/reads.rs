@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
+/// No sweep within a test, but for the round that the server begins with.
 const NO_SWEEPER: [&str; 2] = ["--sweep-interval-ms", "60000"];
 const LONG_MS: u64 = 600_000;
 
@@ -42,6 +43,11 @@ async fn fill(redis: &mut MultiplexedConnection, holds: &[(&str, u64)], ttl_ms: 
         assert!(replies.iter().flatten().all(|reply| reply[0] == "HELD"));
     }
     ids
+}
+
+/// The sweeper's first round may come late on a busy machine. It does not see what is not listed as due.
+async fn hide_from_sweeper(redis: &mut MultiplexedConnection) {
+    cmd("DEL").arg("stockhold:due").exec_async(redis).await.unwrap();
 }
 
 async fn calls(redis: &mut MultiplexedConnection, command: &str) -> u64 {
@@ -247,6 +253,7 @@ async fn many_lapsed_holds_are_counted_as_if_swept_and_are_not() {
         if alive {
             live = fill(&mut connection, &[("sku", 1000), ("sku", 2000)], LONG_MS).await;
         }
+        hide_from_sweeper(&mut connection).await;
         sleep(Duration::from_millis(10)).await;
         let sold = if alive { 2000 } else { 0 };
         if alive {
@@ -336,6 +343,7 @@ async fn of_a_crowd_that_meets_many_lapsed_holds_one_adds_them_up() {
     let mut connection = redis.connection().await;
     fill(&mut connection, &vec![("sku", 1); HOLDS as usize], 1).await;
     shop.held("sku", 1).await;
+    hide_from_sweeper(&mut connection).await;
     sleep(Duration::from_millis(10)).await;
     let before = calls(&mut connection, "hmget").await;
     let readers = (0..CROWD).map(|_| shop.get("/api/inventory/sku?active=0"));
@@ -359,6 +367,7 @@ async fn a_client_that_goes_takes_its_read_along() {
     let mut connection = redis.connection().await;
     fill(&mut connection, &vec![("sku", 1); HOLDS], 1).await;
     shop.held("sku", 1).await;
+    hide_from_sweeper(&mut connection).await;
     sleep(Duration::from_millis(10)).await;
     let before = calls(&mut connection, "hmget").await;
     let mut stream = TcpStream::connect(shop.address).unwrap();

@@ -63,10 +63,18 @@ impl Writer {
         writes.arg("happenedAt").arg(now).arg("available").arg(available).arg("reserved").arg(held);
         writes.arg("confirmed").arg(0).arg("version").arg(version).arg("previous").arg(&event_id);
         writes.cmd("HSET").arg(Layout::unsharded().reservation(&id)).arg("cartId").arg("cart-12345");
-        writes.arg("sku").arg(&self.sku).arg("quantity").arg(1).arg("state").arg("active").arg("reason").arg("");
-        writes.arg("expiresAt").arg(expires).arg("createdAt").arg(now).arg("updatedAt").arg(now);
+        writes.arg("sku").arg(&self.sku).arg("quantity").arg(1).arg("state").arg("active");
+        writes.arg("expiresAt").arg(expires).arg("createdAt").arg(now);
         writes.cmd("ZADD").arg(&self.keys.active).arg(expires).arg(id.to_string());
-        writes.cmd("HSET").arg(&self.keys.inventory).arg("available").arg(available).arg("reserved").arg(held);
+        writes
+            .cmd("HSET")
+            .arg(&self.keys.inventory)
+            .arg("available")
+            .arg(available)
+            .arg("reserved")
+            .arg(held)
+            .arg("confirmed")
+            .arg(0);
         writes.arg("updatedAt").arg(now).arg("version").arg(version).arg("lastEvent").arg(&event_id);
         writes
     }

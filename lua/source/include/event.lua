@@ -2,16 +2,10 @@
 -- counts are those after it; version has no gap, and previous is the SKU's event before.
 local function append_event(stock, event, id, cart, units, state, reason)
   stock.version = stock.version + 1
-  stock.available_text, stock.reserved_text = decimal(stock.available), decimal(stock.reserved)
-  stock.confirmed_text, stock.version_text = decimal(stock.confirmed), decimal(stock.version)
-  stock.last_event = redis.call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
+  stock.available_text, stock.reserved_text = format('%d', stock.available), format('%d', stock.reserved)
+  stock.confirmed_text, stock.version_text = format('%d', stock.confirmed), format('%d', stock.version)
+  stock.last_event = call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
     'sku', stock.sku, 'quantity', units, 'state', state, 'reason', reason, 'happenedAt', now_text,
     'available', stock.available_text, 'reserved', stock.reserved_text, 'confirmed', stock.confirmed_text,
     'version', stock.version_text, 'previous', stock.last_event)
-end
-
--- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
-local function audit_has_room()
-  local newest = redis.call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
-  return not newest or #newest[1]:match('^%d+') <= 15
 end

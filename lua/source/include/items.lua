@@ -1,5 +1,5 @@
 -- The SKUs of a call, in the order in which they are first named and by their inventory keys; all are of one shard.
-local stocks, by_key, prefix, reservation_prefix = {}, {}, nil, nil
+local stocks, by_key, prefix, pattern = {}, {}, nil, nil
 
 -- The stock and the reservation's id of item i by its keys; or nil, and what is wrong.
 local function item_of(i, inventory, active, reservation)
@@ -7,14 +7,18 @@ local function item_of(i, inventory, active, reservation)
   if not stock then
     local own_prefix, sku = split(inventory)
     if not own_prefix then return nil, 'BADKEY inventory of item ' .. i .. ': not inventory:<sku>' end
-    if prefix and own_prefix ~= prefix then return nil, 'BADKEY inventory of item ' .. i .. ': of another shard' end
-    prefix, reservation_prefix = own_prefix, own_prefix .. 'reservation:'
-    stock = { key = inventory, sku = sku, active = inventory .. ':active' }
+    if own_prefix ~= prefix then
+      if prefix then return nil, 'BADKEY inventory of item ' .. i .. ': of another shard' end
+      prefix, pattern = own_prefix, '^' .. own_prefix .. KEY_OF_ID
+    end
+    -- All fields at once: a table that grows costs more.
+    stock = { key = inventory, sku = sku, active = inventory .. ':active', available = false, reserved = false,
+      confirmed = false, version = false, last_event = false, left = false }
     by_key[inventory] = stock
     stocks[#stocks + 1] = stock
   end
   if active ~= stock.active then return nil, 'BADKEY active of item ' .. i .. ': not inventory:<sku>:active' end
-  local id = id_of(reservation, reservation_prefix)
+  local id = id_of(reservation, pattern)
   if not id then return nil, 'BADKEY reservation of item ' .. i .. ': not reservation:<uuid>' end
   return stock, id
 end

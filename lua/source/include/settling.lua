@@ -1,5 +1,6 @@
+-- @include calls
+-- @include format
 -- @include whole
--- @include decimal
 -- @include text
 -- @include sku
 -- @include id
@@ -18,7 +19,7 @@ if n < 1 or n > 100 or n % 1 ~= 0 or #ARGV ~= 1 + n then
 end
 if mode ~= 'each' and mode ~= 'all' then return redis.error_reply('BADARGS mode: each or all') end
 
-local items = {}
+local stock_of, reservations, ids = {}, {}, {}
 for i = 1, n do
   local reservation, token = KEYS[3 * i + 3], ARGV[1 + i]
   local stock, id = item_of(i, KEYS[3 * i + 1], KEYS[3 * i + 2], reservation)
@@ -27,16 +28,18 @@ for i = 1, n do
     return redis.error_reply('BADARGS token of item ' .. i
       .. ': empty, or 1 to 128 bytes of UTF-8, no control character')
   end
-  items[i] = { stock = stock, reservation = reservation, id = id, token = token }
+  stock_of[i], reservations[i], ids[i] = stock, reservation, id
 end
 -- @include shard_keys
 
 -- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
 
-local may_all = may('XADD', audit) and may('ZREM', due)
-for _, stock in ipairs(stocks) do may_all = may_all and may('HSET', stock.key) and may('ZREM', stock.active) end
-for _, item in ipairs(items) do
-  may_all = may_all and may('HSET', item.reservation) and may('PEXPIRE', item.reservation)
+local may_all = may('XADD', audit, '*', 'field', '0') and may('ZREM', due, 'member')
+for _, stock in ipairs(stocks) do
+  may_all = may_all and may('HSET', stock.key, 'field', '0') and may('ZREM', stock.active, 'member')
+end
+for _, reservation in ipairs(reservations) do
+  may_all = may_all and may('HSET', reservation, 'field', '0') and may('PEXPIRE', reservation, '1')
 end
 if not may_all then return redis.error_reply('NOPERM this user may not write what settling writes') end
 
@@ -44,19 +47,18 @@ if not may_all then return redis.error_reply('NOPERM this user may not write wha
 
 -- @include settings
 -- @include ending
-if not audit_has_room() then return redis.error_reply('BADKEY audit: its ids are used up') end
+-- @include audit_room
+call('ZCARD', due)
 for _, stock in ipairs(stocks) do
   local found = read_stock(stock)
   if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. stock.key) end
-  redis.call('ZSCORE', due, stock.sku)
-  stock.live, stock.owed, stock.ended = redis.call('ZCARD', stock.active), 0, {}
+  stock.live, stock.owed, stock.ended = call('ZCARD', stock.active), 0, {}
 end
 
 local records = {}
-for _, item in ipairs(items) do
-  local reservation = item.reservation
+for i, reservation in ipairs(reservations) do
   if records[reservation] == nil then
-    local record = read_record(reservation, item.id)
+    local record = read_record(reservation, ids[i])
     if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. reservation) end
     records[reservation] = record
   end
@@ -67,27 +69,24 @@ end
 -- @include shown
 
 local replies, refused = {}, false
-for i, item in ipairs(items) do
-  local stock, record = item.stock, records[item.reservation]
+for i, reservation in ipairs(reservations) do
+  local stock, record, token = stock_of[i], records[reservation], ARGV[1 + i]
   if not record then
     replies[i], refused = { 'NOT_FOUND' }, true
   elseif record.sku ~= stock.sku then
     replies[i], refused = { 'CONFLICT', 'sku' }, true
   elseif record.state == 'active' then
     stock.owed = stock.owed + record.units
-    record.updatedAt = now_text
+    record.updatedAt, record.ended_by = now_text, i
     if record.expires <= now then
-      item.is_expiring = true
       record.state, record.reason = 'released', 'reservation_ttl_elapsed'
       replies[i], refused = { 'EXPIRED' }, true
     else
-      item.is_settling, item.is_tentative, record.is_settling = true, true, true
-      record.state, record.reason, record.token = STATE, REASON, item.token
+      record.state, record.reason, record.token, record.is_settling = STATE, REASON, token, true
       replies[i] = shown(DONE, record)
     end
-  elseif record.state == STATE and (item.token ~= '' and item.token == record.token
+  elseif record.state == STATE and (token ~= '' and token == record.token
     or record.is_settling and mode == 'all') then
-    item.is_tentative = record.is_settling
     replies[i] = shown('REPLAYED', record)
   elseif record.reason == 'reservation_ttl_elapsed' then
     replies[i], refused = { 'EXPIRED' }, true
@@ -103,19 +102,22 @@ end
 
 local is_withdrawn = refused and mode == 'all'
 if is_withdrawn then
-  for i, item in ipairs(items) do
-    if item.is_tentative then replies[i] = { 'WITHDRAWN' } end
+  for i, reservation in ipairs(reservations) do
+    local word, record = replies[i][1], records[reservation]
+    if word == DONE or word == 'REPLAYED' and record.is_settling then replies[i] = { 'WITHDRAWN' } end
   end
 end
 
 -- Writes: none of them can fail.
 
-for _, item in ipairs(items) do
-  local stock, record = item.stock, records[item.reservation]
-  if item.is_expiring then
-    end_reservation(stock, record, 'expired', 'released', 'reservation_ttl_elapsed', 'available')
-  elseif item.is_settling and not is_withdrawn then
-    end_reservation(stock, record, EVENT, STATE, REASON, POOL)
+for i, reservation in ipairs(reservations) do
+  local stock, record = stock_of[i], records[reservation]
+  if record and record.ended_by == i then
+    if not record.is_settling then
+      end_reservation(stock, record, 'expired', 'released', 'reservation_ttl_elapsed', 'available')
+    elseif not is_withdrawn then
+      end_reservation(stock, record, EVENT, STATE, REASON, POOL)
+    end
   end
 end
 local idle = {}
@@ -123,8 +125,8 @@ for _, stock in ipairs(stocks) do
   if #stock.ended > 0 then
     write_stock(stock)
     -- The score in due may stay: it is a lower bound. Only a SKU with no hold left has nothing to poll for.
-    if redis.call('ZREM', stock.active, unpack(stock.ended)) == stock.live then idle[#idle + 1] = stock.sku end
+    if call('ZREM', stock.active, unpack(stock.ended)) == stock.live then idle[#idle + 1] = stock.sku end
   end
 end
-if #idle > 0 then redis.call('ZREM', due, unpack(idle)) end
+if #idle > 0 then call('ZREM', due, unpack(idle)) end
 return replies
