@@ -8,6 +8,7 @@ mod gate;
 mod group_commit;
 mod history;
 mod hold;
+mod known_skus;
 mod lapsed;
 mod pace;
 mod read;
@@ -33,6 +34,7 @@ use gate::Gate;
 pub use group_commit::MAX_BATCH;
 use group_commit::{Call, GroupCommit, Item};
 pub use hold::{Hold, HoldRequest};
+use known_skus::KnownSkus;
 use read::Reads;
 pub use readiness::Impairment;
 use readiness::Looks;
@@ -54,6 +56,7 @@ pub struct Engine {
     sweeps: Turns,
     looks: Looks,
     reads: Arc<Reads>,
+    known_skus: Arc<KnownSkus>,
     options: Options,
     lanes: Lanes,
 }
@@ -66,15 +69,16 @@ impl Engine {
 
     /// As [`Self::new`], with options.
     pub fn with(redis: Redis, options: Options) -> Self {
-        Self::within(redis, options, Arc::default())
+        Self::within(redis, options, Arc::default(), Arc::default())
     }
 
-    /// The same with separate connections, for another thread. The limits of reads are shared.
+    /// The same with separate connections, for another thread. The limits of reads are shared, and so is what is known.
     pub fn with_own_connection(&self) -> Self {
-        Self::within(self.redis.with_own_connection(), self.options, Arc::clone(&self.reads.gate))
+        let (gate, known_skus) = (Arc::clone(&self.reads.gate), Arc::clone(&self.known_skus));
+        Self::within(self.redis.with_own_connection(), self.options, gate, known_skus)
     }
 
-    fn within(redis: Redis, options: Options, gate: Arc<Gate>) -> Self {
+    fn within(redis: Redis, options: Options, gate: Arc<Gate>, known_skus: Arc<KnownSkus>) -> Self {
         let Options { max_batch, replicas } = options;
         let layout = Layout::unsharded();
         let scripts = Scripts::new(Catalogue::embedded(), redis.clone()).wait_for_replicas(replicas);
@@ -90,6 +94,7 @@ impl Engine {
             confirms: group("confirm", settling),
             releases: group("release", settling),
             reads: Reads::on_own_connection(&redis, layout.clone(), gate),
+            known_skus,
             lanes: Lanes::new(&redis),
             scripts,
             redis,

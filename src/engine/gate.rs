@@ -5,7 +5,6 @@
 //! there are sales. A large read is a series of calls, its pages. Of all large reads of the process, one page is in
 //! progress, and the pause after it is longer than the page took. A waiting read costs nothing. A read that waits too
 //! long is refused.
-//! after it they rest for longer than it took. Who waits costs nothing; who waits for too long is refused.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

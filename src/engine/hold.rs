@@ -80,6 +80,7 @@ impl Engine {
         let reply = of_shard(&self.holds, keys).submit(item(keys, id, arguments)).await?;
         Ok(match &*reply.parts() {
             ["HELD", expires_at, created_at] => {
+                self.known_skus.remember(id, &request.sku);
                 (Hold::Held(Reservation::held(id, request, expires_at, created_at)?), 0)
             }
             ["REPLAYED", record @ ..] => {
