@@ -501,21 +501,22 @@ async fn the_server_user_is_refused_what_the_server_does_not_need() {
 #[tokio::test]
 async fn the_program_serves_a_whole_walk_as_the_server_user() {
     let mut guarded = Guarded::with_passwords().await;
-    let shop = Stockhold::spawn(&["--port", "0", "--redis-url", &guarded.url(SERVER)]);
-    assert_eq!(shop.get("/readyz").await.ok()["status"], "ready");
-    shop.seed("tea", 10).await;
-    let [sold, given_up, left] = [shop.held("tea", 1).await, shop.held("tea", 2).await, shop.held("tea", 3).await];
-    shop.confirm(&sold).await.ok();
-    shop.release(&given_up).await.ok();
-    assert_eq!(shop.get(&format!("/api/reservations/{left}")).await.ok()["state"], "active");
-    assert_eq!(shop.counts("tea").await, [6, 3, 1]);
+    let server = Stockhold::spawn(&["--port", "0", "--redis-url", &guarded.url(SERVER)]);
+    assert_eq!(server.get("/readyz").await.ok()["status"], "ready");
+    server.seed("tea", 10).await;
+    let [sold, given_up, left] =
+        [server.held("tea", 1).await, server.held("tea", 2).await, server.held("tea", 3).await];
+    server.confirm(&sold).await.ok();
+    server.release(&given_up).await.ok();
+    assert_eq!(server.get(&format!("/api/reservations/{left}")).await.ok()["state"], "active");
+    assert_eq!(server.counts("tea").await, [6, 3, 1]);
     let order = json!({ "cartId": "cart-1", "sku": "tea", "quantity": 7 });
-    shop.post("/api/reservations/hold", order).await.problem(409, "insufficient_inventory");
-    assert_eq!(shop.events("tea", 10).await.len(), 6);
-    assert_eq!(shop.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 6);
+    server.post("/api/reservations/hold", order).await.problem(409, "insufficient_inventory");
+    assert_eq!(server.events("tea", 10).await.len(), 6);
+    assert_eq!(server.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 6);
 
     // The sweeper alone: nobody reads the stock meanwhile.
-    let lapsing = format!("reservation:{}", shop.held_for("tea", 1, 1).await);
+    let lapsing = format!("reservation:{}", server.held_for("tea", 1, 1).await);
     let deadline = Instant::now() + Duration::from_secs(20);
     let read = format!("HGET {lapsing} state");
     while run(&mut guarded.admin, &read).await.unwrap() != Value::BulkString("released".into()) {
@@ -525,8 +526,8 @@ async fn the_program_serves_a_whole_walk_as_the_server_user() {
 
     // A Redis that lost its scripts gets them back, and a seed over a live hold drains it.
     run(&mut guarded.admin, "SCRIPT FLUSH").await.unwrap();
-    shop.seed("tea", 5).await;
-    assert_eq!(shop.counts("tea").await, [5, 0, 0]);
-    assert_eq!(shop.get("/readyz").await.status, 200);
+    server.seed("tea", 5).await;
+    assert_eq!(server.counts("tea").await, [5, 0, 0]);
+    assert_eq!(server.get("/readyz").await.status, 200);
     guarded.assert_no_denials().await;
 }

@@ -77,8 +77,8 @@ fn assert_problem(answer: &Raw) {
 #[tokio::test]
 async fn what_is_no_request_is_told_why() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
     let hold = format!("{HOLD}content-length: {}\r\n\r\n{BODY}", BODY.len());
     let head = "HEAD /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let wrong = "GET /livez HTTP/1.1\r\nho st: x\r\n\r\n";
@@ -109,7 +109,7 @@ async fn what_is_no_request_is_told_why() {
         ),
     ] {
         let shown = bytes[..bytes.len().min(200)].to_owned();
-        let address = shop.address;
+        let address = server.address;
         let answer = tokio::task::spawn_blocking(move || exchange(address, bytes.as_bytes())).await.unwrap();
         let answers = split(&answer).0;
         let told = |answer: &Raw| match answer.status {
@@ -125,7 +125,7 @@ async fn what_is_no_request_is_told_why() {
         assert_eq!(told, expected, "{shown:?}");
     }
     // An answer to HEAD has a length and no body.
-    let address = shop.address;
+    let address = server.address;
     let bytes = format!("{head}{wrong}");
     let answer = tokio::task::spawn_blocking(move || exchange(address, bytes.as_bytes())).await.unwrap();
     let answer = String::from_utf8(answer).unwrap();
@@ -135,13 +135,13 @@ async fn what_is_no_request_is_told_why() {
 #[tokio::test]
 async fn what_is_no_request_is_refused_and_changes_nothing() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
     let mut connection = redis.connection().await;
     let before = Snapshot::take(&mut connection).await;
     for (bytes, most) in shapes() {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
-        let address = shop.address;
+        let address = server.address;
         let sent = bytes.clone();
         let answer = tokio::task::spawn_blocking(move || exchange(address, &sent)).await.unwrap();
         let answers = split(&answer).0;
@@ -149,7 +149,7 @@ async fn what_is_no_request_is_refused_and_changes_nothing() {
         assert!(answers.iter().all(|answer| (400..500).contains(&answer.status)), "{shown:?} was answered {answers:?}");
         answers.iter().for_each(assert_problem);
         assert_eq!(before.changed(&Snapshot::take(&mut connection).await), Vec::<String>::new(), "{shown:?}");
-        shop.get("/livez").await.ok();
+        server.get("/livez").await.ok();
     }
 }
 
@@ -159,24 +159,24 @@ async fn what_is_no_request_is_refused_and_changes_nothing() {
 async fn garbage_after_a_request_spoils_only_itself() {
     const REQUESTS: usize = 5;
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
+    let server = Stockhold::start(&redis);
     let mut bytes = LIVE.repeat(REQUESTS).into_bytes();
     bytes.extend((0..=255).cycle().take(10_000));
-    let address = shop.address;
+    let address = server.address;
     let answer = tokio::task::spawn_blocking(move || exchange(address, &bytes)).await.unwrap();
     let statuses: Vec<_> = split(&answer).0.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses[..REQUESTS], [200; REQUESTS]);
     assert!(statuses[REQUESTS..].iter().all(|status| *status == 400) && statuses.len() <= REQUESTS + 1, "{statuses:?}");
-    shop.get("/livez").await.ok();
+    server.get("/livez").await.ok();
 }
 
 #[tokio::test]
 async fn who_has_nothing_more_to_ask_still_gets_the_answers() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
     let hold = format!("{HOLD}content-length: {}\r\n\r\n{BODY}", BODY.len());
-    let mut stream = connect(shop.address);
+    let mut stream = connect(server.address);
     stream.write_all((hold + LIVE).as_bytes()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let answer = tokio::task::spawn_blocking(move || {
@@ -186,5 +186,5 @@ async fn who_has_nothing_more_to_ask_still_gets_the_answers() {
     });
     let statuses: Vec<_> = split(&answer.await.unwrap()).0.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses, [200, 200]);
-    assert_eq!(shop.counts("tea").await, [4, 1, 0]);
+    assert_eq!(server.counts("tea").await, [4, 1, 0]);
 }

@@ -164,18 +164,18 @@ async fn whatever_is_sent_the_answer_is_a_known_one() {
     println!("EDGE_SEED={seed} EDGE_CASES={cases}");
     let redis = RedisServer::start();
     // It sweeps seldom, so that what changes was changed by a request.
-    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
-    shop.seed("tea", 1_000_000).await;
+    let server = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
+    server.seed("tea", 1_000_000).await;
     let mut connection = redis.connection().await;
     let mut rng = Rng::with_seed(seed);
-    let before = most_memory(shop.id());
+    let before = most_memory(server.id());
     let (mut answered, mut good_ones) = (0, 0);
     for case in 0..cases {
         let request = good(&mut rng);
         let request = spoil(&mut rng, request);
         let looks = case % LOOK == 0;
         let stored = if looks { Some(Snapshot::take(&mut connection).await) } else { None };
-        let answers = ask(shop.address, request.clone()).await;
+        let answers = ask(server.address, request.clone()).await;
         for answer in &answers {
             judge(answer, &request);
         }
@@ -185,13 +185,13 @@ async fn whatever_is_sent_the_answer_is_a_known_one() {
             let refused = answers.iter().all(|answer| answer.status != 200);
             let changed = stored.changed(&Snapshot::take(&mut connection).await);
             assert!(!refused || changed.is_empty(), "{:?} changed {changed:?}", String::from_utf8_lossy(&request));
-            shop.get("/livez").await.ok();
+            server.get("/livez").await.ok();
         }
     }
     println!("{answered} answers, {good_ones} of them 200");
     assert!(good_ones > 0 && good_ones < answered, "{good_ones} of {answered}");
     assert_invariants(&mut connection, History::Whole).await;
-    let grown = most_memory(shop.id()) - before;
+    let grown = most_memory(server.id()) - before;
     assert!(grown < MEMORY, "{grown} bytes of memory for nonsense");
 }
 

@@ -76,7 +76,7 @@ fn cases() -> Vec<Case> {
 static LONG_TARGET: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| format!("/{}", "x".repeat(5000)));
 
 /// Sends a request whole before it reads anything, and gives the one answer.
-fn send_all(shop: &Stockhold, case: &Case, framing: &str, body: &[u8]) -> Raw {
+fn send_all(server: &Stockhold, case: &Case, framing: &str, body: &[u8]) -> Raw {
     let mut head = format!("{} {} HTTP/1.1\r\n", case.method, case.path);
     if !case.headers.iter().any(|(name, _)| *name == "host") {
         head += "host: localhost\r\n";
@@ -84,7 +84,7 @@ fn send_all(shop: &Stockhold, case: &Case, framing: &str, body: &[u8]) -> Raw {
     for (name, value) in &case.headers {
         head += &format!("{name}: {value}\r\n");
     }
-    let mut stream = connect(shop.address);
+    let mut stream = connect(server.address);
     write!(stream, "{head}{framing}\r\n\r\n").unwrap();
     stream.write_all(body).unwrap_or_else(|error| panic!("{head}{framing}: {error}"));
     let mut answer = Vec::new();
@@ -96,7 +96,7 @@ fn send_all(shop: &Stockhold, case: &Case, framing: &str, body: &[u8]) -> Raw {
 
 #[tokio::test]
 async fn whatever_is_refused_is_told_why() {
-    let shop = Guarded::start();
+    let guarded = Guarded::start();
     let whole = vec![b'x'; BYTES];
     let chunks = format!("2710\r\n{}\r\n", "x".repeat(10_000)).repeat(BYTES / 10_000) + "0\r\n\r\n";
     for case in cases() {
@@ -104,7 +104,7 @@ async fn whatever_is_refused_is_told_why() {
             (format!("content-length: {BYTES}"), &*whole),
             ("transfer-encoding: chunked".to_owned(), chunks.as_bytes()),
         ] {
-            let answer = send_all(&shop.server, &case, &framing, body);
+            let answer = send_all(&guarded.server, &case, &framing, body);
             let problem: Value = serde_json::from_slice(&answer.body).unwrap();
             assert_eq!((answer.status, problem["code"].as_str().unwrap()), case.told, "{framing}");
             assert_eq!(answer.header("connection"), Some(&b"close"[..]), "{} {}", case.path, case.told.1);
@@ -115,7 +115,7 @@ async fn whatever_is_refused_is_told_why() {
 
 #[tokio::test]
 async fn clients_that_people_use_are_told_why() {
-    let shop = Guarded::start();
+    let guarded = Guarded::start();
     let folder = tempfile::tempdir().unwrap();
     let body = folder.path().join("body");
     fs::write(&body, vec![b'x'; BYTES]).unwrap();
@@ -126,7 +126,7 @@ async fn clients_that_people_use_are_told_why() {
             let mut python = Command::new("python3");
             python.args([
                 sender,
-                &shop.server.address.to_string(),
+                &guarded.server.address.to_string(),
                 case.method,
                 case.path,
                 &BYTES.to_string(),
@@ -141,7 +141,7 @@ async fn clients_that_people_use_are_told_why() {
         for arguments in [&[][..], &["-H", "Expect:"], &["-H", "Expect: 100-continue"], &["--http1.0"]] {
             let mut curl = Command::new("curl");
             curl.args(["-sS", "-w", "\n%{http_code}", "-X", case.method]).args(arguments);
-            curl.args(["--data-binary", &format!("@{}", body.display()), &shop.server.url(case.path)]);
+            curl.args(["--data-binary", &format!("@{}", body.display()), &guarded.server.url(case.path)]);
             for (name, value) in &case.headers {
                 curl.args(["-H", &format!("{name}: {value}")]);
             }
@@ -156,9 +156,9 @@ async fn clients_that_people_use_are_told_why() {
 /// A small body that is there costs no connection.
 #[tokio::test]
 async fn a_small_body_is_taken_and_the_connection_goes_on() {
-    let shop = Guarded::start();
+    let guarded = Guarded::start();
     for case in cases().into_iter().filter(|case| ![400, 413].contains(&case.told.0)) {
-        let mut stream = connect(shop.server.address);
+        let mut stream = connect(guarded.server.address);
         let mut head = format!("{} {} HTTP/1.1\r\ncontent-length: 2\r\n", case.method, case.path);
         if !case.headers.iter().any(|(name, _)| *name == "host") {
             head += "host: localhost\r\n";
@@ -179,14 +179,14 @@ async fn a_small_body_is_taken_and_the_connection_goes_on() {
 async fn who_goes_on_after_a_refusal_is_given_up() {
     const MANY: usize = 100;
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
-    let open_files = || fs::read_dir(format!("/proc/{}/fd", shop.id())).unwrap().count();
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
+    let open_files = || fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap().count();
     let own = open_files();
     let head = "POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9000000\r\n\r\n";
     let silent: Vec<_> = (0..MANY)
         .map(|_| {
-            let mut stream = connect(shop.address);
+            let mut stream = connect(server.address);
             stream.write_all(head.as_bytes()).unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
@@ -203,13 +203,13 @@ async fn who_goes_on_after_a_refusal_is_given_up() {
         .collect();
     let started = Instant::now();
     while open_files() > own + 3 {
-        shop.get("/livez").await.ok();
+        server.get("/livez").await.ok();
         assert!(started.elapsed() < PATIENCE, "{} connections are still open", open_files() - own);
         thread::sleep(Duration::from_millis(50));
     }
     drop(silent);
 
-    let mut stream = connect(shop.address);
+    let mut stream = connect(server.address);
     write!(stream, "POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 1_usize << 40).unwrap();
     let piece = vec![b'x'; 1 << 16];
     let mut sent = 0;
@@ -218,5 +218,5 @@ async fn who_goes_on_after_a_refusal_is_given_up() {
         assert!(sent < 64 << 20, "{sent} bytes were taken");
     }
     assert!(sent >= MAX_LINGER_BYTES, "{sent} bytes were taken and no more");
-    assert_eq!(shop.counts("tea").await, [5, 0, 0]);
+    assert_eq!(server.counts("tea").await, [5, 0, 0]);
 }

@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::contract::Contract;
-use crate::shop::ACTIVE;
+use crate::fixture::ACTIVE;
 
 /// Not whole numbers in plain decimal, whatever the range.
 const NOT_NUMBERS: &str = r#"-1 1.5 "2" true null nan inf 0x10 1e3 1e18 01 +1 1, ١ 99999999999999999999"#;

@@ -89,7 +89,7 @@ pub fn sweep(sku: &str, ids: &[&str]) -> Call {
     Call::new("sweep", keys, vec![])
 }
 
-/// As [`crate::shop::Shop`] puts it in: the `lastEvent` of the SKU; behind a `:`, the last event of that reservation.
+/// As [`crate::fixture::ScriptFixture`] puts it in: the `lastEvent` of the SKU; behind a `:`, the last event of that reservation.
 pub const LAST_EVENT: &str = "last-event";
 
 /// Repairs a SKU: the version and `lastEvent` seen and where to restart, units to add to the counts, and reservations with

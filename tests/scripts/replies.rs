@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 
 use crate::call::{Call, LAST_EVENT, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
 use crate::contract::Contract;
-use crate::shop::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, Shop, id};
+use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, ScriptFixture, id};
 
-/// A call on the stocked shop and its answer, a line for each item: `_` is an empty element, `*` is any.
+/// A call on the stocked fixture and its answer, a line for each item: `_` is an empty element, `*` is any.
 type Case = (Call, &'static [&'static str]);
 
 #[tokio::test]
 async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list() {
-    let mut shop = Shop::open().await;
+    let mut fixture = ScriptFixture::open().await;
     let mut reached = BTreeSet::new();
     for (call, expected) in cases() {
-        shop.stock().await;
-        let replies = shop.replies(&call).await;
+        fixture.stock().await;
+        let replies = fixture.replies(&call).await;
         let matches = replies.len() == expected.len()
             && replies.iter().zip(expected).all(|(reply, expected)| is_like(reply, expected));
         assert!(matches, "{call:?} answered {replies:?}, not {expected:?}");

@@ -30,7 +30,7 @@ const WRITES: [&str; 5] = [
     "/nowhere",
 ];
 
-/// A shop that lets in who has a token of its file.
+/// A server that lets in who has a token of its file.
 struct Guarded {
     server: Stockhold,
     file: PathBuf,
@@ -78,7 +78,7 @@ fn challenge(answer: Answer, status: u16, code: &str) -> String {
 
 #[tokio::test]
 async fn without_a_good_token_nothing_is_done_or_told() {
-    let shop = Guarded::open();
+    let server = Guarded::open();
     let unknown = bearer("writer-writer-writer-0");
     let basic = format!("Basic {WRITER}");
     let (reader, writer) = (bearer(READER), bearer(WRITER));
@@ -86,39 +86,39 @@ async fn without_a_good_token_nothing_is_done_or_told() {
     for (method, paths) in [("GET", &READS[..]), ("POST", &WRITES[..]), ("DELETE", &READS[..])] {
         for path in paths {
             for authorization in none {
-                let answer = shop.ask(method, path, authorization).await;
+                let answer = server.ask(method, path, authorization).await;
                 assert_eq!(challenge(answer, 401, "unauthorized"), r#"Bearer realm="stockhold""#);
             }
             for token in [unknown.as_str(), &bearer("# who is who")] {
-                let challenge = challenge(shop.ask(method, path, &[token]).await, 401, "unauthorized");
+                let challenge = challenge(server.ask(method, path, &[token]).await, 401, "unauthorized");
                 assert_eq!(challenge, r#"Bearer realm="stockhold", error="invalid_token""#, "{token:?}");
             }
         }
     }
     for free in ["/livez", "/readyz"] {
-        shop.ask("GET", free, &[]).await.ok();
+        server.ask("GET", free, &[]).await.ok();
     }
-    shop.ask("GET", "/api/inventory/sku-1", &[&writer]).await.problem(404, "unknown_sku");
+    server.ask("GET", "/api/inventory/sku-1", &[&writer]).await.problem(404, "unknown_sku");
 }
 
 #[tokio::test]
 async fn a_token_to_read_reads_and_one_to_write_does_both() {
-    let shop = Guarded::open();
+    let server = Guarded::open();
     let (reader, writer) = (bearer(READER), format!("bEARER {WRITER}"));
     for path in WRITES {
-        let challenge = challenge(shop.ask("POST", path, &[&reader]).await, 403, "insufficient_scope");
+        let challenge = challenge(server.ask("POST", path, &[&reader]).await, 403, "insufficient_scope");
         assert_eq!(challenge, r#"Bearer realm="stockhold", error="insufficient_scope", scope="write""#);
     }
-    shop.ask("POST", "/api/inventory/seed", &[&writer]).await.ok();
+    server.ask("POST", "/api/inventory/seed", &[&writer]).await.ok();
     for token in [&reader, &writer] {
-        assert_eq!(shop.ask("GET", "/api/inventory/sku-1", &[token]).await.ok()["available"], 5);
+        assert_eq!(server.ask("GET", "/api/inventory/sku-1", &[token]).await.ok()["available"], 5);
     }
 }
 
 #[tokio::test]
 async fn tokens_are_changed_without_a_gap() {
-    let shop = Guarded::open();
-    let works = async |token: &str| shop.ask("POST", "/api/inventory/seed", &[&bearer(token)]).await.status == 200;
+    let server = Guarded::open();
+    let works = async |token: &str| server.ask("POST", "/api/inventory/seed", &[&bearer(token)]).await.status == 200;
     let eventually = async |token: &str, expected: bool| {
         let deadline = Instant::now() + Duration::from_secs(20);
         while works(token).await != expected {
@@ -127,19 +127,19 @@ async fn tokens_are_changed_without_a_gap() {
         }
     };
     assert!(works(WRITER).await && !works(NEXT_WRITER).await);
-    write_tokens(&shop.file, &format!("write {WRITER}\nwrite {NEXT_WRITER}\n"));
-    shop.server.signal(Signal::SIGHUP);
+    write_tokens(&server.file, &format!("write {WRITER}\nwrite {NEXT_WRITER}\n"));
+    server.server.signal(Signal::SIGHUP);
     eventually(NEXT_WRITER, true).await;
     assert!(works(WRITER).await, "both are good at once");
 
     // A file with a defect changes nothing.
-    write_tokens(&shop.file, &format!("write {NEXT_WRITER}\nwrite short\n"));
-    shop.server.signal(Signal::SIGHUP);
+    write_tokens(&server.file, &format!("write {NEXT_WRITER}\nwrite short\n"));
+    server.server.signal(Signal::SIGHUP);
     sleep(Duration::from_millis(200)).await;
     assert!(works(WRITER).await && works(NEXT_WRITER).await);
 
-    write_tokens(&shop.file, &format!("write {NEXT_WRITER}\n"));
-    shop.server.signal(Signal::SIGHUP);
+    write_tokens(&server.file, &format!("write {NEXT_WRITER}\n"));
+    server.server.signal(Signal::SIGHUP);
     eventually(WRITER, false).await;
     assert!(works(NEXT_WRITER).await);
 }
@@ -156,7 +156,7 @@ fn a_server_that_others_reach_wants_tokens_or_to_be_told() {
 }
 
 /// Statuses of reads, a write and probes that name a host.
-async fn statuses(shop: &Stockhold, host: &str) -> [u16; 5] {
+async fn statuses(server: &Stockhold, host: &str) -> [u16; 5] {
     let requests = [
         ("GET", "/api/inventory/tea"),
         ("POST", "/api/inventory/seed"),
@@ -166,9 +166,9 @@ async fn statuses(shop: &Stockhold, host: &str) -> [u16; 5] {
     ];
     let mut statuses = [0; 5];
     for (status, (method, path)) in statuses.iter_mut().zip(requests) {
-        let request = Request::builder().method(method).uri(shop.url(path)).header("host", host);
+        let request = Request::builder().method(method).uri(server.url(path)).header("host", host);
         let body = if method == "POST" { r#"{"sku":"tea","quantity":7}"# } else { "" };
-        let answer = shop.send(request.header("content-type", "application/json"), Bytes::from(body)).await;
+        let answer = server.send(request.header("content-type", "application/json"), Bytes::from(body)).await;
         *status = answer.status.as_u16();
         if *status == 421 {
             answer.problem(421, "host_not_allowed");
@@ -184,14 +184,14 @@ const MISDIRECTED: [u16; 5] = [421, 421, 421, 200, 200];
 #[tokio::test]
 async fn a_server_for_this_machine_alone_has_no_other_name() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
     for host in
         ["localhost", "LocalHost:8080", "localhost.", "127.0.0.1", "127.8.9.1:80", "[::1]:8080", "[::ffff:127.0.0.1]"]
     {
-        assert_eq!(statuses(&shop, host).await, SERVED, "{host}");
+        assert_eq!(statuses(&server, host).await, SERVED, "{host}");
     }
-    shop.seed("tea", 5).await;
+    server.seed("tea", 5).await;
     for host in [
         "evil.example",
         "evil.example:8080",
@@ -206,9 +206,9 @@ async fn a_server_for_this_machine_alone_has_no_other_name() {
         "localhost:http",
         "",
     ] {
-        assert_eq!(statuses(&shop, host).await, MISDIRECTED, "{host}");
+        assert_eq!(statuses(&server, host).await, MISDIRECTED, "{host}");
     }
-    assert_eq!(shop.counts("tea").await, [5, 0, 0]);
+    assert_eq!(server.counts("tea").await, [5, 0, 0]);
 
     // However the name is given; who names none is no browser.
     for (head, status) in [
@@ -217,7 +217,7 @@ async fn a_server_for_this_machine_alone_has_no_other_name() {
         ("GET /api/audit HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n", 421),
         ("GET /api/audit HTTP/1.0\r\n", 200),
     ] {
-        let mut stream = TcpStream::connect(shop.address).unwrap();
+        let mut stream = TcpStream::connect(server.address).unwrap();
         write!(stream, "{head}connection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -243,7 +243,7 @@ async fn the_names_of_a_server_can_be_listed() {
         (listed.to_vec(), true),
         (vec!["--allowed-hosts", "*"], false),
     ] {
-        let shop = Stockhold::start_with(&redis, &arguments);
+        let server = Stockhold::start_with(&redis, &arguments);
         for (host, is_listed) in [
             ("shop.example", true),
             ("SHOP.example:80", true),
@@ -253,17 +253,17 @@ async fn the_names_of_a_server_can_be_listed() {
         ] {
             let is_served = !is_bound || is_listed && arguments.contains(&"--allowed-hosts");
             assert_eq!(
-                statuses(&shop, host).await,
+                statuses(&server, host).await,
                 if is_served { SERVED } else { MISDIRECTED },
                 "{arguments:?} {host}"
             );
         }
-        assert_eq!(statuses(&shop, "localhost").await, SERVED);
+        assert_eq!(statuses(&server, "localhost").await, SERVED);
     }
     // A token is what a stranger's page does not have; with a list, the name counts first.
     for (arguments, status) in [(&[][..], 401), (&listed, 421)] {
-        let shop = Stockhold::start_with(&redis, &[&["--token-file", file], arguments].concat());
-        assert_eq!(statuses(&shop, "evil.example").await, [status, status, status, 200, 200]);
+        let server = Stockhold::start_with(&redis, &[&["--token-file", file], arguments].concat());
+        assert_eq!(statuses(&server, "evil.example").await, [status, status, status, 200, 200]);
     }
 }
 

@@ -39,14 +39,14 @@ fn finish(command: &mut Command) -> (i32, String) {
 #[tokio::test]
 async fn ready_tells_by_its_exit_status() {
     let mut redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    let port = shop.address.port().to_string();
+    let server = Stockhold::start(&redis);
+    let port = server.address.port().to_string();
     let ready = |port: &str| program(&["ready", "--port", port]).output().unwrap();
     let yes = ready(&port);
     assert_eq!((yes.status.code(), yes.stdout.as_slice()), (Some(0), &b"{\"status\":\"ready\"}\n"[..]));
     redis.kill();
     assert_eq!(ready(&port).status.code(), Some(1));
-    drop(shop);
+    drop(server);
     let nobody = ready(&port);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(String::from_utf8(nobody.stderr).unwrap().contains("/readyz"));
@@ -164,8 +164,8 @@ async fn variables_that_are_empty_or_not_ours_are_no_settings() {
 #[tokio::test]
 async fn a_command_reads_its_own_settings_alone() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    let (url, port) = (redis.url(), shop.address.port().to_string());
+    let server = Stockhold::start(&redis);
+    let (url, port) = (redis.url(), server.address.port().to_string());
     let others = [
         ("STOCKHOLD_MAX_BATCH", "abc"),
         ("STOCKHOLD_DURABILITY", "abc"),
@@ -206,8 +206,8 @@ async fn the_private_redis_is_found_on_its_port() {
     let folder = tempfile::Builder::new().prefix("stockhold-test-").tempdir_in("/tmp").unwrap();
     let port = free_port().to_string();
     let data = folder.path().to_str().unwrap();
-    let shop = Stockhold::spawn(&["--port", "0", "--redis-port", &port, "--data-dir", data]);
-    shop.seed("tea", 5).await;
+    let server = Stockhold::spawn(&["--port", "0", "--redis-port", &port, "--data-dir", data]);
+    server.seed("tea", 5).await;
     for command in [&["check"][..], &["scripts", "verify"], &["scripts", "load"]] {
         let (status, said) = run(program(command).env("STOCKHOLD_REDIS_PORT", &port));
         assert_eq!(status, 0, "{command:?}: {said}");
@@ -240,10 +240,10 @@ async fn a_check_of_nothing_is_no_check() {
     let (status, said) = run(&mut program(&["check", "--redis-url", "redis://127.0.0.1:1/3"]));
     assert!(status == 2 && said.contains("127.0.0.1:1/3"), "{status} {said}");
 
-    // Where there are scripts, a shop may open: it has no stock yet.
-    let shop = Stockhold::start(&redis);
+    // Where there are scripts, a server may open: it has no stock yet.
+    let server = Stockhold::start(&redis);
     assert_eq!(run(&mut program(&["check", "--redis-url", &plain])).0, 0);
-    shop.seed("tea", 5).await;
+    server.seed("tea", 5).await;
     assert_eq!(run(&mut program(&["check", "--redis-url", &plain, "tea"])).0, 0);
     let (status, said) = run(&mut program(&["check", "--redis-url", &plain, "tea", "tee"]));
     assert!(status == 1 && said.contains("tee ") && said.contains("unreadable"), "{status} {said}");
@@ -255,8 +255,8 @@ async fn a_check_of_nothing_is_no_check() {
 #[tokio::test]
 async fn nobody_who_reads_on_is_no_reason_to_fail() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    let (url, port) = (redis.url(), shop.address.port().to_string());
+    let server = Stockhold::start(&redis);
+    let (url, port) = (redis.url(), server.address.port().to_string());
     let closed = || pipe().unwrap().1;
     for (arguments, expected) in [
         (&["scripts", "list"][..], 0),

@@ -202,14 +202,14 @@ async fn too_few_replicas_leave_the_outcome_unknown_until_they_are_back() {
 async fn sweeping_waits_for_no_replica() {
     const NO_SWEEPER: [&str; 2] = ["--sweep-interval-ms", "60000"];
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("tea", 1000).await;
+    let without_wait = Stockhold::start_with(&redis, &NO_SWEEPER);
+    without_wait.seed("tea", 1000).await;
     let waiting = ["--durability", "wait:1", NO_SWEEPER[0], NO_SWEEPER[1]];
     let server = Stockhold::start_with(&redis, &waiting);
     let lapse = async || {
         let mut ids = Vec::new();
         for _ in 0..100 {
-            ids.push(shop.held_for("tea", 1, 1).await);
+            ids.push(without_wait.held_for("tea", 1, 1).await);
         }
         sleep(Duration::from_millis(1050)).await;
         ids

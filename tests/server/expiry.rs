@@ -25,9 +25,9 @@ const NO_SWEEPER: [&str; 2] = ["--sweep-interval-ms", "60000"];
 #[tokio::test]
 async fn nobody_asks_and_it_is_released_all_the_same() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku", 5).await;
-    let id = shop.held_for("sku", 2, 1).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku", 5).await;
+    let id = server.held_for("sku", 2, 1).await;
     let held = Instant::now();
 
     // Looking at Redis itself: a read over HTTP would expire it.
@@ -47,41 +47,41 @@ async fn nobody_asks_and_it_is_released_all_the_same() {
     assert_eq!(available, 5);
     let left: u64 = connection.zcard("stockhold:due").await.unwrap();
     assert_eq!(left, 0, "nothing is left to poll for");
-    let event = &shop.events("sku", 1).await[0];
+    let event = &server.events("sku", 1).await[0];
     assert_eq!((&event["event"], &event["reason"]), (&json!("expired"), &json!("reservation_ttl_elapsed")));
 }
 
 #[tokio::test]
 async fn a_read_right_after_expiry_is_already_right() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("sku", 300).await;
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
+    server.seed("sku", 300).await;
     let mut ids = Vec::new();
     for _ in 0..150 {
-        ids.push(shop.held_for("sku", 1, 1).await);
+        ids.push(server.held_for("sku", 1, 1).await);
     }
-    let stays = shop.held("sku", 1).await;
+    let stays = server.held("sku", 1).await;
     sleep(PAST_EXPIRY).await;
 
-    let record = shop.get(&format!("/api/reservations/{}", ids[0])).await.ok();
+    let record = server.get(&format!("/api/reservations/{}", ids[0])).await.ok();
     assert_eq!((&record["state"], &record["reason"]), (&json!("released"), &json!("reservation_ttl_elapsed")));
-    let stock = shop.stock("sku").await;
+    let stock = server.stock("sku").await;
     assert_eq!((&stock["available"], &stock["activeReservations"]), (&json!(299), &json!([stays])));
 }
 
 #[tokio::test]
 async fn a_settlement_after_expiry_is_refused_and_the_units_are_back() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("sku", 5).await;
-    let (one, other) = (shop.held_for("sku", 2, 1).await, shop.held_for("sku", 1, 1).await);
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
+    server.seed("sku", 5).await;
+    let (one, other) = (server.held_for("sku", 2, 1).await, server.held_for("sku", 1, 1).await);
     sleep(PAST_EXPIRY).await;
 
     for _ in 0..2 {
-        let problem = shop.confirm(&one).await.problem(409, "reservation_not_active");
+        let problem = server.confirm(&one).await.problem(409, "reservation_not_active");
         assert_eq!((&problem["state"], &problem["reason"]), (&json!("released"), &json!("reservation_ttl_elapsed")));
     }
-    shop.release(&other).await.problem(409, "reservation_not_active");
+    server.release(&other).await.problem(409, "reservation_not_active");
     let mut connection = redis.connection().await;
     let available: u64 = connection.hget("inventory:sku", "available").await.unwrap();
     assert_eq!(available, 5);
@@ -90,18 +90,18 @@ async fn a_settlement_after_expiry_is_refused_and_the_units_are_back() {
 #[tokio::test]
 async fn a_hold_finds_the_units_that_lapsed_holds_sit_on() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("sku", 250).await;
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
+    server.seed("sku", 250).await;
     for _ in 0..250 {
-        shop.held_for("sku", 1, 1).await;
+        server.held_for("sku", 1, 1).await;
     }
     sleep(PAST_EXPIRY).await;
     // All of them: it takes three sweeps.
-    shop.held("sku", 250).await;
-    assert_eq!(shop.counts("sku").await, [0, 250, 0]);
+    server.held("sku", 250).await;
+    assert_eq!(server.counts("sku").await, [0, 250, 0]);
 
     let body = json!({ "cartId": "late", "sku": "sku", "quantity": 1 });
-    shop.post("/api/reservations/hold", body).await.problem(409, "insufficient_inventory");
+    server.post("/api/reservations/hold", body).await.problem(409, "insufficient_inventory");
 }
 
 /// They come for the SKU that sold out, and its holds all lapse at once.
@@ -113,15 +113,15 @@ async fn a_crowd_that_meets_lapsed_holds_does_not_sweep_them_a_hundred_times() {
     // Of 25 holds each.
     const SWEEPS: u64 = HOLDS / 25;
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("sku", HOLDS).await;
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
+    server.seed("sku", HOLDS).await;
     for _ in 0..HOLDS {
-        shop.held_for("sku", 1, 1).await;
+        server.held_for("sku", 1, 1).await;
     }
     sleep(PAST_EXPIRY).await;
     let mut connection = redis.connection().await;
     let before = script_calls(&mut connection).await;
-    let readers = (0..CROWD).map(|_| shop.get("/api/inventory/sku?active=0"));
+    let readers = (0..CROWD).map(|_| server.get("/api/inventory/sku?active=0"));
     for answer in join_all(readers).await {
         let stock = answer.ok();
         assert_eq!((&stock["available"], &stock["reserved"]), (&json!(HOLDS), &json!(0)));
@@ -142,12 +142,12 @@ async fn script_calls(connection: &mut MultiplexedConnection) -> u64 {
 
 /// Puts one unit of each SKU on a hold that lapses.
 async fn lapse(redis: &RedisServer, skus: &[String]) {
-    let shop = Stockhold::start_with(redis, &NO_SWEEPER);
+    let server = Stockhold::start_with(redis, &NO_SWEEPER);
     for skus in skus.chunks(50) {
-        join_all(skus.iter().map(async |sku| shop.seed(sku, 5).await)).await;
-        join_all(skus.iter().map(async |sku| shop.held_for(sku, 1, 1).await)).await;
+        join_all(skus.iter().map(async |sku| server.seed(sku, 5).await)).await;
+        join_all(skus.iter().map(async |sku| server.held_for(sku, 1, 1).await)).await;
     }
-    drop(shop);
+    drop(server);
     sleep(PAST_EXPIRY).await;
 }
 
@@ -192,23 +192,23 @@ async fn one_round_sweeps_many_skus_and_two_servers_sweep_each_once() {
 async fn a_damaged_sku_does_not_hold_up_a_large_one() {
     const HOLDS: u64 = 1000;
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
     for sku in ["large", "damaged"] {
-        shop.seed(sku, HOLDS).await;
+        server.seed(sku, HOLDS).await;
     }
     for _ in 0..HOLDS {
-        shop.held_for("large", 1, 1).await;
+        server.held_for("large", 1, 1).await;
     }
-    shop.held_for("damaged", 1, 1).await;
-    drop(shop);
+    server.held_for("damaged", 1, 1).await;
+    drop(server);
     let mut connection = redis.connection().await;
     let _: () = connection.hset("inventory:damaged", "reserved", "2").await.unwrap();
     sleep(PAST_EXPIRY).await;
 
-    let shop =
+    let server =
         Stockhold::spawn(&["--port", "0", "--redis-url", &redis.url(), "--log", "off", NO_SWEEPER[0], NO_SWEEPER[1]]);
     until_due(&mut connection, &["damaged"]).await;
-    assert_eq!(shop.counts("large").await, [HOLDS, 0, 0]);
+    assert_eq!(server.counts("large").await, [HOLDS, 0, 0]);
 }
 
 #[tokio::test]
@@ -233,7 +233,7 @@ async fn what_is_stuck_is_swept_when_it_was_mended() {
     };
     allow("damaged sound").await;
     let url = redis.url().replace("redis://", "redis://shop:secret@");
-    let _shop = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--sweep-interval-ms", "20", "--log", "off"]);
+    let _server = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--sweep-interval-ms", "20", "--log", "off"]);
     let mut observer = redis.connection().await;
     until_due(&mut observer, &["damaged", "denied"]).await;
     assert_eq!(stored(&mut observer, "denied").await, [4, 1]);
@@ -254,7 +254,7 @@ async fn names_that_are_no_text_do_not_end_a_round() {
     for first in [&b"\xff"[..], b"odd"] {
         let _: () = connection.zadd("stockhold:due", first, 1).await.unwrap();
     }
-    let _shop = Stockhold::start_with(&redis, &["--log", "off"]);
+    let _server = Stockhold::start_with(&redis, &["--log", "off"]);
     let started = Instant::now();
     while stored(&mut connection, "sound").await != [5, 0] {
         assert!(started.elapsed() < Duration::from_secs(30), "never swept");
@@ -275,7 +275,7 @@ async fn a_sku_without_a_reply_does_not_end_a_round() {
     let _: () = connection.zadd("stockhold:due", "silent", 1).await.unwrap();
     let (proxy, silent) = silent_about("silent", &redis).await;
     let url = format!("redis://{proxy}/");
-    let _shop = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--log", "off"]);
+    let _server = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--log", "off"]);
     until_due(&mut connection, &["silent"]).await;
     assert_eq!(stored(&mut connection, "silent").await, [4, 1]);
     silent.store(false, Ordering::Relaxed);

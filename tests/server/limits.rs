@@ -13,8 +13,8 @@ use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
 /// A connection on which bytes are sent as they are.
-fn connect(shop: &Stockhold) -> TcpStream {
-    let stream = TcpStream::connect(shop.address).unwrap();
+fn connect(server: &Stockhold) -> TcpStream {
+    let stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     stream
 }
@@ -32,13 +32,13 @@ fn read_all(stream: &mut TcpStream) -> String {
 #[tokio::test]
 async fn too_large() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
+    let server = Stockhold::start(&redis);
 
     let body = json!({ "sku": "x".repeat(16 * 1024), "quantity": 1 });
-    shop.post("/api/inventory/seed", body).await.problem(413, "body_too_large");
+    server.post("/api/inventory/seed", body).await.problem(413, "body_too_large");
     // 2 MB, with and without a length that is known beforehand. The server may close before all of it is sent.
     for framing in ["content-length: 2000000", "transfer-encoding: chunked"] {
-        let mut stream = connect(&shop);
+        let mut stream = connect(&server);
         let head = "POST /api/inventory/seed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
         write!(stream, "{head}{framing}\r\n\r\n").unwrap();
         let piece =
@@ -54,11 +54,11 @@ async fn too_large() {
     }
 
     let target = format!("/api/audit?sku={}", "x".repeat(4096));
-    shop.get(&target).await.problem(414, "uri_too_long");
-    let request = Request::get(shop.url("/livez")).header("x-large", "x".repeat(16 * 1024));
-    shop.send(request, Default::default()).await.problem(431, "headers_too_large");
+    server.get(&target).await.problem(414, "uri_too_long");
+    let request = Request::get(server.url("/livez")).header("x-large", "x".repeat(16 * 1024));
+    server.send(request, Default::default()).await.problem(431, "headers_too_large");
     // Past what is read at all.
-    let mut stream = connect(&shop);
+    let mut stream = connect(&server);
     let _ = write!(stream, "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-large: {}\r\n\r\n", "x".repeat(200 * 1024));
     let refusal = read_all(&mut stream);
     assert!(refusal.starts_with("HTTP/1.1 431") && refusal.contains("\"code\":\"headers_too_large\""), "{refusal}");
@@ -67,11 +67,11 @@ async fn too_large() {
 #[tokio::test]
 async fn too_slow() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
+    let server = Stockhold::start(&redis);
 
-    let mut no_headers = connect(&shop);
+    let mut no_headers = connect(&server);
     write!(no_headers, "GET /livez HTTP/1.1\r\nhost:").unwrap();
-    let mut no_body = connect(&shop);
+    let mut no_body = connect(&server);
     let head = "POST /api/inventory/seed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     write!(no_body, "{head}content-length: 30\r\n\r\n{{\"sku\":").unwrap();
     let started = Instant::now();
@@ -102,22 +102,22 @@ fn ask(stream: &mut TcpStream) -> String {
 #[tokio::test]
 async fn an_idle_connection_is_kept_for_as_long_as_is_said() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    let mut idle = connect(&shop);
+    let server = Stockhold::start(&redis);
+    let mut idle = connect(&server);
     assert!(ask(&mut idle).contains("\r\nkeep-alive: timeout=75\r\n"));
     std::thread::sleep(HEADER_READ_TIMEOUT + Duration::from_secs(2));
     ask(&mut idle);
 
     // Who will not use it again is told nothing of the kind, and let go at once.
     for last in ["HTTP/1.1\r\nhost: localhost\r\nconnection: close", "HTTP/1.0"] {
-        let mut stream = connect(&shop);
+        let mut stream = connect(&server);
         write!(stream, "GET /livez {last}\r\n\r\n").unwrap();
         let answer = read_all(&mut stream);
         assert!(answer.contains(" 200 OK") && !answer.contains("keep-alive"), "{answer}");
     }
 
-    let shop = Stockhold::start_with(&redis, &["--keep-alive-seconds", "1"]);
-    let mut idle = connect(&shop);
+    let server = Stockhold::start_with(&redis, &["--keep-alive-seconds", "1"]);
+    let mut idle = connect(&server);
     assert!(ask(&mut idle).contains("\r\nkeep-alive: timeout=1\r\n"));
     // As promised, and then no longer.
     std::thread::sleep(Duration::from_millis(1000));
@@ -129,9 +129,9 @@ async fn an_idle_connection_is_kept_for_as_long_as_is_said() {
 #[tokio::test]
 async fn too_slow_on_a_connection_that_is_kept() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &["--keep-alive-seconds", "3600"]);
+    let server = Stockhold::start_with(&redis, &["--keep-alive-seconds", "3600"]);
     let drips = (0..8).map(|client| {
-        let mut stream = connect(&shop);
+        let mut stream = connect(&server);
         std::thread::spawn(move || {
             for _ in 0..client % 3 {
                 ask(&mut stream);
@@ -152,7 +152,7 @@ async fn too_slow_on_a_connection_that_is_kept() {
     }
     // Nor may it begin and say no more.
     for requests in [0, 1] {
-        let mut stream = connect(&shop);
+        let mut stream = connect(&server);
         (0..requests).for_each(|_| drop(ask(&mut stream)));
         write!(stream, "GET").unwrap();
         assert_eq!(read_all(&mut stream), "");
@@ -165,10 +165,10 @@ async fn too_slow_on_a_connection_that_is_kept() {
 async fn too_many() {
     rlimit::increase_nofile_limit(4096).unwrap();
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    let open_files = || std::fs::read_dir(format!("/proc/{}/fd", shop.id())).unwrap().count();
+    let server = Stockhold::start(&redis);
+    let open_files = || std::fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap().count();
     let own = open_files();
-    let crowd: Vec<TcpStream> = (0..1200).map(|_| connect(&shop)).collect();
+    let crowd: Vec<TcpStream> = (0..1200).map(|_| connect(&server)).collect();
     let mut most = 0;
     for _ in 0..100 {
         most = most.max(open_files());
@@ -178,17 +178,17 @@ async fn too_many() {
     // A few more than before for what the server opens for itself.
     assert!(most <= own + 1024 + 10, "{} connections are open", most - own);
     drop(crowd);
-    shop.get("/livez").await.ok();
+    server.get("/livez").await.ok();
 }
 
 #[tokio::test]
 async fn told_to_stop_it_finishes_what_runs() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let redis = RedisServer::start();
-        let mut shop = Stockhold::start(&redis);
-        shop.seed("sku", 5).await;
+        let mut server = Stockhold::start(&redis);
+        server.seed("sku", 5).await;
         let body = r#"{"cartId":"c","sku":"sku","quantity":2}"#;
-        let mut running = connect(&shop);
+        let mut running = connect(&server);
         let head = "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
         write!(running, "{head}expect: 100-continue\r\ncontent-length: {}\r\n\r\n", body.len()).unwrap();
         // The server asks for the body: the request runs.
@@ -196,15 +196,15 @@ async fn told_to_stop_it_finishes_what_runs() {
         running.read_exact(&mut go_on).unwrap();
         assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
 
-        shop.signal(signal);
+        server.signal(signal);
         let refused = Instant::now();
-        while TcpStream::connect(shop.address).is_ok() {
+        while TcpStream::connect(server.address).is_ok() {
             assert!(refused.elapsed() < Duration::from_secs(20), "it still accepts");
             std::thread::sleep(Duration::from_millis(5));
         }
         running.write_all(body.as_bytes()).unwrap();
         let answer = read_all(&mut running);
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(shop.wait().success());
+        assert!(server.wait().success());
     }
 }

@@ -35,12 +35,12 @@ fn start_on(redis_port: &str, folder: &Path) -> Stockhold {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where its Redis is, as it printed for other services.
-fn redis_url(shop: &Stockhold) -> String {
-    shop.printed[0].strip_prefix("Redis is at ").unwrap().to_owned()
+fn redis_url(server: &Stockhold) -> String {
+    server.printed[0].strip_prefix("Redis is at ").unwrap().to_owned()
 }
 
-fn redis_port(shop: &Stockhold) -> String {
-    redis_url(shop).rsplit(':').next().unwrap().to_owned()
+fn redis_port(server: &Stockhold) -> String {
+    redis_url(server).rsplit(':').next().unwrap().to_owned()
 }
 
 fn patient() -> AsyncConnectionConfig {
@@ -150,10 +150,10 @@ fn folder() -> tempfile::TempDir {
 async fn keeps_its_data_and_ends_with_the_server() {
     let folder = folder();
     let data = folder.path().join("data");
-    let mut shop = start(&data);
-    shop.seed("sku", 5).await;
-    shop.held("sku", 2).await;
-    let url = redis_url(&shop);
+    let mut server = start(&data);
+    server.seed("sku", 5).await;
+    server.held("sku", 2).await;
+    let url = redis_url(&server);
     let mut connection = Client::open(&*url).unwrap().get_multiplexed_async_connection().await.unwrap();
     let published: usize = redis::cmd("HLEN").arg("stockhold:scripts").query_async(&mut connection).await.unwrap();
     assert_eq!(published, Catalogue::embedded().current().count());
@@ -161,31 +161,31 @@ async fn keeps_its_data_and_ends_with_the_server() {
         assert_eq!(setting(&url, name).await, value, "{name}");
     }
 
-    shop.signal(Signal::SIGTERM);
-    assert!(shop.wait().success());
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
     assert!(!redis_answers(&url).await, "Redis ends with the server");
 
-    let shop = start(&data);
-    assert_eq!(shop.counts("sku").await, [3, 2, 0]);
+    let server = start(&data);
+    assert_eq!(server.counts("sku").await, [3, 2, 0]);
 }
 
 #[tokio::test]
 async fn half_a_transaction_in_its_file_is_never_carried_out() {
     let folder = folder();
-    let reopen = |mut shop: Stockhold, cut| {
-        shop.signal(Signal::SIGTERM);
-        assert!(shop.wait().success());
+    let reopen = |mut server: Stockhold, cut| {
+        server.signal(Signal::SIGTERM);
+        assert!(server.wait().success());
         cut_short(folder.path(), cut);
         start(folder.path())
     };
-    let shop = start(folder.path());
-    shop.seed("sku", 5).await;
-    shop.held("sku", 2).await;
-    let shop = reopen(shop, 100);
-    shop.held("sku", 1).await;
-    let shop = reopen(shop, 0);
-    assert_eq!(shop.counts("sku").await, [4, 1, 0]);
-    let client = Client::open(redis_url(&shop)).unwrap();
+    let server = start(folder.path());
+    server.seed("sku", 5).await;
+    server.held("sku", 2).await;
+    let server = reopen(server, 100);
+    server.held("sku", 1).await;
+    let server = reopen(server, 0);
+    assert_eq!(server.counts("sku").await, [4, 1, 0]);
+    let client = Client::open(redis_url(&server)).unwrap();
     assert_invariants(&mut client.get_multiplexed_async_connection().await.unwrap(), History::Whole).await;
 }
 
@@ -198,8 +198,8 @@ async fn the_program_may_have_any_name() {
     let data = folder.path().join("data");
     for starts in 1..=2 {
         let data = ["--data-dir", data.to_str().unwrap(), "--redis-server", any_name.to_str().unwrap()];
-        let shop = Stockhold::spawn(&[&["--port", "0", "--redis-port", "0"], &data[..]].concat());
-        drop(shop);
+        let server = Stockhold::spawn(&[&["--port", "0", "--redis-port", "0"], &data[..]].concat());
+        drop(server);
         assert_eq!(fs::read_to_string(any_name.with_extension("log")).unwrap(), "started\n".repeat(starts));
     }
 }
@@ -207,31 +207,31 @@ async fn the_program_may_have_any_name() {
 #[tokio::test]
 async fn is_started_again_when_it_dies() {
     let folder = folder();
-    let shop = start(folder.path());
-    shop.seed("sku", 5).await;
-    let client = Client::open(redis_url(&shop)).unwrap();
+    let server = start(folder.path());
+    server.seed("sku", 5).await;
+    let client = Client::open(redis_url(&server)).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    written(&redis_url(&shop)).await;
+    written(&redis_url(&server)).await;
     // It dies without a chance to write anything out.
     let died: redis::RedisResult<()> = redis::cmd("DEBUG").arg("SEGFAULT").query_async(&mut connection).await;
     if died.as_ref().is_err_and(|error| error.code().is_some()) {
         // Where DEBUG is not allowed, a shutdown is as unexpected.
         let _: redis::RedisResult<()> = redis::cmd("SHUTDOWN").arg("NOW").query_async(&mut connection).await;
     }
-    shop.wait_until_ready().await;
-    assert_eq!(shop.counts("sku").await, [5, 0, 0]);
+    server.wait_until_ready().await;
+    assert_eq!(server.counts("sku").await, [5, 0, 0]);
 }
 
 #[tokio::test]
 async fn one_folder_has_one_server() {
     let folder = folder();
-    let shop = start(folder.path());
-    shop.seed("sku", 5).await;
+    let server = start(folder.path());
+    server.seed("sku", 5).await;
     let other = program(&["--port", "0", "--redis-port", "0", "--data-dir", folder.path().to_str().unwrap()]);
     let said = failure(other);
-    let owner = format!("in use by another stockhold, process {};", shop.id());
+    let owner = format!("in use by another stockhold, process {};", server.id());
     assert!(said.contains(&owner) && said.contains("--data-dir"), "{said}");
-    assert_eq!(shop.counts("sku").await, [5, 0, 0]);
+    assert_eq!(server.counts("sku").await, [5, 0, 0]);
 }
 
 #[tokio::test]

@@ -37,12 +37,12 @@ fn impaired(body: &Value) -> Vec<(&str, &str)> {
 #[tokio::test]
 async fn a_proof_leaves_no_trace() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
-    shop.held("tea", 2).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
+    server.held("tea", 2).await;
     let mut connection = redis.connection().await;
     let before = Snapshot::take(&mut connection).await;
-    assert_eq!(shop.get("/readyz").await.ok(), json!({ "status": "ready" }));
+    assert_eq!(server.get("/readyz").await.ok(), json!({ "status": "ready" }));
     assert!(before.changed(&Snapshot::take(&mut connection).await).is_empty());
 }
 
@@ -78,14 +78,14 @@ async fn a_server_that_loses_a_right_is_not_ready() {
     let mut connection = redis.connection().await;
     run(&mut connection, "ACL SETUSER weak reset on nopass ~* &* +@all").await;
     let url = format!("redis://weak:any@127.0.0.1:{}/", redis.port());
-    let shop = Stockhold::spawn(&["--port", "0", "--redis-url", &url]);
-    shop.get("/readyz").await.ok();
+    let server = Stockhold::spawn(&["--port", "0", "--redis-url", &url]);
+    server.get("/readyz").await.ok();
     run(&mut connection, "ACL SETUSER weak -zadd").await;
-    let body = shop.get("/readyz").await.problem(503, "unavailable");
+    let body = server.get("/readyz").await.problem(503, "unavailable");
     assert_eq!(impaired(&body).iter().map(|(what, _)| *what).collect::<Vec<_>>(), ["hold", "sweep"], "{body}");
     assert!(!body.to_string().contains("NOPERM"), "what Redis said is for the log: {body}");
     run(&mut connection, "ACL SETUSER weak +zadd").await;
-    shop.get("/readyz").await.ok();
+    server.get("/readyz").await.ok();
 }
 
 #[tokio::test]
@@ -102,9 +102,9 @@ async fn full_memory_keeps_no_server_from_starting() {
     let redis = RedisServer::start();
     let mut connection = redis.connection().await;
     let [first, second] = {
-        let shop = Stockhold::start(&redis);
-        shop.seed("tea", 5).await;
-        [shop.held("tea", 2).await, shop.held("tea", 1).await]
+        let server = Stockhold::start(&redis);
+        server.seed("tea", 5).await;
+        [server.held("tea", 2).await, server.held("tea", 1).await]
     };
     run(&mut connection, "CONFIG SET maxmemory 1").await;
     // A restart of Redis would leave it as full, without the scripts.
@@ -116,8 +116,8 @@ async fn full_memory_keeps_no_server_from_starting() {
             run(&mut connection, "HDEL stockhold:scripts hold").await;
             run(&mut connection, "CONFIG SET maxmemory 1").await;
         }
-        let shop = Stockhold::start(&redis);
-        let body = shop.get("/readyz").await.ok();
+        let server = Stockhold::start(&redis);
+        let body = server.get("/readyz").await.ok();
         assert_eq!(body["status"], "impaired");
         let mut expected = vec![
             ("hold", "the memory of Redis is full (maxmemory)"),
@@ -127,14 +127,14 @@ async fn full_memory_keeps_no_server_from_starting() {
             expected.push(("scripts", "scripts are not loaded and published"));
         }
         assert_eq!(impaired(&body), expected);
-        let hold = shop.post("/api/reservations/hold", json!({ "cartId": "c", "sku": "tea", "quantity": 1 })).await;
+        let hold = server.post("/api/reservations/hold", json!({ "cartId": "c", "sku": "tea", "quantity": 1 })).await;
         assert_eq!(hold.problem(503, "unavailable")["outcome"], "none");
-        shop.confirm(if published { &first } else { &second }).await.ok();
+        server.confirm(if published { &first } else { &second }).await.ok();
     }
     run(&mut connection, "CONFIG SET maxmemory 0").await;
-    let shop = Stockhold::start(&redis);
-    assert_eq!(shop.get("/readyz").await.ok(), json!({ "status": "ready" }));
-    assert_eq!(shop.counts("tea").await, [2, 0, 3]);
+    let server = Stockhold::start(&redis);
+    assert_eq!(server.get("/readyz").await.ok(), json!({ "status": "ready" }));
+    assert_eq!(server.counts("tea").await, [2, 0, 3]);
 }
 
 /// A disk that takes no more stops every write, so nobody is served.
@@ -142,8 +142,8 @@ async fn full_memory_keeps_no_server_from_starting() {
 async fn a_failing_disk_is_named() {
     let redis = RedisServer::start_with(&["--save", "3600 1000000", "--dbfilename", "dump.rdb"]);
     let mut connection = redis.connection().await;
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
     // A folder is in the way of the file.
     std::fs::create_dir(redis.folder().join("dump.rdb")).unwrap();
     run(&mut connection, "BGSAVE").await;
@@ -154,12 +154,12 @@ async fn a_failing_disk_is_named() {
         }
         sleep(Duration::from_millis(5)).await;
     }
-    let body = shop.get("/readyz").await.problem(503, "unavailable");
+    let body = server.get("/readyz").await.problem(503, "unavailable");
     let named = impaired(&body);
     for operation in ["hold", "confirm", "release", "sweep", "seed"] {
         assert!(named.contains(&(operation, "Redis cannot write to its disk")), "{operation}: {body}");
     }
     std::fs::remove_dir(redis.folder().join("dump.rdb")).unwrap();
     run(&mut connection, "SAVE").await;
-    shop.get("/readyz").await.ok();
+    server.get("/readyz").await.ok();
 }

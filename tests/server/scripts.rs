@@ -153,7 +153,7 @@ async fn replicas_are_loaded_and_verified_too() {
 #[tokio::test]
 async fn the_server_restores_what_redis_has_lost() {
     let redis = RedisServer::start();
-    let _shop = Stockhold::start(&redis);
+    let _server = Stockhold::start(&redis);
     let mut connection = redis.connection().await;
     cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
     cmd("DEL").arg("stockhold:scripts").exec_async(&mut connection).await.unwrap();
@@ -164,18 +164,18 @@ async fn the_server_restores_what_redis_has_lost() {
 #[tokio::test]
 async fn an_older_server_does_not_take_the_names_back() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
+    let server = Stockhold::start(&redis);
     let mut connection = redis.connection().await;
     let newer = "0123456789abcdef0123456789abcdef01234567";
     cmd("HSET").arg("stockhold:scripts").arg("hold").arg(newer).exec_async(&mut connection).await.unwrap();
     cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
-    shop.seed("sku", 5).await;
-    shop.held("sku", 1).await;
-    shop.get("/readyz").await.ok();
+    server.seed("sku", 5).await;
+    server.held("sku", 1).await;
+    server.get("/readyz").await.ok();
     assert_eq!(published(&mut connection, "hold").await.as_deref(), Some(newer));
 
     // Unless it is told to.
-    shop.signal(Signal::SIGHUP);
+    server.signal(Signal::SIGHUP);
     let deadline = Instant::now() + Duration::from_secs(20);
     while published(&mut connection, "hold").await.as_deref() == Some(newer) {
         assert!(Instant::now() < deadline, "SIGHUP publishes");

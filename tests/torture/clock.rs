@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::faults::{Fault, Gremlin};
 use super::journal::Told;
 use super::sha_client::Caller;
-use super::shop::order_of;
+use super::world::order_of;
 use crate::support::redis_server::RedisServer;
 
 /// What lapses in the time that the clock stands still for, by any other clock.
@@ -80,7 +80,7 @@ impl Gremlin {
             // Half a millisecond more, lest it is rounded down to the one before.
             write(&file, &format!("{}.{:03}5", stopped_at / 1000, stopped_at % 1000));
         });
-        let mut caller = Caller::new(&self.shop);
+        let mut caller = Caller::new(&self.world);
         let name = |what| format!("clock-{turn}-{what}");
         let mut in_time = order_of("hot", &name("in-time"), 1, SHORT_MS);
         let mut too_late = order_of("hot", &name("too-late"), 1, SHORT_MS);
@@ -105,7 +105,7 @@ impl Gremlin {
         self.redis.set_environment(clock.left_alone());
         self.redis.restart();
         self.clock = Some(clock);
-        self.shop.file([in_time, too_late, long]).await;
+        self.world.file([in_time, too_late, long]).await;
     }
 }
 

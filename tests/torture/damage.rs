@@ -12,7 +12,7 @@ use super::faults::{Fault, Gremlin};
 use super::http_client::{ask, until_done};
 use super::journal::{Order, Told};
 use super::sha_client::Caller;
-use super::shop::{BROKEN, STUCK, Shop, order_of};
+use super::world::{BROKEN, STUCK, World, order_of};
 
 const BUYERS: usize = 6;
 
@@ -49,12 +49,12 @@ impl Gremlin {
         // Something must be in every key.
         let name = format!("damage-{turn}");
         let mut first = order_of(BROKEN, &name, 1, 60_000);
-        until_done(&self.shop, &mut first, &name, "hold").await;
+        until_done(&self.world, &mut first, &name, "hold").await;
         let mut buyers = JoinSet::new();
         for number in 0..BUYERS {
-            let (shop, scene, name) = (Arc::clone(&self.shop), Arc::clone(&scene), format!("{name}-{number}"));
+            let (world, scene, name) = (Arc::clone(&self.world), Arc::clone(&scene), format!("{name}-{number}"));
             buyers.spawn(async move {
-                if number % 2 == 0 { buy(&shop, &scene, &name).await } else { buy_by_sha(&shop, &scene, &name).await }
+                if number % 2 == 0 { buy(&world, &scene, &name).await } else { buy_by_sha(&world, &scene, &name).await }
             });
         }
         scene.until_busy(WHOLE).await;
@@ -78,8 +78,8 @@ impl Gremlin {
         while let Some(damaged) = buyers.join_next().await {
             self.toll.damaged += damaged.unwrap();
         }
-        until_done(&self.shop, &mut first, &name, "release").await;
-        self.shop.file([first]).await;
+        until_done(&self.world, &mut first, &name, "release").await;
+        self.world.file([first]).await;
     }
 
     async fn change(&self, scene: &Scene, phase: usize, commands: &Pipeline) {
@@ -121,7 +121,7 @@ impl Scene {
 }
 
 /// Holds over HTTP and settles it, or leaves it to expire; tells how often it met the damage.
-async fn buy(shop: &Shop, scene: &Scene, name: &str) -> u64 {
+async fn buy(world: &World, scene: &Scene, name: &str) -> u64 {
     let (mut orders, mut damaged) = (Vec::new(), 0);
     for turn in 0_u64.. {
         if scene.phase() == OVER {
@@ -133,20 +133,20 @@ async fn buy(shop: &Shop, scene: &Scene, name: &str) -> u64 {
             let is_next = verb == "hold" || verb != "leave" && order.hold.is_done();
             if is_next {
                 let before = scene.phase();
-                let told = ask(shop, &order, &name, verb).await;
+                let told = ask(world, &order, &name, verb).await;
                 order.attempts(verb).note(told);
                 damaged += scene.judge(before, told, &order);
             }
         }
         orders.push(order);
     }
-    shop.file(orders).await;
+    world.file(orders).await;
     damaged
 }
 
 /// Holds it together with something else: of one call with damage in it, nothing is done.
-async fn buy_by_sha(shop: &Shop, scene: &Scene, name: &str) -> u64 {
-    let (mut filed, mut damaged, mut caller) = (Vec::new(), 0, Caller::new(shop));
+async fn buy_by_sha(world: &World, scene: &Scene, name: &str) -> u64 {
+    let (mut filed, mut damaged, mut caller) = (Vec::new(), 0, Caller::new(world));
     for turn in 0_u64.. {
         if scene.phase() == OVER {
             break;
@@ -162,6 +162,6 @@ async fn buy_by_sha(shop: &Shop, scene: &Scene, name: &str) -> u64 {
         }
         filed.extend(orders);
     }
-    shop.file(filed).await;
+    world.file(filed).await;
     damaged
 }

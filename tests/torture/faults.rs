@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::clock::Clock;
 use super::orphan;
 use super::proxy::Mood;
-use super::shop::{STUCK, Shop};
+use super::world::{STUCK, World};
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
@@ -79,7 +79,7 @@ pub struct Toll {
 }
 
 pub struct Gremlin {
-    pub shop: Arc<Shop>,
+    pub world: Arc<World>,
     pub redis: RedisServer,
     pub rng: Rng,
     pub toll: Toll,
@@ -168,13 +168,13 @@ impl Gremlin {
                     "swallows replies" => Mood::SwallowReplies,
                     _ => Mood::Refuse,
                 };
-                self.shop.proxy.set(mood, Duration::from_millis(self.rng.u64(1..50)));
+                self.world.proxy.set(mood, Duration::from_millis(self.rng.u64(1..50)));
                 sleep(length).await;
-                self.shop.proxy.set(Mood::Pass, Duration::ZERO);
+                self.world.proxy.set(Mood::Pass, Duration::ZERO);
             }
             Fault::ServerKilled => self.restart_server(Signal::SIGKILL).await,
             Fault::ServerStopped => self.restart_server(Signal::SIGTERM).await,
-            Fault::ServerHungUp => self.shop.server().await.signal(Signal::SIGHUP),
+            Fault::ServerHungUp => self.world.server().await.signal(Signal::SIGHUP),
             Fault::Readers => self.read_much().await,
             Fault::Damage => self.damage().await,
             Fault::MemoryFull => self.fill_memory().await,
@@ -196,9 +196,9 @@ impl Gremlin {
     }
 
     pub async fn restart_server(&self, signal: Signal) {
-        let mut running = self.shop.server.write().await;
+        let mut running = self.world.server.write().await;
         running.signal(signal);
-        let url = self.shop.proxy.url();
+        let url = self.world.proxy.url();
         *running = tokio::task::spawn_blocking(move || Arc::new(serve(&url))).await.unwrap();
     }
 
@@ -209,7 +209,7 @@ impl Gremlin {
         let mut buyers = JoinSet::new();
         let mut refusal = None;
         loop {
-            let server = self.shop.server().await;
+            let server = self.world.server().await;
             buyers.spawn(async move {
                 let request = Request::get(server.url("/api/inventory/hot?active=0"));
                 server.attempt(request, Bytes::new()).await

@@ -16,7 +16,7 @@ mod orphan;
 mod proxy;
 mod readers;
 mod sha_client;
-mod shop;
+mod world;
 
 use std::env;
 use std::sync::Arc;
@@ -31,9 +31,9 @@ use clock::Clock;
 use faults::{Gremlin, Toll};
 use journal::Order;
 use proxy::Proxy;
-use shop::{COLD, COLD_UNITS, Shop, UNITS};
 use support::invariants::{History, assert_invariants};
 use support::redis_server::RedisServer;
+use world::{COLD, COLD_UNITS, UNITS, World};
 
 const HTTP_CLIENTS: u64 = 24;
 const SHA_CLIENTS: u64 = 8;
@@ -56,7 +56,7 @@ async fn what_everybody_was_told_is_what_happened() {
     for (sku, units) in UNITS.into_iter().chain(COLD.map(|sku| (sku, COLD_UNITS))) {
         server.seed(sku, units).await;
     }
-    let shop = Arc::new(Shop {
+    let world = Arc::new(World {
         server: RwLock::new(Arc::new(server)),
         proxy,
         closing: AtomicBool::new(false),
@@ -66,10 +66,10 @@ async fn what_everybody_was_told_is_what_happened() {
     });
     let mut clients = JoinSet::new();
     for number in 0..HTTP_CLIENTS {
-        clients.spawn(http_client::buy(Arc::clone(&shop), number));
+        clients.spawn(http_client::buy(Arc::clone(&world), number));
     }
     for number in 0..SHA_CLIENTS {
-        clients.spawn(sha_client::buy(Arc::clone(&shop), number));
+        clients.spawn(sha_client::buy(Arc::clone(&world), number));
     }
 
     let started = Instant::now();
@@ -79,20 +79,20 @@ async fn what_everybody_was_told_is_what_happened() {
         assert!(!is_needed, "there is no libfaketime: install it (Debian: apt-get install faketime)");
         println!("the clock goes on as it is: there is no libfaketime");
     }
-    let mut gremlin = Gremlin { shop: Arc::clone(&shop), redis, rng, toll, clock };
+    let mut gremlin = Gremlin { world: Arc::clone(&world), redis, rng, toll, clock };
     gremlin.run(started + Duration::from_secs(seconds)).await;
-    shop.closing.store(true, Ordering::Relaxed);
+    world.closing.store(true, Ordering::Relaxed);
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
     }
     let took = started.elapsed();
 
-    drop(shop);
-    let Gremlin { redis, toll, shop, .. } = gremlin;
-    let orders = std::mem::take(&mut *shop.orders.lock().await);
+    drop(world);
+    let Gremlin { redis, toll, world, .. } = gremlin;
+    let orders = std::mem::take(&mut *world.orders.lock().await);
 
     // Nobody sweeps while the books are read, and nothing arrives that was still on its way.
-    drop(Arc::into_inner(shop).unwrap());
+    drop(Arc::into_inner(world).unwrap());
     let mut connection = redis.connection().await;
     redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec_async(&mut connection).await.unwrap();
     let events = journal::compare(&orders, &mut connection).await;

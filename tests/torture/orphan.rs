@@ -25,28 +25,28 @@ impl Drop for Orphan {
 /// What was acknowledged before, and while there was no server, is there afterwards; and the last unit is sold once.
 pub async fn serve_elsewhere() {
     let folder = tempfile::Builder::new().prefix("stockhold-test-").tempdir_in("/tmp").unwrap();
-    let mut shop = start(folder.path());
-    shop.seed("last", 4).await;
-    let confirmed = shop.held("last", 1).await;
-    shop.confirm(&confirmed).await.ok();
-    let held = shop.held("last", 1).await;
-    let old_url = redis_url(&shop);
+    let mut server = start(folder.path());
+    server.seed("last", 4).await;
+    let confirmed = server.held("last", 1).await;
+    server.confirm(&confirmed).await.ok();
+    let held = server.held("last", 1).await;
+    let old_url = redis_url(&server);
     let orphan = Orphan(redis_on(&old_url, folder.path()).await.expect("a Redis of its own"));
-    shop.signal(Signal::SIGKILL);
-    assert!(!shop.wait().success());
+    server.signal(Signal::SIGKILL);
+    assert!(!server.wait().success());
     let by_sha = hold_by_sha(&old_url).await;
     assert!(by_sha.is_ok_and(|reply| reply == "HELD"), "the one that was left behind sells on");
 
-    let mut shop = start(folder.path());
-    let new_url = redis_url(&shop);
+    let mut server = start(folder.path());
+    let new_url = redis_url(&server);
     let by_sha = hold_by_sha(&old_url).await;
     let over_http =
-        shop.post("/api/reservations/hold", json!({ "cartId": "cart", "sku": "last", "quantity": 1 })).await;
+        server.post("/api/reservations/hold", json!({ "cartId": "cart", "sku": "last", "quantity": 1 })).await;
     let sold = u64::from(by_sha.is_ok_and(|reply| reply == "HELD")) + u64::from(over_http.status == 200);
     assert_eq!(sold, 1, "the last unit was sold {sold} times");
-    assert_eq!(shop.counts("last").await, [0, 3, 1], "what was acknowledged is lost");
+    assert_eq!(server.counts("last").await, [0, 3, 1], "what was acknowledged is lost");
     for (id, state) in [(confirmed, "confirmed"), (held, "active")] {
-        assert_eq!(shop.get(&format!("/api/reservations/{id}")).await.ok()["state"], state);
+        assert_eq!(server.get(&format!("/api/reservations/{id}")).await.ok()["state"], state);
     }
     let new = redis_on(&new_url, folder.path()).await.expect("the new one uses the folder");
     let old = redis_on(&old_url, folder.path()).await.unwrap_or(new);
@@ -56,8 +56,8 @@ pub async fn serve_elsewhere() {
         // It is gone, and its number may be another's.
         std::mem::forget(orphan);
     }
-    shop.signal(Signal::SIGTERM);
-    assert!(shop.wait().success());
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
 }
 
 fn start(folder: &Path) -> Stockhold {
@@ -65,12 +65,12 @@ fn start(folder: &Path) -> Stockhold {
     Stockhold::spawn(&["--port", "0", "--redis-port", "0", "--data-dir", folder, "--log", "off"])
 }
 
-fn redis_url(shop: &Stockhold) -> String {
-    shop.printed[0].strip_prefix("Redis is at ").unwrap().to_owned()
+fn redis_url(server: &Stockhold) -> String {
+    server.printed[0].strip_prefix("Redis is at ").unwrap().to_owned()
 }
 
 async fn connect(url: &str) -> RedisResult<MultiplexedConnection> {
-    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(super::shop::STUCK));
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(super::world::STUCK));
     Client::open(url)?.get_multiplexed_async_connection_with_config(&patient).await
 }
 

@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 use super::faults::Gremlin;
-use super::shop::{STUCK, Shop, UNITS};
+use super::world::{STUCK, UNITS, World};
 use crate::support::stockhold::Answer;
 
 const READERS: usize = 32;
@@ -37,14 +37,14 @@ impl Gremlin {
     /// Reads for a while, and until somebody got an answer and something is sold. Then all go away, whatever they wait for.
     pub async fn read_much(&mut self) {
         let (begun, length) = (Instant::now(), Duration::from_millis(self.rng.u64(200..600)));
-        let sold = self.shop.operations.load(Ordering::Relaxed);
+        let sold = self.world.operations.load(Ordering::Relaxed);
         let (got, mut readers) = (Arc::new(Got::default()), JoinSet::new());
         for number in 0..READERS {
-            let (shop, got) = (Arc::clone(&self.shop), Arc::clone(&got));
-            readers.spawn(async move { read(&shop, number, &got).await });
+            let (world, got) = (Arc::clone(&self.world), Arc::clone(&got));
+            readers.spawn(async move { read(&world, number, &got).await });
         }
         let is_enough = || {
-            let is_sold = self.shop.operations.load(Ordering::Relaxed) > sold;
+            let is_sold = self.world.operations.load(Ordering::Relaxed) > sold;
             begun.elapsed() > length && is_sold && got.answered.load(Ordering::Relaxed) > 0
         };
         while !is_enough() {
@@ -62,8 +62,8 @@ impl Gremlin {
     }
 }
 
-async fn read(shop: &Shop, number: usize, got: &Got) {
-    let server = shop.server().await;
+async fn read(world: &World, number: usize, got: &Got) {
+    let server = world.server().await;
     for turn in number.. {
         let (path, most) = PATHS[turn % PATHS.len()];
         let attempt = timeout(STUCK, server.attempt(Request::get(server.url(path)), Bytes::new()));

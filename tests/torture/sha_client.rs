@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
 use tokio::time::sleep;
 
 use super::journal::{Order, Told};
-use super::shop::{BROKEN, Manner, STUCK, Shop, manner, order, verbs};
+use super::world::{BROKEN, Manner, STUCK, World, manner, order, verbs};
 
 const ITEMS: usize = 20;
 /// How long a lost reply is waited for.
@@ -19,11 +19,11 @@ const REPLY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Buys until told to close.
-pub async fn buy(shop: Arc<Shop>, number: u64) {
-    let mut rng = Rng::with_seed(shop.seed ^ (number << 32) ^ 1);
-    let mut caller = Caller::new(&shop);
+pub async fn buy(world: Arc<World>, number: u64) {
+    let mut rng = Rng::with_seed(world.seed ^ (number << 32) ^ 1);
+    let mut caller = Caller::new(&world);
     for turn in 0_u64.. {
-        if !shop.is_open() {
+        if !world.is_open() {
             return;
         }
         let count = rng.usize(1..=ITEMS);
@@ -41,7 +41,7 @@ pub async fn buy(shop: Arc<Shop>, number: u64) {
             orders = others;
             orders.extend(some);
         }
-        shop.file(orders).await;
+        world.file(orders).await;
     }
 }
 
@@ -62,8 +62,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub fn new(shop: &Shop) -> Self {
-        Self { url: shop.proxy.url(), open: None }
+    pub fn new(world: &World) -> Self {
+        Self { url: world.proxy.url(), open: None }
     }
 
     /// Calls until it is known what became of one order.

@@ -105,7 +105,7 @@ async fn tells_how_far_it_is() {
         assert!(told.contains(" %, about ") && told.contains(" s to go"), "{told}");
         assert_eq!(starting.end(signal).success(), signal == Signal::SIGTERM);
     }
-    let shop = start(&data);
-    shop.seed("sku", 1).await;
-    assert_eq!(shop.counts("sku").await, [1, 0, 0]);
+    let server = start(&data);
+    server.seed("sku", 1).await;
+    assert_eq!(server.counts("sku").await, [1, 0, 0]);
 }

@@ -1,4 +1,4 @@
-//! A shop's Redis: a private server with the scripts loaded, and a way to call them that lets nothing slip.
+//! A fixture's Redis: a private server with the scripts loaded, and a way to call them that lets nothing slip.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 
-/// The reservations of [`Shop::stocked`], and two ids that are none.
+/// The reservations of [`ScriptFixture::stocked`], and two ids that are none.
 pub const ACTIVE: &str = "00000000-0000-8000-8000-00000000000a";
 pub const LAPSED: &str = "00000000-0000-8000-8000-00000000000b";
 pub const CONFIRMED: &str = "00000000-0000-8000-8000-00000000000c";
@@ -41,15 +41,15 @@ pub struct Refusal {
     pub text: String,
 }
 
-pub struct Shop {
+pub struct ScriptFixture {
     pub redis: MultiplexedConnection,
     pub history: History,
     shas: BTreeMap<&'static str, String>,
     server: RedisServer,
 }
 
-impl Shop {
-    /// An empty shop.
+impl ScriptFixture {
+    /// An empty fixture.
     pub async fn open() -> Self {
         let server = RedisServer::start();
         let mut redis = server.connection().await;
@@ -60,15 +60,15 @@ impl Shop {
         Self { redis, history: History::Whole, shas, server }
     }
 
-    /// A shop with something in each state: of 10 `tea`, 2 held by [`ACTIVE`], 1 by [`LAPSED`], 1 [`CONFIRMED`] and 1
+    /// A fixture with something in each state: of 10 `tea`, 2 held by [`ACTIVE`], 1 by [`LAPSED`], 1 [`CONFIRMED`] and 1
     /// [`RELEASED`], both with the token `token`; of 5 `cup`, 1 held by [`CUP`].
     pub async fn stocked() -> Self {
-        let mut shop = Self::open().await;
-        shop.stock().await;
-        shop
+        let mut fixture = Self::open().await;
+        fixture.stock().await;
+        fixture
     }
 
-    /// Empties the shop and puts into it what [`Shop::stocked`] says. Unchecked, as it is done hundreds of times: the
+    /// Empties the fixture and puts into it what [`ScriptFixture::stocked`] says. Unchecked, as it is done hundreds of times: the
     /// next call that succeeds checks the books with all that is in them.
     pub async fn stock(&mut self) {
         self.run::<()>(&cmd("FLUSHALL")).await;
@@ -121,12 +121,12 @@ impl Shop {
         self.call(call).await.unwrap_or_else(|refusal| panic!("{call:?} failed with {refusal:?}"))
     }
 
-    /// The first words of [`Shop::replies`].
+    /// The first words of [`ScriptFixture::replies`].
     pub async fn words(&mut self, call: &Call) -> Vec<String> {
         self.replies(call).await.into_iter().map(|reply| reply[0].clone()).collect()
     }
 
-    /// The only line of [`Shop::replies`].
+    /// The only line of [`ScriptFixture::replies`].
     pub async fn reply(&mut self, call: &Call) -> Vec<String> {
         let mut replies = self.replies(call).await;
         assert_eq!(replies.len(), 1, "{call:?} answered {replies:?}");
@@ -229,7 +229,7 @@ impl Shop {
     }
 }
 
-/// The calls that stock a shop, on the keys of a shard.
+/// The calls that stock a fixture, on the keys of a shard.
 pub fn stocking(prefix: &str) -> Vec<Call> {
     let lapsing = line("tea", LAPSED).ttl_ms(1);
     let holds =
@@ -251,11 +251,11 @@ pub fn id(n: usize) -> String {
 }
 
 /// Holds of one unit each, as many as asked, that lapse after so long.
-pub async fn hold_many(shop: &mut Shop, sku: &str, count: usize, ttl_ms: u64) -> Vec<String> {
+pub async fn hold_many(fixture: &mut ScriptFixture, sku: &str, count: usize, ttl_ms: u64) -> Vec<String> {
     let ids: Vec<String> = (0..count).map(id).collect();
     let lines: Vec<_> = ids.iter().map(|id| line(sku, id).ttl_ms(ttl_ms)).collect();
     assert!(ttl_ms == LONG_MS || ttl_ms < 100, "neither for long nor soon over");
-    assert_eq!(shop.words(&hold("all", &lines)).await, vec!["HELD"; count]);
+    assert_eq!(fixture.words(&hold("all", &lines)).await, vec!["HELD"; count]);
     ids
 }
 

@@ -31,7 +31,7 @@ const REPEATED: u32 = 30;
 const AT_ONCE: u32 = 50;
 
 /// What all clients share.
-pub struct Shop {
+pub struct World {
     /// The server that runs now.
     pub server: RwLock<Arc<Stockhold>>,
     pub proxy: Proxy,
@@ -42,7 +42,7 @@ pub struct Shop {
     pub seed: u64,
 }
 
-impl Shop {
+impl World {
     pub async fn server(&self) -> Arc<Stockhold> {
         // A restart takes a moment; longer than that, and the server does not come up.
         Arc::clone(&*timeout(STUCK, self.server.read()).await.expect("no server"))
