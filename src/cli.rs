@@ -135,7 +135,7 @@ impl FromStr for Durability {
     }
 }
 
-/// Less than this is a mistake, such as a number without its unit: an empty Redis alone takes some megabytes.
+/// Less than this is a mistake, such as a number without its unit: even an empty Redis needs some megabytes.
 const LEAST_MAXMEMORY: u64 = 16 << 20;
 
 /// Bytes, written as Redis's own settings write them.
@@ -181,7 +181,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The arguments, with `serve` where they name no command: so its settings are read when it is meant, and only then.
+/// Adds `serve` to arguments that name no command, so that its settings are read then, and only then.
 fn with_a_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     const OF_ALL: [&str; 4] = ["-h", "--help", "-V", "--version"];
     let first = arguments.get(1).map(|first| first.to_string_lossy());

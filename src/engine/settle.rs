@@ -10,7 +10,7 @@ use crate::keys::{IdempotencyKey, ReservationId, Sku};
 pub enum Settle {
     /// Done now.
     Settled(Reservation),
-    /// Done before, by the same idempotency key.
+    /// Done before, with the same idempotency key.
     Replayed(Reservation),
     /// Settled or expired before.
     NotActive {

@@ -14,20 +14,20 @@ use super::problem::Problem;
 /// Paths that need no token and accept any host name: liveness and readiness.
 const FREE: [&str; 2] = ["/livez", "/readyz"];
 
-/// Who may send requests, and under which names of the server.
+/// Which clients may send requests, and by which names they may call the server.
 pub struct Access {
     /// The valid tokens. Without a list, every client may do everything.
     tokens: Option<RwLock<Tokens>>,
-    /// Without a list, any name.
+    /// Without a list, clients may use any name.
     names: Option<Names>,
 }
 
-/// Any number of tokens. Several of a scope are valid at once, so that they can be changed without a gap.
+/// Any number of tokens. Several tokens of a scope are valid at once, so that they can be changed without a gap.
 pub struct Tokens(Vec<Token>);
 
 struct Token {
     digest: [u8; 32],
-    /// Otherwise it may only read.
+    /// Without it, the token may only read.
     may_write: bool,
 }
 
