@@ -57,7 +57,7 @@ mod tests {
     use crate::redis::Redis;
 
     #[test]
-    fn a_task_of_its_own_may_sweep() {
+    fn a_separate_task_may_sweep() {
         fn assert_send(_: impl Send) {}
         let engine = Engine::new(Redis::open("redis://127.0.0.1:1").unwrap());
         assert_send(run(&engine, DEFAULT_INTERVAL));

@@ -148,7 +148,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// A cluster node accepts connections, and then refuses almost every call.
 async fn refuse_cluster(redis: &Redis, address: &str) -> anyhow::Result<()> {
-    if until_it_is_there(address, async || Ok(redis.is_cluster_node().await?)).await? {
+    if until_redis_is_up(address, async || Ok(redis.is_cluster_node().await?)).await? {
         bail!(
             "the Redis at {address} is a node of a Redis Cluster, which stockhold does not support: its keys would be in many \
              slots. Use a Redis with cluster-enabled no, with replicas if it is to be highly available"
@@ -159,14 +159,14 @@ async fn refuse_cluster(redis: &Redis, address: &str) -> anyhow::Result<()> {
 
 /// Loads the scripts.
 async fn load(engine: &Engine, address: &str) -> anyhow::Result<()> {
-    if let Some(error) = until_it_is_there(address, async || engine.load_scripts().await).await? {
+    if let Some(error) = until_redis_is_up(address, async || engine.load_scripts().await).await? {
         warn!(%error, "the scripts are loaded, but other services may not find them: they cannot be published");
     }
     Ok(())
 }
 
 /// Asks Redis for something, and waits until Redis is up, however long that takes.
-async fn until_it_is_there<T>(address: &str, ask: impl AsyncFn() -> Result<T, Error>) -> anyhow::Result<T> {
+async fn until_redis_is_up<T>(address: &str, ask: impl AsyncFn() -> Result<T, Error>) -> anyhow::Result<T> {
     let mut waiting = false;
     loop {
         match ask().await {

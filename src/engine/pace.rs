@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_burst_nor_a_backlog_that_is_worked_off_is_a_reason_to_hurry() {
+    fn a_burst_or_a_decreasing_backlog_does_not_raise_the_share() {
         let burst = shares((0..40).map(|look| 2000 + 50 * look));
         assert!(burst[39] < 60, "{burst:?}");
         assert_eq!(shares((0..100).map(|look| 60_000 - 20 * look)), [20; 100]);

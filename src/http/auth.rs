@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_defect_of_the_file_is_told_without_its_text() {
+    fn an_invalid_line_is_reported_without_its_text() {
         let why = |text: &str| Tokens::parse(text).err().unwrap();
         assert_eq!(why(""), "it holds no token");
         assert_eq!(why("# nothing\n\n"), "it holds no token");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_what_the_file_says() {
+    fn the_valid_tokens_are_those_of_the_file() {
         let tokens =
             Tokens::parse("read reader-reader-01\n# old\nwrite writer-writer-01\nwrite writer-writer-02\n").unwrap();
         assert_eq!(tokens.look_up(b"reader-reader-01"), (true, false));

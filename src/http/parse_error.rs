@@ -62,7 +62,7 @@ mod tests {
     const HYPERS: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
     #[test]
-    fn hypers_own_is_told_from_ours() {
+    fn hypers_answers_are_distinguished_from_ours() {
         let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-request-id: a\r\n\r\n{}";
         let to_head = "HTTP/1.1 404 Not Found\r\ncontent-length: 200\r\nx-request-id: HTTP/1.1\r\n\r\n";
         for ours in ["", ok, to_head, "HTTP/1.1 100 Continue\r\n\r\n"] {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn in_its_place_is_a_problem_with_the_same_status() {
+    fn the_replacement_is_a_problem_with_the_same_status() {
         let answer = String::from_utf8(in_place_of(HYPERS.as_bytes()).to_vec()).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n"), "{head}");

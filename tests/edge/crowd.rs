@@ -1,4 +1,4 @@
-//! Two thousand who connect and ask for nothing, and come again when they are turned out.
+//! Two thousand clients that connect and request nothing, and connect again when they are closed.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use crate::wire::{connect, most_memory};
 const THREADS: usize = 20;
 const EACH: usize = 100;
 const GOOD: usize = 50;
-/// All good clients together. If each had to wait until some of the crowd run out of time, it would be minutes.
+/// The time for all good clients together. If each had to wait until clients of the crowd time out, it would take
+/// minutes.
 const BOUND: Duration = Duration::from_secs(40);
 const MEMORY: u64 = 64 << 20;
 
-/// Bytes that are sent one by one.
+/// Bytes that are sent one at a time.
 const SLOW: [&str; 3] = [
     "",
     "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
@@ -36,7 +37,7 @@ async fn hold(server: &Stockhold, key: &str) -> Result<(), String> {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn two_thousand_slow_clients_keep_nobody_out() {
+async fn two_thousand_slow_clients_do_not_keep_others_out() {
     rlimit::increase_nofile_limit(8192).unwrap();
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
@@ -78,10 +79,10 @@ async fn two_thousand_slow_clients_keep_nobody_out() {
 
     let started = Instant::now();
     for good in 0..GOOD {
-        // One that was there before the crowd, and one that comes now.
+        // One client that was there before the crowd, and one that connects now.
         let key = format!("hold-{good}");
         while let Err(error) = hold(&server, &key).await {
-            // A connection that is idle for too long is closed, also while a request is on its way.
+            // A connection that has been idle for too long may be closed while a request is on its way.
             assert!(started.elapsed() < BOUND, "{error}");
         }
         let mut stream = connect(address);

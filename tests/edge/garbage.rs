@@ -1,4 +1,4 @@
-//! Bytes that are no requests, or are more than one to those who read them otherwise.
+//! Bytes that are not requests, or that another reader could take for more than one request.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -11,11 +11,11 @@ use crate::support::stockhold::Stockhold;
 use crate::wire::{Raw, connect, exchange, split};
 
 const LIVE: &str = "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
-/// To be followed by a length.
+/// A length follows.
 const HOLD: &str = "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
 const BODY: &str = r#"{"cartId":"c","sku":"tea","quantity":1}"#;
 
-/// What is sent, and how many answers there may be at most. What is answered must be a refusal.
+/// What is sent, and the maximum number of answers. Every answer must be a refusal.
 fn shapes() -> Vec<(Vec<u8>, usize)> {
     let (post, length) = (HOLD, BODY.len());
     let hidden = format!("{HOLD}content-length: {length}\r\n\r\n{BODY}");
@@ -32,7 +32,7 @@ fn shapes() -> Vec<(Vec<u8>, usize)> {
         ("GET /livez HTTP/1.1\r\n: shop\r\n\r\n".to_owned(), 1),
         (format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(1000)), 1),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0".to_owned(), 1),
-        // Lengths that do not fit together: nobody may take the rest for another request.
+        // Lengths that contradict each other: the rest must not be taken for another request.
         (format!("{post}content-length: {length}\r\ncontent-length: 0\r\n\r\n{BODY}"), 1),
         (format!("{post}content-length: {length}, 0\r\n\r\n{BODY}"), 1),
         (format!("{post}content-length: +{length}\r\n\r\n{BODY}"), 1),
@@ -53,7 +53,7 @@ fn shapes() -> Vec<(Vec<u8>, usize)> {
         (format!("POST /api/reservations/hold HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"), 1),
     ];
     let mut shapes: Vec<_> = texts.into_iter().map(|(text, answers)| (text.into_bytes(), answers)).collect();
-    // The greeting of TLS, and bytes of no meaning.
+    // The start of a TLS handshake, and bytes without meaning.
     shapes.push((b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), 1));
     shapes.push(((0..=255).cycle().take(100_000).collect(), 1));
     shapes.push((vec![0; 100_000], 1));
@@ -61,7 +61,7 @@ fn shapes() -> Vec<(Vec<u8>, usize)> {
     shapes
 }
 
-/// Every answer tells what is wrong, also to what never was a request.
+/// Every answer says what is wrong, even for bytes that were never a request.
 #[track_caller]
 fn assert_problem(answer: &Raw) {
     assert_eq!(answer.header("content-type"), Some(&b"application/problem+json"[..]), "{answer:?}");
@@ -73,9 +73,9 @@ fn assert_problem(answer: &Raw) {
     }
 }
 
-/// What hyper refuses before it is a request is refused in the same words as everything else.
+/// What hyper refuses to parse is refused in the same form as everything else.
 #[tokio::test]
-async fn what_is_no_request_is_told_why() {
+async fn bytes_that_are_not_a_request_get_a_reason() {
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
     server.seed("tea", 5).await;
@@ -99,10 +99,10 @@ async fn what_is_no_request_is_told_why() {
         (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(5_000)), &[(414, "uri_too_long")]),
         (format!("{HOLD}transfer-encoding: chunked\r\n\r\nx\r\n"), &[(400, "body_incomplete")]),
         (format!("{HOLD}transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n"), &[(400, "body_incomplete")]),
-        // After others that are answered as they should be.
+        // After requests that are answered normally.
         (format!("{hold}{wrong}"), &[(200, ""), (400, "invalid_http")]),
         (format!("{LIVE}{}{LIVE}", many(101)), &[(200, ""), (431, "headers_too_large")]),
-        // The length that counts is that of the chunks, and nothing after them is taken for a request of its own.
+        // The length of the chunks counts, and nothing after them is taken for a separate request.
         (
             format!("{HOLD}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hold}"),
             &[(400, "invalid_json")],
@@ -133,7 +133,7 @@ async fn what_is_no_request_is_told_why() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_refused_and_changes_nothing() {
+async fn bytes_that_are_not_a_request_are_refused_and_change_nothing() {
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
     server.seed("tea", 5).await;
@@ -153,10 +153,10 @@ async fn what_is_no_request_is_refused_and_changes_nothing() {
     }
 }
 
-/// Requests before garbage are served, and the garbage is not. A few, which go out before the connection is reset for what
-/// was not read of it.
+/// Requests before garbage are served, and the garbage is not. There are only a few requests, so that their answers are
+/// sent before the unread rest resets the connection.
 #[tokio::test]
-async fn garbage_after_a_request_spoils_only_itself() {
+async fn garbage_after_requests_does_not_affect_them() {
     const REQUESTS: usize = 5;
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
@@ -171,7 +171,7 @@ async fn garbage_after_a_request_spoils_only_itself() {
 }
 
 #[tokio::test]
-async fn who_has_nothing_more_to_ask_still_gets_the_answers() {
+async fn a_client_that_closed_its_sending_side_still_gets_the_answers() {
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
     server.seed("tea", 5).await;

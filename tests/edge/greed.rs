@@ -1,4 +1,4 @@
-//! Bodies without end, and answers that nobody takes.
+//! Bodies without end, and answers that no client reads.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -40,7 +40,7 @@ async fn a_gigabyte_is_refused_before_it_is_sent() {
                 }
                 let mut answer = Vec::new();
                 let _ = stream.read_to_end(&mut answer);
-                // A reset may have overtaken the answer; that the rest was not taken is what counts.
+                // A reset may have overtaken the answer. What counts is that the rest was not read.
                 let answers = split(&answer).0;
                 assert!(answers.iter().all(|answer| answer.status == 413), "{answers:?}");
                 sent
@@ -56,10 +56,10 @@ async fn a_gigabyte_is_refused_before_it_is_sent() {
     server.get("/livez").await.ok();
 }
 
-/// Clients that ask for much, time and again, and read nothing of it.
+/// Clients that request much, again and again, and read nothing of it.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn who_does_not_read_is_given_up() {
+async fn a_client_that_does_not_read_is_closed() {
     const GREEDY: usize = 10;
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
@@ -77,7 +77,7 @@ async fn who_does_not_read_is_given_up() {
             let mut stream = connect(server.address);
             SockRef::from(&stream).set_recv_buffer_size(16 * 1024).unwrap();
             stream.set_nonblocking(true).unwrap();
-            // More answers than all buffers on the way take; the server stops reading before it has all requests.
+            // More answers than fit all buffers on the way: the server stops reading before it has all requests.
             let requests = "GET /api/inventory/tea HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(5000);
             let sent = stream.write(requests.as_bytes()).unwrap();
             assert!(sent > 50_000, "{sent} bytes are not enough");

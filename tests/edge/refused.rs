@@ -1,4 +1,4 @@
-//! A request that is refused before its body was read: the answer reaches a client that is still sending it.
+//! A request that is refused before its body was read: the answer reaches a client that is still sending the body.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,11 +16,11 @@ use crate::wire::{Raw, connect, split};
 
 const READER: &str = "reader-reader-reader-1";
 const WRITER: &str = "writer-writer-writer-1";
-/// More than all buffers on the way take.
+/// More than all buffers on the way can hold.
 const BYTES: usize = 2_000_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server that has every reason to refuse.
+/// A server with every reason to refuse: tokens, and a list of host names.
 struct Guarded {
     server: Stockhold,
     _redis: RedisServer,
@@ -38,7 +38,7 @@ impl Guarded {
     }
 }
 
-/// What is asked for, and how it is refused.
+/// A request, and how it is refused.
 struct Case {
     method: &'static str,
     path: &'static str,
@@ -68,14 +68,14 @@ fn cases() -> Vec<Case> {
         case("GET", "/api/audit", &[bearer(READER)], 413, "body_too_large"),
         case("POST", &LONG_TARGET, &[bearer(WRITER)], 414, "uri_too_long"),
         case("POST", seed, &[("x-large", "x".repeat(20_000)), bearer(WRITER)], 431, "headers_too_large"),
-        // hyper refuses this by itself.
+        // hyper itself refuses this.
         case("POST", "/nowhere", &[("ho st", "x".to_owned())], 400, "invalid_http"),
     ]
 }
 
 static LONG_TARGET: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| format!("/{}", "x".repeat(5000)));
 
-/// Sends a request whole before it reads anything, and gives the one answer.
+/// Sends a whole request before it reads anything, and returns the one answer.
 fn send_all(server: &Stockhold, case: &Case, framing: &str, body: &[u8]) -> Raw {
     let mut head = format!("{} {} HTTP/1.1\r\n", case.method, case.path);
     if !case.headers.iter().any(|(name, _)| *name == "host") {
@@ -95,7 +95,7 @@ fn send_all(server: &Stockhold, case: &Case, framing: &str, body: &[u8]) -> Raw 
 }
 
 #[tokio::test]
-async fn whatever_is_refused_is_told_why() {
+async fn every_refusal_says_why() {
     let guarded = Guarded::start();
     let whole = vec![b'x'; BYTES];
     let chunks = format!("2710\r\n{}\r\n", "x".repeat(10_000)).repeat(BYTES / 10_000) + "0\r\n\r\n";
@@ -114,7 +114,7 @@ async fn whatever_is_refused_is_told_why() {
 }
 
 #[tokio::test]
-async fn clients_that_people_use_are_told_why() {
+async fn common_clients_get_the_reason() {
     let guarded = Guarded::start();
     let folder = tempfile::tempdir().unwrap();
     let body = folder.path().join("body");
@@ -137,7 +137,7 @@ async fn clients_that_people_use_are_told_why() {
             let (told, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             assert_eq!(told.trim(), format!("{status} {code} close"), "{framing}: {failed}");
         }
-        // With more than 1 MB curl waits to be told to go on, unless told otherwise.
+        // With more than 1 MB, curl waits for a `100 Continue` unless it is told otherwise.
         for arguments in [&[][..], &["-H", "Expect:"], &["-H", "Expect: 100-continue"], &["--http1.0"]] {
             let mut curl = Command::new("curl");
             curl.args(["-sS", "-w", "\n%{http_code}", "-X", case.method]).args(arguments);
@@ -153,9 +153,9 @@ async fn clients_that_people_use_are_told_why() {
     }
 }
 
-/// A small body that is there costs no connection.
+/// A small body that has arrived does not cost the connection.
 #[tokio::test]
-async fn a_small_body_is_taken_and_the_connection_goes_on() {
+async fn a_small_body_is_read_and_the_connection_stays_open() {
     let guarded = Guarded::start();
     for case in cases().into_iter().filter(|case| ![400, 413].contains(&case.told.0)) {
         let mut stream = connect(guarded.server.address);
@@ -173,10 +173,10 @@ async fn a_small_body_is_taken_and_the_connection_goes_on() {
     }
 }
 
-/// What is sent after a refusal is taken for so long, and no longer, and is never a request.
+/// What is sent after a refusal is read for a limited time, and is never taken for a request.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn who_goes_on_after_a_refusal_is_given_up() {
+async fn a_client_that_continues_after_a_refusal_is_closed() {
     const MANY: usize = 100;
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
@@ -191,7 +191,7 @@ async fn who_goes_on_after_a_refusal_is_given_up() {
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
-            // For the server this is the rest of a body.
+            // To the server, this is the rest of a body.
             let body = r#"{"cartId":"c","sku":"tea","quantity":1}"#;
             let hold = format!(
                 "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

@@ -7,7 +7,7 @@ use crate::contract::Contract;
 use crate::fixture::{NEW, ScriptFixture, hold_many, id};
 use crate::support::invariants::History;
 
-/// Positions in an `EVENT` line.
+/// Positions in the line of an `EVENT`.
 const ID: usize = 1;
 const SKU: usize = 5;
 const VERSION: usize = 13;
@@ -62,7 +62,7 @@ async fn before_must_be_an_event_of_the_sku() {
 }
 
 #[tokio::test]
-async fn nothing_is_before_an_event_that_there_never_was() {
+async fn nothing_is_before_an_event_that_never_existed() {
     let mut fixture = ScriptFixture::stocked().await;
     for before in ["0-0", "0-1", "1-1", "00-00"] {
         for call in [audit("tea", 10, before), audit_all(10, before)] {
@@ -83,7 +83,7 @@ async fn an_empty_redis_has_no_events() {
 }
 
 #[tokio::test]
-async fn no_more_are_read_than_asked_for() {
+async fn no_more_are_read_than_the_limit() {
     let mut fixture = ScriptFixture::open().await;
     for _ in 0..3 {
         fixture.replies(&seed("tea", 100, &[])).await;
@@ -93,7 +93,7 @@ async fn no_more_are_read_than_asked_for() {
     assert_eq!(fixture.replies(&audit_all(2, "")).await.len(), 2);
 }
 
-/// The sweeper trims the stream; a SKU's chain then ends where the stream does.
+/// The sweeper trims the stream. A SKU's chain then ends where the stream ends.
 #[tokio::test]
 async fn the_chain_ends_where_the_stream_was_trimmed() {
     let mut fixture = ScriptFixture::open().await;
@@ -109,7 +109,7 @@ async fn the_chain_ends_where_the_stream_was_trimmed() {
     assert!(fixture.replies(&audit("tea", 10, &oldest[PREVIOUS])).await.is_empty(), "before what was trimmed");
 }
 
-/// No argument of a call decides what others still see.
+/// No argument of a call decides what other callers can still read.
 #[tokio::test]
 async fn no_script_trims() {
     let mut fixture = ScriptFixture::open().await;

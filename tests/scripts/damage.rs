@@ -1,4 +1,4 @@
-//! A stored value that no script can have written is reported and not built upon.
+//! A stored value that no script can have written is reported, and nothing is computed from it.
 
 use redis::cmd;
 
@@ -88,7 +88,7 @@ async fn a_last_event_that_is_no_id_is_not_followed() {
     assert_reported(&damages, &[audit("tea", 10, "")], "inventory").await;
 }
 
-/// Each damage alone, done to the stocked fixture, makes each call answer `BADKEY` and change nothing.
+/// After each damage alone on the stocked fixture, each call answers `BADKEY` and changes nothing.
 async fn assert_reported(damages: &[Vec<&str>], calls: &[Call], slot: &str) {
     let mut fixture = ScriptFixture::open().await;
     for damage in damages {

@@ -32,7 +32,7 @@ async fn a_hold_lasts_from_a_millisecond_to_thirty_days() {
 }
 
 #[tokio::test]
-async fn retention_goes_from_for_ever_to_a_million_million() {
+async fn retention_goes_from_forever_to_a_million_million() {
     for keep_ms in [0, 1_000_000_000_000] {
         let mut fixture = ScriptFixture::stocked().await;
         fixture.keep_ms(keep_ms).await;
@@ -98,7 +98,7 @@ async fn names_may_be_long_and_in_any_script() {
 }
 
 #[tokio::test]
-async fn a_cart_id_and_a_token_may_hold_what_a_sku_may_not() {
+async fn a_cart_id_and_a_token_may_contain_what_a_sku_may_not() {
     let mut fixture = ScriptFixture::open().await;
     fixture.replies(&seed("tea", 10, &[])).await;
     for (n, name) in ["a b", "a:b", "{a}", "a\u{a0}b", "\u{3000}", "audit", " "].into_iter().enumerate() {

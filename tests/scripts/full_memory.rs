@@ -1,4 +1,4 @@
-//! When memory is full nothing new is promised, and what was promised can still be kept and read.
+//! When memory is full, no new hold is made, and existing holds can still be settled and read.
 
 use redis::cmd;
 

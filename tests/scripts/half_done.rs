@@ -1,8 +1,8 @@
-//! Nothing half done: at whatever step Redis refuses, all of a change is there or no byte of it.
+//! No partial changes: at whatever step Redis refuses, either the whole change is made or no byte of it.
 //!
-//! What can go wrong is listed by machine: every command that a script contains and every key that it is handed, denied
-//! to the caller one at a time; streams and counters at their ends. A key of the wrong type is in `wrong_type`, a full
-//! memory in `full_memory`.
+//! The possible failures are listed by the test itself: every command that a script contains and every key that it is
+//! given, denied to the caller one at a time; streams and counters at their limits. Keys of the wrong type are in
+//! `wrong_type`, full memory in `full_memory`.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::snapshot::Snapshot;
 
-/// The highest id that a stream takes, without its last digit.
+/// The highest id that a stream accepts, without its last digit.
 const LAST_IDS: &str = "18446744073709551615-1844674407370955161";
 
-/// Calls on the stocked fixture that come to every command of the scripts that write.
+/// Calls on the stocked fixture that reach every command of the scripts that write.
 fn calls() -> Vec<Call> {
     let other = id(1);
     let [active, confirmed] = [ACTIVE, CONFIRMED].map(|id| format!("{LAST_EVENT}:{id}"));
@@ -52,10 +52,11 @@ fn commands(script: &str) -> BTreeSet<String> {
     calls.map(|call| call.split('\'').next().unwrap().to_lowercase()).collect()
 }
 
-/// Makes the call as the user `weak`, who has these rights, and tells whether it was refused. Refused or not, it is whole.
+/// Makes the call as the user `weak`, who has these rights, and returns whether it was refused. In both cases there
+/// must be no partial change.
 async fn call_as_weak(fixture: &mut ScriptFixture, call: &Call, rights: &[String]) -> bool {
     fixture.stock().await;
-    // Settled records that Redis drops later are one write more.
+    // With this setting a settled record gets a TTL, which is one more write.
     fixture.keep_ms(60_000).await;
     let mut acl = cmd("ACL");
     acl.arg("SETUSER").arg("weak").arg(&["reset", "on", "nopass"]).arg(rights);
@@ -66,7 +67,7 @@ async fn call_as_weak(fixture: &mut ScriptFixture, call: &Call, rights: &[String
     let changed = before.changed(&Snapshot::take(&mut fixture.redis).await);
     match answer {
         Err(refusal) => {
-            // Redis 7.0 has no word of its own for a command inside a script.
+            // Redis 7.0 has no separate error word for a command inside a script.
             assert!(["NOPERM", "ERR"].contains(&&*refusal.word), "{call:?} with {rights:?}: {refusal:?}");
             assert!(changed.is_empty(), "{call:?} with {rights:?} changed {changed:?} and failed with {refusal:?}");
             true
@@ -92,7 +93,7 @@ async fn a_command_that_the_caller_may_not_run_changes_nothing() {
             all.insert((call.script, command));
         }
     }
-    // A command that is never refused is one that these calls never come to.
+    // A command that is never refused is one that these calls never reach.
     let missed: Vec<_> = all.difference(&refused).collect();
     assert!(missed.is_empty(), "{missed:?}");
 }
@@ -117,7 +118,7 @@ async fn a_stream_at_the_end_of_its_ids_takes_all_events_of_a_call_or_none() {
     for call in calls() {
         for last_digit in 0..=5 {
             fixture.stock().await;
-            // An event of nobody: the books would not balance with it, so only bytes are compared.
+            // An event of no SKU. The books do not balance with it, so only bytes are compared.
             let id = format!("{LAST_IDS}{last_digit}");
             fixture.run::<String>(cmd("XADD").arg("inventory:audit").arg(&id).arg("event").arg("planted")).await;
             let before = Snapshot::take(&mut fixture.redis).await;
@@ -129,7 +130,7 @@ async fn a_stream_at_the_end_of_its_ids_takes_all_events_of_a_call_or_none() {
                     assert!(changed.is_empty(), "{call:?} changed {changed:?} and failed with {refusal:?}");
                     words.insert(refusal.word);
                 }
-                // With an id left for its one event, a call of one may go through.
+                // A call with one event may succeed if one id is left.
                 Ok(_) => assert!(fixture.events().await <= entries + 1, "{call:?}"),
             }
         }

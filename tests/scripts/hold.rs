@@ -1,4 +1,4 @@
-//! Holding: what `hold` does beyond answering.
+//! Holding: what `hold` does, besides its reply.
 
 use crate::call::{LONG_MS, hold, line, seed, sweep};
 use crate::fixture::{ACTIVE, CONFIRMED, LAPSED, NEW, ScriptFixture, id};
@@ -83,7 +83,7 @@ async fn acts_once_on_an_id_named_twice() {
 }
 
 #[tokio::test]
-async fn an_id_named_twice_with_a_difference_is_in_conflict_with_itself() {
+async fn an_id_named_twice_with_different_values_is_a_conflict() {
     let different = [line("tea", NEW), line("tea", NEW).quantity(2)];
     let mut fixture = ScriptFixture::stocked().await;
     assert_eq!(fixture.replies(&hold("all", &different)).await[1], ["CONFLICT", "quantity"]);
@@ -93,7 +93,7 @@ async fn an_id_named_twice_with_a_difference_is_in_conflict_with_itself() {
 }
 
 #[tokio::test]
-async fn withdraws_a_replay_of_what_it_withdraws() {
+async fn a_replay_of_a_withdrawn_item_is_withdrawn() {
     let mut fixture = ScriptFixture::stocked().await;
     let lines = [line("tea", NEW), line("tea", NEW), line("tea", ACTIVE).quantity(2), line("nil", CONFIRMED)];
     assert_eq!(fixture.words(&hold("all", &lines)).await, ["WITHDRAWN", "WITHDRAWN", "REPLAYED", "CONFLICT"]);

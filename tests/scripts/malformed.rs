@@ -1,6 +1,6 @@
-//! What breaks a rule is named and changes nothing: every slot of every script with every kind of wrong value.
+//! A value that breaks a rule is named and changes nothing: every slot of every script with every kind of wrong value.
 //!
-//! The slots and their names come from the headers. What a script does not refuse, nothing refuses.
+//! The slots and their names come from the headers. There is no other check than that of the scripts.
 
 use crate::bad_values::{bad_arguments, bad_keys};
 use crate::call::{Call, LAST_EVENT, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
@@ -44,7 +44,7 @@ async fn assert_bad_keys_refused(prefix: &str) {
             for value in bad_keys(&call, slot, prefix) {
                 let mut bad = call.clone();
                 if name == "inventory" && call.script != "audit" {
-                    // The active set of the bad name, so that nothing but the name is wrong.
+                    // The active set has the bad name too, so that nothing but the name is wrong.
                     bad.keys[slot + 1] = [&value[..], b":active"].concat();
                 }
                 bad.keys[slot] = value;
@@ -59,7 +59,7 @@ async fn one_call_is_on_one_shard() {
     let mut fixture = ScriptFixture::stocked().await;
     for call in two_items() {
         let mut bad = call.clone();
-        // Those of the second item.
+        // The keys of the second item.
         let second = bad.keys.len() - 3;
         for key in &mut bad.keys[second..] {
             key.splice(0..0, *b"{7}:");
@@ -69,7 +69,7 @@ async fn one_call_is_on_one_shard() {
 }
 
 #[tokio::test]
-async fn a_count_of_keys_or_arguments_that_does_not_fit_is_refused() {
+async fn a_wrong_count_of_keys_or_arguments_is_refused() {
     let mut fixture = ScriptFixture::stocked().await;
     for call in calls() {
         let fits = |keys: usize| match call.script {
@@ -111,7 +111,7 @@ async fn a_call_takes_no_more_than_a_hundred_items() {
     }
 }
 
-/// Calls that the stocked fixture grants: nothing but what a test puts into them is wrong.
+/// Calls that succeed on the stocked fixture: only what a test puts into them is wrong.
 fn calls() -> Vec<Call> {
     let mut calls = vec![
         seed("tea", 7, &[ACTIVE, LAPSED]),
@@ -133,7 +133,7 @@ fn two_items() -> [Call; 3] {
     [hold("all", &[line("tea", NEW), line("cup", NEWER)]), confirm("all", &items), release("all", &items)]
 }
 
-/// The error's text begins with the slot's name, and tells the item where there are several.
+/// The text of the error begins with the slot's name, and with the item's number when there are several.
 async fn assert_refused(fixture: &mut ScriptFixture, call: &Call, word: &str, name: &str, item: Option<usize>) {
     let refusal = fixture.refusal(call).await;
     assert_eq!(refusal.word, word, "{call:?}: {refusal:?}");

@@ -1,4 +1,4 @@
-//! repair: what it repairs, what it tells of it, and when it stays its hand.
+//! Repair: what it repairs, what it records, and when it refuses.
 
 use redis::cmd;
 
@@ -21,9 +21,9 @@ async fn a_vanished_record_is_made_again_from_its_event() {
     assert_eq!(fixture.words(&confirm("each", &[("tea", ACTIVE, "")])).await, ["CONFIRMED"]);
 }
 
-/// Nobody knows when it would have lapsed: it lapses now, in the usual way.
+/// The time at which it would have lapsed is lost: it lapses now, in the usual way.
 #[tokio::test]
-async fn a_hold_without_a_trace_of_its_end_is_over() {
+async fn a_hold_whose_expiry_is_lost_lapses_at_once() {
     let mut fixture = ScriptFixture::stocked().await;
     fixture.run::<()>(cmd("DEL").arg(format!("reservation:{ACTIVE}"))).await;
     fixture.run::<()>(cmd("ZREM").arg("inventory:tea:active").arg(ACTIVE)).await;
@@ -50,9 +50,9 @@ async fn a_settled_record_keeps_its_token_and_its_times() {
 }
 
 #[tokio::test]
-async fn counts_are_moved_so_that_what_happened_since_stays() {
+async fn moving_the_counts_keeps_later_changes() {
     let mut fixture = ScriptFixture::stocked().await;
-    // Three units too many, and nobody told the audit.
+    // Three units too many, which no event records.
     fixture.run::<()>(cmd("HINCRBY").arg("inventory:tea").arg("available").arg(3)).await;
     fixture.run::<()>(cmd("HINCRBY").arg("inventory:tea").arg("seeded").arg(3)).await;
     let seen = newest(&mut fixture).await;
@@ -64,7 +64,7 @@ async fn counts_are_moved_so_that_what_happened_since_stays() {
             fixture.evalsha(&hold("each", &[line("tea", NEW)])).await.unwrap();
             let reply = fixture.evalsha(&repair("tea", ["7", &seen, ""], [-3, 0, 0], &[])).await.unwrap();
             assert_eq!(reply[0], ["REPAIRED", "1", "5", "4", "1", "15"]);
-            // It is done once: whoever found the same damage at the same time comes too late.
+            // It is done once: a second caller that found the same damage is too late.
             let reply = fixture.evalsha(&repair("tea", ["7", &seen, ""], [-3, 0, 0], &[])).await.unwrap();
             assert_eq!(reply[0], ["STALE"]);
         }
@@ -90,7 +90,7 @@ async fn it_looks_through_a_thousand_events_and_no_more() {
 }
 
 #[tokio::test]
-async fn what_was_seeded_or_settled_since_is_stale() {
+async fn a_seed_or_a_settlement_since_makes_a_repair_stale() {
     for since in [seed("cup", 5, &[CUP]), release("each", &[("cup", CUP, "")])] {
         let mut fixture = ScriptFixture::stocked().await;
         let seen = fixture.field("inventory:cup", "lastEvent").await;
@@ -117,7 +117,7 @@ async fn an_event_of_another_reservation_or_sku_is_refused() {
 const FAR_MS: u64 = 9_000_000_000_000;
 
 impl ScriptFixture {
-    /// As a clock that was ahead would have left it: held for ten minutes, far from now.
+    /// Makes a hold look as if a clock that was ahead had made it: held for ten minutes, far in the future.
     async fn hold_far_ahead(&mut self, sku: &str, id: &str) {
         let (record, active) = (format!("reservation:{id}"), format!("inventory:{sku}:active"));
         let expires = FAR_MS + LONG_MS;
@@ -142,7 +142,7 @@ async fn the_ttl_of_a_hold_by_a_clock_that_was_ahead_begins_now() {
     assert_eq!(expires, created + LONG_MS);
     assert!((before..=fixture.now_ms().await).contains(&created));
     assert_eq!(fixture.due("cup").await, Some(expires));
-    // There is nothing more to repair, and what was made in time stays as it is.
+    // There is nothing more to repair, and a hold that was made at the right time is not changed.
     for (sku, id) in [("cup", CUP), ("tea", ACTIVE)] {
         let kept = fixture.times(id).await;
         let reply = fixture.evalsha(&repair(sku, ["", "", ""], [0; 3], &[(id, "")])).await.unwrap();
@@ -163,9 +163,10 @@ async fn no_hold_lasts_longer_than_thirty_days_after_it_was_made() {
     }
 }
 
-/// Its record was dropped, and its id used again for another SKU: what the first SKU's events tell is not true any more.
+/// The record was dropped, and its id was used again for another SKU: the events of the first SKU no longer describe
+/// it.
 #[tokio::test]
-async fn a_reservation_that_is_another_skus_by_now_is_left_alone() {
+async fn a_reservation_that_now_belongs_to_another_sku_is_left_alone() {
     let mut fixture = ScriptFixture::stocked().await;
     fixture.reply(&release("each", &[("tea", ACTIVE, "")])).await;
     let event = newest(&mut fixture).await;

@@ -1,4 +1,4 @@
-//! Seeding: what `seed` does beyond answering.
+//! Seeding: what `seed` does, besides its reply.
 
 use redis::cmd;
 
@@ -53,7 +53,7 @@ async fn drains_before_it_counts_anew() {
     assert_eq!(fixture.counts("tea").await, [0, 2, 0]);
     assert_eq!(fixture.reply(&hold("each", &[line("tea", NEW)])).await, ["INSUFFICIENT", "0", "0"]);
 
-    // What is live may end in its own way meanwhile, and what comes back is not sold.
+    // A live hold may still be settled meanwhile, and units that come back are not sold.
     fixture.replies(&release("each", &[("tea", &ids[1], "")])).await;
     assert_eq!(fixture.counts("tea").await, [1, 1, 0]);
     assert_eq!(fixture.reply(&seed("tea", 4, &[])).await, ["DRAINING", "1"]);
@@ -74,7 +74,7 @@ async fn waiting_for_holds_that_are_not_listed_leaves_no_further_event() {
 }
 
 #[tokio::test]
-async fn passes_over_the_holds_of_others_and_drops_strays() {
+async fn skips_the_holds_of_others_and_drops_strays() {
     let mut fixture = ScriptFixture::stocked().await;
     fixture.run::<()>(cmd("ZADD").arg("inventory:tea:active").arg(1).arg(NEW).arg(1).arg(CUP)).await;
     assert_eq!(fixture.words(&seed("tea", 4, &[NEW, CUP, ACTIVE, LAPSED])).await, ["SEEDED"]);

@@ -1,4 +1,4 @@
-//! Settling: what `confirm` and `release` do beyond answering, each told for both.
+//! Settling: what `confirm` and `release` do, besides their replies. Each test runs for both.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use crate::call::{LONG_MS, confirm, hold, line, release, repair, seed, settle, sweep};
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, RELEASED, ScriptFixture, hold_many, id};
 
-/// A settling script, its answer when it is done, and what of the stocked fixture's tea is where after it settled ACTIVE.
+/// A settling script, its reply when it is done, and the counts of tea in the stocked fixture after it settled ACTIVE.
 const SCRIPTS: [(&str, &str, [u64; 3]); 2] = [("confirm", "CONFIRMED", [6, 1, 3]), ("release", "RELEASED", [8, 1, 1])];
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_due_reservation_is_expired_and_never_settled() {
     }
 }
 
-/// To a payment service it is the same: too late.
+/// For a payment service the result is the same: too late.
 #[tokio::test]
 async fn a_reservation_that_a_sweep_expired_answers_the_same() {
     for (script, ..) in SCRIPTS {
@@ -180,9 +180,9 @@ async fn settled_records_stay_for_30_days_when_nothing_is_set() {
     assert!((THIRTY_DAYS_MS - 60_000..=THIRTY_DAYS_MS).contains(&left), "{left}");
 }
 
-/// What the operator has set by mistake stops what would obey it, and is named.
+/// A setting with an invalid value stops the scripts that obey it, and the error names it.
 #[tokio::test]
-async fn a_setting_that_cannot_be_understood_is_refused() {
+async fn an_invalid_setting_is_refused() {
     for bad in ["", "x", "-1", "1e3", "1000000000001", "07"] {
         let mut fixture = ScriptFixture::stocked().await;
         fixture.run::<()>(cmd("HSET").arg("stockhold:settings").arg("keepMs").arg(bad)).await;
@@ -196,7 +196,7 @@ async fn a_setting_that_cannot_be_understood_is_refused() {
             let refusal = fixture.refusal(&call).await;
             assert!(refusal.word == "BADKEY" && refusal.text.starts_with("settings: keepMs"), "{call:?}: {refusal:?}");
         }
-        // What no setting concerns goes on.
+        // A script that needs no setting still works.
         assert_eq!(fixture.words(&hold("each", &[line("tea", NEW)])).await, ["HELD"]);
     }
 }

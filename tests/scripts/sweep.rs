@@ -1,4 +1,4 @@
-//! Sweeping: what `sweep` does beyond answering.
+//! Sweeping: what `sweep` does, besides its reply.
 
 use redis::cmd;
 
@@ -7,7 +7,7 @@ use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, RELEASED, ScriptFixtur
 use crate::support::snapshot::Snapshot;
 
 #[tokio::test]
-async fn gives_the_units_of_what_is_due_back() {
+async fn returns_the_units_of_due_holds() {
     let mut fixture = ScriptFixture::stocked().await;
     let next = fixture.field(&format!("reservation:{ACTIVE}"), "expiresAt").await;
     assert_eq!(fixture.reply(&sweep("tea", &[LAPSED])).await, ["SWEPT", "1", &next]);
@@ -18,7 +18,7 @@ async fn gives_the_units_of_what_is_due_back() {
 }
 
 #[tokio::test]
-async fn passes_over_what_is_not_due_not_active_or_not_its_own() {
+async fn skips_holds_that_are_not_due_not_active_or_not_its_own() {
     let mut fixture = ScriptFixture::stocked().await;
     let reply = fixture.reply(&sweep("tea", &[ACTIVE, CONFIRMED, RELEASED, CUP, NEW])).await;
     assert_eq!(reply[1], "0");
@@ -29,7 +29,7 @@ async fn passes_over_what_is_not_due_not_active_or_not_its_own() {
 }
 
 #[tokio::test]
-async fn expires_once_what_is_named_twice() {
+async fn an_id_named_twice_is_expired_once() {
     let mut fixture = ScriptFixture::stocked().await;
     assert_eq!(fixture.reply(&sweep("tea", &[LAPSED, LAPSED])).await[1], "1");
     assert_eq!(fixture.counts("tea").await, [7, 2, 1]);

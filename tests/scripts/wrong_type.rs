@@ -1,4 +1,4 @@
-//! A key of the wrong type stops a script before it has written anything: Redis would not take the writes back.
+//! A key of the wrong type stops a script before it writes anything: Redis does not undo writes.
 
 use redis::cmd;
 
@@ -21,7 +21,8 @@ async fn a_wrong_type_on_any_key_stops_the_script_before_it_writes() {
     }
 }
 
-/// Calls that the stocked fixture grants, with one item and with two of two SKUs: what they touch, they touch to write.
+/// Calls that succeed on the stocked fixture, with one item and with items of two SKUs: they write every key that they
+/// touch.
 fn calls() -> Vec<Call> {
     let other = id(1);
     let mut calls = vec![

@@ -1,4 +1,4 @@
-//! Expiry is exact, whoever notices it first.
+//! Expiry is exact, whichever request or sweep notices it first.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use crate::support::stockhold::Stockhold;
 
 /// Longer than the shortest hold, which lasts a second.
 const PAST_EXPIRY: Duration = Duration::from_millis(1050);
-/// No sweep of the server's own within a test, but for the round that it begins with.
+/// The server does not sweep during a test, except in its first round.
 const NO_SWEEPER: [&str; 2] = ["--sweep-interval-ms", "60000"];
 
 #[tokio::test]
-async fn nobody_asks_and_it_is_released_all_the_same() {
+async fn a_hold_expires_without_any_request() {
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
     server.seed("sku", 5).await;
     let id = server.held_for("sku", 2, 1).await;
     let held = Instant::now();
 
-    // Looking at Redis itself: a read over HTTP would expire it.
+    // Reads Redis itself: a read over HTTP would expire the hold.
     let mut connection = redis.connection().await;
     let state: String = connection.hget(format!("reservation:{id}"), "state").await.unwrap();
     assert_eq!(state, "active");
@@ -88,7 +88,7 @@ async fn a_settlement_after_expiry_is_refused_and_the_units_are_back() {
 }
 
 #[tokio::test]
-async fn a_hold_finds_the_units_that_lapsed_holds_sit_on() {
+async fn a_hold_gets_the_units_of_lapsed_holds() {
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &NO_SWEEPER);
     server.seed("sku", 250).await;
@@ -96,7 +96,7 @@ async fn a_hold_finds_the_units_that_lapsed_holds_sit_on() {
         server.held_for("sku", 1, 1).await;
     }
     sleep(PAST_EXPIRY).await;
-    // All of them: it takes three sweeps.
+    // All of them lapsed: that takes three sweeps.
     server.held("sku", 250).await;
     assert_eq!(server.counts("sku").await, [0, 250, 0]);
 
@@ -104,13 +104,13 @@ async fn a_hold_finds_the_units_that_lapsed_holds_sit_on() {
     server.post("/api/reservations/hold", body).await.problem(409, "insufficient_inventory");
 }
 
-/// They come for the SKU that sold out, and its holds all lapse at once.
+/// Many clients request a SKU that sold out, and all its holds lapse at once.
 #[tokio::test]
-async fn a_crowd_that_meets_lapsed_holds_does_not_sweep_them_a_hundred_times() {
-    // More are not swept by a read.
+async fn many_readers_of_lapsed_holds_do_not_each_sweep_them() {
+    // A read sweeps no more than this number.
     const HOLDS: u64 = 100;
     const CROWD: usize = 100;
-    // Of 25 holds each.
+    // 25 holds in each.
     const SWEEPS: u64 = HOLDS / 25;
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &NO_SWEEPER);
@@ -127,7 +127,7 @@ async fn a_crowd_that_meets_lapsed_holds_does_not_sweep_them_a_hundred_times() {
         assert_eq!((&stock["available"], &stock["reserved"]), (&json!(HOLDS), &json!(0)));
     }
     let calls = script_calls(&mut connection).await - before;
-    // Each reads and, once it is swept, reads again; each thread of the server sweeps for its own.
+    // Each client reads, and reads again after the sweep. Each thread of the server sweeps separately.
     let threads = std::thread::available_parallelism().unwrap().get() as u64;
     let enough = threads * (SWEEPS + 5) + 3 * CROWD as u64;
     assert!((SWEEPS..=enough).contains(&calls), "{calls} calls, where {enough} are enough");
@@ -140,7 +140,7 @@ async fn script_calls(connection: &mut MultiplexedConnection) -> u64 {
     calls.unwrap().parse().unwrap()
 }
 
-/// Puts one unit of each SKU on a hold that lapses.
+/// Holds one unit of each SKU, and waits until these holds have lapsed.
 async fn lapse(redis: &RedisServer, skus: &[String]) {
     let server = Stockhold::start_with(redis, &NO_SWEEPER);
     for skus in skus.chunks(50) {
@@ -151,7 +151,7 @@ async fn lapse(redis: &RedisServer, skus: &[String]) {
     sleep(PAST_EXPIRY).await;
 }
 
-/// Waits until no more than `left` SKUs are listed.
+/// Waits until no other SKU than those in `left` is listed as due.
 async fn until_due(redis: &mut MultiplexedConnection, left: &[&str]) {
     let started = Instant::now();
     loop {
@@ -164,7 +164,7 @@ async fn until_due(redis: &mut MultiplexedConnection, left: &[&str]) {
     }
 }
 
-/// What is stored: available, reserved. A read over HTTP would expire what is due.
+/// The stored counts: available, reserved. A read over HTTP would expire what is due.
 async fn stored(redis: &mut MultiplexedConnection, sku: &str) -> [u64; 2] {
     let counts: [String; 2] = redis.hmget(format!("inventory:{sku}"), &["available", "reserved"]).await.unwrap();
     counts.map(|count| count.parse().unwrap())
@@ -173,7 +173,7 @@ async fn stored(redis: &mut MultiplexedConnection, sku: &str) -> [u64; 2] {
 #[tokio::test]
 async fn one_round_sweeps_many_skus_and_two_servers_sweep_each_once() {
     let redis = RedisServer::start();
-    // More than two looks at the due list.
+    // More than two pages of the due list.
     let skus: Vec<String> = (0..1200).map(|number| format!("sku-{number}")).collect();
     lapse(&redis, &skus).await;
     let mut connection = redis.connection().await;
@@ -182,12 +182,12 @@ async fn one_round_sweeps_many_skus_and_two_servers_sweep_each_once() {
     for sku in &skus {
         assert_eq!(stored(&mut connection, sku).await, [5, 0], "{sku}");
     }
-    // Of each: seeded, held, expired once.
+    // Three events of each SKU: seeded, held, expired once.
     let events: usize = cmd("XLEN").arg("inventory:audit").query_async(&mut connection).await.unwrap();
     assert_eq!(events, 3 * skus.len());
 }
 
-/// It need not be the first in the list: whoever stands before it has more holds than one call expires.
+/// It need not be the first in the list: the SKU before it has more holds than one call expires.
 #[tokio::test]
 async fn a_damaged_sku_does_not_hold_up_a_large_one() {
     const HOLDS: u64 = 1000;
@@ -212,14 +212,14 @@ async fn a_damaged_sku_does_not_hold_up_a_large_one() {
 }
 
 #[tokio::test]
-async fn what_is_stuck_is_swept_when_it_was_mended() {
+async fn a_stuck_sku_is_swept_after_its_repair() {
     let redis = RedisServer::start();
     lapse(&redis, &["damaged", "denied", "sound"].map(str::to_owned)).await;
     let mut connection = redis.connection().await;
     let _: () = connection.hset("inventory:damaged", "reserved", "2").await.unwrap();
     let mut allow = async |keys: &str| {
         let rules = ["on", ">secret", "+@all", "resetkeys", "~reservation:*", "~stockhold:*", "~inventory:audit"];
-        // And the SKU by which the server finds out what it may do.
+        // And the SKU with which the server checks its rights.
         let skus = keys.split(' ').chain(["stockhold-readiness-probe"]);
         let skus = skus.flat_map(|sku| [format!("~inventory:{sku}"), format!("~inventory:{sku}:active")]);
         cmd("ACL")
@@ -244,9 +244,9 @@ async fn what_is_stuck_is_swept_when_it_was_mended() {
     assert_invariants(&mut observer, History::Whole).await;
 }
 
-/// What no client of ours wrote: names that are no text, one of them in the list itself.
+/// Names that are not text, which none of our programs wrote; one of them is in the list itself.
 #[tokio::test]
-async fn names_that_are_no_text_do_not_end_a_round() {
+async fn names_that_are_not_text_do_not_end_a_round() {
     let redis = RedisServer::start();
     lapse(&redis, &["odd", "sound"].map(str::to_owned)).await;
     let mut connection = redis.connection().await;
@@ -265,7 +265,7 @@ async fn names_that_are_no_text_do_not_end_a_round() {
     until_due(&mut connection, &[]).await;
 }
 
-/// The reply about one SKU does not come, and so none on its connection. Redis is there all the same.
+/// There is no reply about one SKU, and then no further reply on its connection. Redis itself works.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sku_without_a_reply_does_not_end_a_round() {
     let redis = RedisServer::start();
@@ -282,9 +282,9 @@ async fn a_sku_without_a_reply_does_not_end_a_round() {
     until_due(&mut connection, &[]).await;
 }
 
-/// A way to `redis` on which a connection falls silent, for good, when a script is called on `sku`.
+/// A proxy to `redis`. A connection through it stops for good when a script is called on `sku`.
 async fn silent_about(sku: &str, redis: &RedisServer) -> (SocketAddr, Arc<AtomicBool>) {
-    // Side by side only among the keys of a script.
+    // The keys are next to each other only as the keys of a script.
     let active = format!("inventory:{sku}:active");
     let keys = format!("inventory:{sku}\r\n${}\r\n{active}\r\n", active.len());
     let silent = Arc::new(AtomicBool::new(true));

@@ -1,4 +1,4 @@
-//! The same `Idempotency-Key` again is the same request again.
+//! A request with the same `Idempotency-Key` is the same request.
 
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ async fn settling_twice_with_one_key_is_settling_once() {
     assert_eq!(server.counts("sku").await, [8, 0, 1]);
 }
 
-/// A client that gets a 200 goes on to charge: a replay must not be one when the units went back, swept or not.
+/// A client that gets a 200 continues to charge: a replay must not be a 200 when the units went back, swept or not.
 #[tokio::test]
 async fn a_replayed_hold_is_good_only_while_it_has_its_units() {
     let redis = RedisServer::start();

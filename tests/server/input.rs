@@ -1,4 +1,4 @@
-//! Bad input gets a 4xx that names the field and its rule, and changes nothing.
+//! Bad input is answered with a 4xx that names the field and its rule, and changes nothing.
 
 use hyper::Request;
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ async fn names() {
             assert_eq!(bad_fields(server.get(&format!("/api/audit?sku={escaped}")).await), ["sku"], "{bad:?}");
         }
     }
-    // Broken UTF-8 in a body and in a path.
+    // Invalid UTF-8 in a body and in a path.
     post_raw(&server, SEED, b"{\"sku\":\"\xff\xfe\",\"quantity\":1}").await.problem(400, "invalid_json");
     post_raw(&server, SEED, br#"{"sku":"\ud800","quantity":1}"#).await.problem(400, "invalid_json");
     for path in ["%ff", "%c0%80", "%ed%a0%80", "%", "%4", "%zz"] {
@@ -143,7 +143,7 @@ async fn fields() {
     ] {
         assert_eq!(bad_fields(server.get(&format!("/api/{query}")).await), [field], "{query}");
     }
-    // Where the other kind of request has its fields, they would have no effect.
+    // Fields in the place where the other kind of request has them would have no effect.
     let good = r#"{"cartId":"c","sku":"sku","quantity":1}"#;
     assert_eq!(bad_fields(post_raw(&server, &format!("{HOLD}?ttlSeconds=5&x"), good).await), ["ttlSeconds", "x"]);
     assert_eq!(bad_fields(server.post(&format!("/api/reservations/{id}/confirm?force=1"), None).await), ["force"]);
@@ -200,7 +200,7 @@ async fn paths_and_methods() {
     }
 }
 
-/// Every resource by every method: it is answered, or refused with the methods that are answered.
+/// Every resource with every method: it is answered, or refused with the list of methods that are allowed.
 #[tokio::test]
 async fn resources_by_methods() {
     let redis = RedisServer::start();
@@ -234,9 +234,9 @@ async fn resources_by_methods() {
     }
 }
 
-/// HEAD has the headers of GET, its length too, and no body.
+/// HEAD has the headers of GET, with the same length, and no body.
 #[tokio::test]
-async fn what_answers_get_answers_head() {
+async fn every_get_endpoint_answers_head() {
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
     server.seed("sku", 5).await;

@@ -1,4 +1,4 @@
-//! Redis flushed, restarted, frozen or gone: an honest answer meanwhile, and recovery without a restart.
+//! Redis flushed, restarted, frozen or gone: correct answers meanwhile, and recovery without a restart of the server.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ async fn a_flushed_script_cache_is_not_noticed() {
     server.get("/readyz").await.ok();
 }
 
-/// Flushes that come while many requests run: each is loaded once and called again, and none is done twice.
+/// Flushes during many requests: after each flush the scripts are loaded once, and no request is done twice.
 #[tokio::test]
 async fn flushes_under_load_lose_nothing() {
     let redis = RedisServer::start();
@@ -61,7 +61,7 @@ async fn flushes_under_load_lose_nothing() {
             for _ in 0..25 {
                 let body = json!({ "cartId": "c", "sku": "sku", "quantity": 1 });
                 let answer = server.post("/api/reservations/hold", body).await;
-                // A flush may come between the load and the second call, too.
+                // A flush may also come between the load and the second call.
                 if answer.status == 200 {
                     held += 1;
                 } else {
@@ -94,13 +94,13 @@ async fn a_restart_of_redis_is_a_503_at_most() {
     server.get("/livez").await.ok();
     redis.restart();
 
-    // No waiting: the very next request finds the new Redis, without scripts, and the old stock.
+    // No waiting: the very next request finds the new Redis, without scripts, and with the old stock.
     server.confirm(&id).await.ok();
     server.get("/readyz").await.ok();
     assert_eq!(server.counts("sku").await, [3, 0, 2]);
 }
 
-/// Not even a 503 when nobody asks while it is down.
+/// There is not even a 503 when no request arrives while Redis is down.
 #[tokio::test]
 async fn a_restart_between_two_requests_is_not_noticed() {
     let mut redis = durable();
@@ -126,18 +126,18 @@ async fn a_frozen_redis_makes_the_outcome_unknown_and_the_key_settles_it() {
     assert!(asked.elapsed() < Duration::from_secs(10), "the call is bounded");
     let problem = answer.problem(503, "unavailable");
     assert_eq!(problem["outcome"], "unknown");
-    // A read changes nothing, so there is nothing to be unsure of.
+    // A read changes nothing, so its outcome is certain.
     let problem = server.get("/api/inventory/sku").await.problem(503, "unavailable");
     assert_eq!(problem["outcome"], "none");
     redis.continue_process();
 
     server.wait_until_ready().await;
-    // Redis has carried it out when it went on; it was held once, whoever asks.
+    // Redis carried out the hold when it continued. It was held once, however often it is requested.
     server.post_with("/api/reservations/hold", body, Some("order-1")).await.ok();
     assert_eq!(server.counts("sku").await, [3, 2, 0]);
 }
 
-/// The connection breaks between question and answer: nobody can know, and nobody claims to.
+/// The connection breaks between request and reply: the outcome is unknown, and the answer says so.
 #[tokio::test]
 async fn a_redis_that_dies_before_it_answers_makes_the_outcome_unknown() {
     let mut redis = durable();
@@ -154,13 +154,13 @@ async fn a_redis_that_dies_before_it_answers_makes_the_outcome_unknown() {
     });
     sleep(Duration::from_millis(200)).await;
     redis.kill();
-    // The seed reads before it writes: it never got as far as to be in doubt.
+    // The seed reads before it writes. It did not reach the first write, so its outcome is certain.
     for answer in [asking.await.unwrap(), reading.await.unwrap()] {
         assert_eq!(answer.problem(503, "unavailable")["outcome"], "none");
     }
     redis.restart();
     assert_eq!(server.counts("sku").await, [5, 0, 0]);
-    // Those who sell have found it again, too.
+    // The connection for sales has recovered, too.
     server.wait_until_ready().await;
 
     redis.stop_process();
@@ -177,9 +177,9 @@ async fn a_redis_that_dies_before_it_answers_makes_the_outcome_unknown() {
     assert_eq!(server.counts("sku").await, [3, 2, 0]);
 }
 
-/// Wrong credentials do not heal by waiting: it says so and ends.
+/// Wrong credentials stay wrong: the server says so and ends.
 #[tokio::test]
-async fn wrong_credentials_are_said_to_be() {
+async fn wrong_credentials_are_reported() {
     let redis = RedisServer::start_with(&["--requirepass", "right"]);
     let url = format!("redis://:wrong@127.0.0.1:{}", redis.port());
     let output = program(&["--port", "0", "--redis-url", &url]).output().unwrap();
@@ -189,7 +189,7 @@ async fn wrong_credentials_are_said_to_be() {
 }
 
 #[tokio::test]
-async fn readiness_tells_the_truth() {
+async fn readiness_follows_the_state_of_redis() {
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
     let mut connection = redis.connection().await;
@@ -217,9 +217,9 @@ async fn readiness_tells_the_truth() {
     server.seed("sku", 5).await;
 }
 
-/// When memory is full nothing new is held, but what was promised is settled.
+/// When memory is full, no new hold is made, and existing holds are settled.
 #[tokio::test]
-async fn full_memory_refuses_holds_and_lets_settle() {
+async fn full_memory_refuses_holds_and_allows_settling() {
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
     server.seed("sku", 5).await;
@@ -235,7 +235,7 @@ async fn full_memory_refuses_holds_and_lets_settle() {
     assert_eq!(server.counts("sku").await, [4, 0, 1]);
 }
 
-/// What no script wrote is not served as if it were true; the client learns nothing of Redis's own words.
+/// Data that no script wrote is not served as if it were valid. The client does not see Redis's own words.
 #[tokio::test]
 async fn damage_is_an_error_not_an_answer() {
     let redis = RedisServer::start();
@@ -250,9 +250,10 @@ async fn damage_is_an_error_not_an_answer() {
     server.get("/livez").await.ok();
 }
 
-/// A value that is no text stays so: a client that waited and asked again would do so for ever. It is in no other's way.
+/// A value that is not text stays so: a client that waits and retries would do so forever. It does not affect other
+/// requests.
 #[tokio::test]
-async fn what_is_no_text_is_an_error_that_does_not_pass() {
+async fn a_value_that_is_not_text_is_a_permanent_error() {
     const NO_TEXT: &[u8] = b"c\xff";
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
@@ -274,7 +275,7 @@ async fn what_is_no_text_is_an_error_that_does_not_pass() {
     internal(server.release(&id).await);
     internal(server.get("/api/audit").await);
 
-    // The events of the SKUs are those that their scripts linked.
+    // The events of the SKUs are those that the scripts linked.
     assert_eq!(server.events("sku", 10).await.len(), 2);
     let held = server.held("other", 1).await;
     server.confirm(&held).await.ok();
@@ -289,13 +290,13 @@ async fn what_is_no_text_is_an_error_that_does_not_pass() {
     assert_eq!(server.counts("other").await, [4, 0, 1]);
 }
 
-/// A SKU that cannot be swept does not keep the others from being swept.
+/// A SKU that cannot be swept does not stop the sweeping of others.
 #[tokio::test]
 async fn damage_of_one_sku_does_not_stop_the_sweeper() {
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &["--sweep-interval-ms", "20", "--log", "off"]);
     let mut connection = redis.connection().await;
-    // More than one look at the due list takes, and all of them before the one that is sound.
+    // More than one page of the due list, and all of them before the sound SKU.
     for stuck in 0..150 {
         for member in [format!("no sku {stuck}"), format!("never-seeded-{stuck}")] {
             cmd("ZADD").arg("stockhold:due").arg(1).arg(member).exec_async(&mut connection).await.unwrap();

@@ -1,4 +1,4 @@
-//! The redis-server that the program starts when it is given none.
+//! The redis-server that the program starts when no Redis is given.
 
 mod loading;
 mod memory;
@@ -31,10 +31,10 @@ fn start_on(redis_port: &str, folder: &Path) -> Stockhold {
     Stockhold::spawn(&["--port", "0", "--redis-port", redis_port, "--data-dir", folder.to_str().unwrap()])
 }
 
-/// What may take milliseconds on an idle machine.
+/// How long a busy machine may need for what takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where its Redis is, as it printed for other services.
+/// The address of its Redis, as it printed for other programs.
 fn redis_url(server: &Stockhold) -> String {
     server.printed[0].strip_prefix("Redis is at ").unwrap().to_owned()
 }
@@ -51,19 +51,20 @@ async fn connect(url: &str) -> MultiplexedConnection {
     Client::open(url).unwrap().get_multiplexed_async_connection_with_config(&patient()).await.unwrap()
 }
 
-/// The process that answers there.
+/// The process that answers at this address.
 async fn process_id(url: &str) -> Pid {
     asked_for_process_id(url).await.unwrap()
 }
 
-/// The same, where none may answer, or one that is about to end.
+/// The same for a Redis that may be missing or about to end.
 async fn asked_for_process_id(url: &str) -> RedisResult<Pid> {
     let mut connection = Client::open(url)?.get_multiplexed_async_connection_with_config(&patient()).await?;
     let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
     Ok(Pid::from_raw(info.get("process_id").unwrap()))
 }
 
-/// Waits until all that Redis has answered is in its file. While the disk is slow to sync, `everysec` puts the writing off.
+/// Waits until everything that Redis has answered is in its file. While the disk is slow to sync, `everysec` delays the
+/// write.
 async fn written(url: &str) {
     let connection = connect(url).await;
     let pending = async || -> usize {
@@ -79,7 +80,7 @@ async fn setting(url: &str, name: &str) -> String {
     value
 }
 
-/// A program that runs lines of shell and then is redis-server, with its arguments.
+/// A program that runs lines of shell and then becomes redis-server, with its arguments.
 fn wrapped(folder: &Path, lines: &str) -> PathBuf {
     let path = folder.join("wrapped-redis-server");
     let redis = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
@@ -88,7 +89,7 @@ fn wrapped(folder: &Path, lines: &str) -> PathBuf {
     path
 }
 
-/// The program while it starts, which may take long or come to nothing; told to stop on drop.
+/// The program while it starts, which may take long or fail; told to stop on drop.
 struct Starting {
     child: Child,
     logged: Receiver<String>,
@@ -103,7 +104,7 @@ impl Starting {
         Self { child, logged }
     }
 
-    /// The next line of its log that has these words.
+    /// The next line of its log that contains these words.
     fn logs(&self, words: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -128,7 +129,7 @@ impl Drop for Starting {
     }
 }
 
-/// Asks until it is so.
+/// Repeats until it is so.
 async fn until(is_so: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so().await {
@@ -189,7 +190,8 @@ async fn half_a_transaction_in_its_file_is_never_carried_out() {
     assert_invariants(&mut client.get_multiplexed_async_connection().await.unwrap(), History::Whole).await;
 }
 
-/// What looks at its file has its name, with another word in it. Without that word, it would be the server itself.
+/// The program that checks its file has the same name with another word in it. Without that word, it would be the
+/// server itself.
 #[tokio::test]
 async fn the_program_may_have_any_name() {
     let folder = folder();
@@ -212,10 +214,10 @@ async fn is_started_again_when_it_dies() {
     let client = Client::open(redis_url(&server)).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     written(&redis_url(&server)).await;
-    // It dies without a chance to write anything out.
+    // It dies without a chance to write its data.
     let died: redis::RedisResult<()> = redis::cmd("DEBUG").arg("SEGFAULT").query_async(&mut connection).await;
     if died.as_ref().is_err_and(|error| error.code().is_some()) {
-        // Where DEBUG is not allowed, a shutdown is as unexpected.
+        // Where DEBUG is not allowed, a shutdown is just as unexpected.
         let _: redis::RedisResult<()> = redis::cmd("SHUTDOWN").arg("NOW").query_async(&mut connection).await;
     }
     server.wait_until_ready().await;
@@ -235,7 +237,7 @@ async fn one_folder_has_one_server() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_said_to_be() {
+async fn a_taken_port_is_reported() {
     let folder = folder();
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -263,7 +265,7 @@ async fn without_a_redis_server_it_tells_how_to_get_one() {
     }
 }
 
-/// Told to stop while it still waits for a Redis, it stops.
+/// If it is told to stop while it still waits for a Redis, it stops.
 #[tokio::test]
 async fn waits_for_a_redis_that_is_not_there_yet() {
     let mut waiting = Starting::spawn(program(&["--port", "0", "--redis-url", "redis://:secret@127.0.0.1:1"]));
@@ -273,7 +275,7 @@ async fn waits_for_a_redis_that_is_not_there_yet() {
     assert!(!logged.concat().contains("secret"), "{logged:?}");
 }
 
-/// What a program says on its way to failing.
+/// What a program prints when it fails.
 fn failure(mut command: Command) -> String {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;

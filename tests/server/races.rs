@@ -1,4 +1,4 @@
-//! Many at once: nothing is sold twice and nothing is lost.
+//! Many requests at once: nothing is sold twice and nothing is lost.
 
 use std::collections::HashMap;
 
@@ -36,7 +36,7 @@ async fn three_hundred_buyers_and_fifty_units() {
     assert_eq!((ids.len(), refused), (50, 250));
     assert_eq!(server.counts("hot").await, [0, 50, 0]);
 
-    // A confirm and a release race for each: one wins, the other is told who did.
+    // A confirm and a release compete for each: one succeeds, and the other is told which one did.
     let mut races = JoinSet::new();
     for id in ids.clone() {
         let server = std::sync::Arc::clone(&server);
@@ -55,7 +55,7 @@ async fn three_hundred_buyers_and_fifty_units() {
     let confirmed = races.join_all().await.into_iter().filter(|&won| won).count() as u64;
     assert_eq!(server.counts("hot").await, [50 - confirmed, 0, confirmed]);
 
-    // The audit tells the same story: for each reservation one hold and one end.
+    // The audit agrees: for each reservation one hold and one end.
     let events = server.events("hot", 1000).await;
     assert_eq!(events.len(), 1 + 50 + 50);
     let mut stories: HashMap<&str, Vec<&Value>> = HashMap::new();
@@ -68,7 +68,7 @@ async fn three_hundred_buyers_and_fifty_units() {
     }
 }
 
-/// The last unit, again and again, between buyers who give it back.
+/// The last unit, again and again, between buyers that release it.
 #[tokio::test]
 async fn the_last_unit_has_one_holder_at_a_time() {
     let redis = RedisServer::start();
@@ -95,7 +95,7 @@ async fn the_last_unit_has_one_holder_at_a_time() {
     let held: usize = buyers.join_all().await.into_iter().sum();
     assert!(held > 0);
     assert_eq!(server.counts("last").await, [1, 0, 0]);
-    // Replayed: after each event at most one unit is reserved, and it is the one unit there is.
+    // Replays the audit: after each event at most one unit is reserved, and there is no other unit.
     for event in server.events("last", 1000).await {
         let count = |name: &str| event[name].as_u64().unwrap();
         assert_eq!(count("available") + count("reserved"), 1, "{event}");

@@ -1,4 +1,5 @@
-//! Ready means able: every operation is proved, and what is impaired is named, before the port opens and afterwards.
+//! Ready means able: the server proves every operation before it opens the port and afterwards, and names what is
+//! impaired.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ async fn run(connection: &mut MultiplexedConnection, command: &str) {
     command.arg(words.collect::<Vec<_>>()).exec_async(connection).await.unwrap();
 }
 
-/// Starts a server that must refuse to serve, and gives what it says.
+/// Starts a server that must refuse to serve, and returns what it prints.
 fn refused(url: &str) -> String {
     let ended = program(&["--port", "0", "--redis-url", url]).output().unwrap();
     let told = String::from_utf8(ended.stderr).unwrap();
@@ -46,7 +47,7 @@ async fn a_proof_leaves_no_trace() {
     assert!(before.changed(&Snapshot::take(&mut connection).await).is_empty());
 }
 
-/// Each write that an operation needs, denied by itself: only the operations that need it are named.
+/// Each write that an operation needs is denied alone: only the operations that need it are named.
 #[tokio::test]
 async fn a_user_without_a_right_is_refused_before_the_port_opens() {
     let redis = RedisServer::start();
@@ -59,7 +60,7 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
         ("pexpire", &["confirm", "release"]),
         ("sadd", &["seed"]),
     ] {
-        // The scripts are published, or that would be the first thing that fails.
+        // The scripts are published before; otherwise that would fail first.
         run(&mut connection, "ACL SETUSER weak reset on nopass ~* &* +@all").await;
         let url = format!("redis://weak:any@127.0.0.1:{}/", redis.port());
         drop(Stockhold::spawn(&["--port", "0", "--redis-url", &url]));
@@ -96,7 +97,7 @@ async fn a_key_of_another_program_is_refused_before_the_port_opens() {
     assert!(told.contains("hold: a key of stockhold is of another type: is this the right database?"), "{told}");
 }
 
-/// What was promised can be settled, also by a server that starts when memory is full.
+/// Existing holds can be settled, even by a server that starts when memory is full.
 #[tokio::test]
 async fn full_memory_keeps_no_server_from_starting() {
     let redis = RedisServer::start();
@@ -107,9 +108,9 @@ async fn full_memory_keeps_no_server_from_starting() {
         [server.held("tea", 2).await, server.held("tea", 1).await]
     };
     run(&mut connection, "CONFIG SET maxmemory 1").await;
-    // A restart of Redis would leave it as full, without the scripts.
+    // After a restart, Redis would be just as full, and without the scripts.
     run(&mut connection, "SCRIPT FLUSH").await;
-    // Another version has published one of its own: that cannot be changed now.
+    // Another version has published its own script: that cannot be changed now.
     for published in [true, false] {
         if !published {
             run(&mut connection, "CONFIG SET maxmemory 0").await;
@@ -137,14 +138,14 @@ async fn full_memory_keeps_no_server_from_starting() {
     assert_eq!(server.counts("tea").await, [2, 0, 3]);
 }
 
-/// A disk that takes no more stops every write, so nobody is served.
+/// When the disk is full, every write fails, so no request is served.
 #[tokio::test]
 async fn a_failing_disk_is_named() {
     let redis = RedisServer::start_with(&["--save", "3600 1000000", "--dbfilename", "dump.rdb"]);
     let mut connection = redis.connection().await;
     let server = Stockhold::start(&redis);
     server.seed("tea", 5).await;
-    // A folder is in the way of the file.
+    // A folder has the name of the file.
     std::fs::create_dir(redis.folder().join("dump.rdb")).unwrap();
     run(&mut connection, "BGSAVE").await;
     loop {

@@ -1,4 +1,4 @@
-//! Reads, however many and however large: sales go on, and what is read is right.
+//! Many and large reads: sales continue, and what is read is correct.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -20,7 +20,7 @@ use crate::support::stockhold::Stockhold;
 const NO_SWEEPER: [&str; 2] = ["--sweep-interval-ms", "60000"];
 const LONG_MS: u64 = 600_000;
 
-/// Holds by the script, a hundred in a call: `units` of the SKUs in turn.
+/// Makes holds through the script, a hundred in a call: `units` of each SKU in turn.
 async fn fill(redis: &mut MultiplexedConnection, holds: &[(&str, u64)], ttl_ms: u64) -> Vec<String> {
     let sha1: String = redis.hget("stockhold:scripts", "hold").await.unwrap();
     let ids: Vec<_> = holds.iter().map(|_| Uuid::new_v4().to_string()).collect();
@@ -52,7 +52,7 @@ async fn calls(redis: &mut MultiplexedConnection, command: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn whatever_is_read_no_hold_fails() {
+async fn no_hold_fails_during_any_reads() {
     const READERS: usize = 64;
     const SELLERS: usize = 8;
     const HOLDS: usize = 25;
@@ -106,7 +106,7 @@ async fn whatever_is_read_no_hold_fails() {
     assert_eq!(server.counts("other").await[1], (SELLERS * HOLDS) as u64);
 }
 
-/// A read that was not served: the problem says that it may be made again, and when.
+/// A read that was not served: the problem says that it may be retried, and when.
 fn refused(answer: crate::support::stockhold::Answer) {
     assert_eq!(answer.headers["retry-after"], "1");
     let problem = answer.problem(503, "unavailable");
@@ -114,7 +114,7 @@ fn refused(answer: crate::support::stockhold::Answer) {
 }
 
 #[tokio::test]
-async fn of_too_many_large_reads_some_are_refused_and_the_others_are_whole() {
+async fn some_of_too_many_large_reads_are_refused_and_the_others_are_whole() {
     const READERS: usize = 200;
     const HOLDS: usize = 10_000;
     let redis = RedisServer::start();
@@ -153,7 +153,7 @@ async fn a_long_list_has_each_reservation_once() {
         listed(&mut connection, limit).await;
     }
     assert_eq!(server.stock("sku").await["activeReservations"].as_array().unwrap().len(), 100, "unless asked for more");
-    // Many that lapse in the same millisecond, over several pages.
+    // Many holds that lapse in the same millisecond, over several pages.
     let score: u64 = connection.zscore("inventory:sku:active", &ids[1500]).await.unwrap();
     for ids in ids[200..2400].chunks(500) {
         let ties: Vec<_> = ids.iter().map(|id| (score, id)).collect();
@@ -164,7 +164,7 @@ async fn a_long_list_has_each_reservation_once() {
     }
 }
 
-/// The chain of a SKU, followed here link by link; what is missing ends it.
+/// The chain of a SKU, followed here link by link. It ends at a missing event.
 async fn chain(redis: &mut MultiplexedConnection, sku: &str) -> Vec<String> {
     let entries: Vec<(String, HashMap<String, String>)> =
         cmd("XRANGE").arg("inventory:audit").arg("-").arg("+").query_async(redis).await.unwrap();
@@ -185,7 +185,7 @@ async fn a_history_that_spans_pages_is_the_chain() {
         server.seed(sku, 1_000_000).await;
     }
     let mut connection = redis.connection().await;
-    // Alone, close together, far apart, and again: as its share of the stream is.
+    // Alone, close together, far apart, and again: according to its share of the stream.
     for share in [1, 3, 40, 2, 5, 1, 7, 1] {
         let sku = |number: usize| if number.is_multiple_of(share) { ("tea", 1) } else { ("cup", 1) };
         fill(&mut connection, &(0..70 * share).map(sku).collect::<Vec<_>>(), LONG_MS).await;
@@ -223,7 +223,7 @@ async fn a_history_that_spans_pages_is_the_chain() {
     assert!(audit("limit=1000").await == all[..1000]);
     assert!(audit(&format!("limit=1000&before={}", all[999])).await == all[1000..2000]);
 
-    // It ends where events are missing: where the stream was trimmed, and where one was taken out.
+    // The chain ends where events are missing: where the stream was trimmed, and where one event was deleted.
     let oldest = &all[all.len() - 1000];
     cmd("XTRIM").arg("inventory:audit").arg("MINID").arg(oldest).exec_async(&mut connection).await.unwrap();
     compare(&mut connection).await;
@@ -235,7 +235,7 @@ async fn a_history_that_spans_pages_is_the_chain() {
 }
 
 #[tokio::test]
-async fn many_lapsed_holds_are_counted_as_if_swept_and_are_not() {
+async fn many_lapsed_holds_are_counted_as_if_swept_and_are_not_swept() {
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &NO_SWEEPER);
     let mut connection = redis.connection().await;
@@ -251,7 +251,7 @@ async fn many_lapsed_holds_are_counted_as_if_swept_and_are_not() {
         let sold = if alive { 2000 } else { 0 };
         if alive {
             server.confirm(&live[1]).await.ok();
-            // Too late, and from the middle: the first is expired by this, before and between the reads.
+            // Too late, and from the middle: this request expires the first one, before and between the reads.
             server.confirm(&lapsing[700]).await.problem(409, "reservation_not_active");
         }
         let reserved = if alive { 1000 } else { 0 };
@@ -268,8 +268,8 @@ async fn many_lapsed_holds_are_counted_as_if_swept_and_are_not() {
     }
 }
 
-/// Holds lapse by the thousand and are swept, buyers come too late with some of them, others buy; and all the while it is
-/// read. What a reader sees was true at a moment of its reading.
+/// Thousands of holds lapse and are swept, buyers come too late with some of them, others buy, and meanwhile readers
+/// read. What a reader sees was true at some moment during its read.
 #[tokio::test]
 async fn counts_are_right_while_sweepers_and_buyers_are_at_work() {
     const SEEDED: u64 = 10_000_000;
@@ -327,7 +327,7 @@ async fn counts_are_right_while_sweepers_and_buyers_are_at_work() {
 }
 
 #[tokio::test]
-async fn of_a_crowd_that_meets_many_lapsed_holds_one_adds_them_up() {
+async fn one_of_many_readers_adds_up_the_lapsed_holds() {
     const HOLDS: u64 = 3000;
     const CROWD: usize = 100;
     let redis = RedisServer::start();
@@ -344,14 +344,14 @@ async fn of_a_crowd_that_meets_many_lapsed_holds_one_adds_them_up() {
         assert_eq!((&stock["available"], &stock["reserved"]), (&json!(HOLDS), &json!(1)));
     }
     let reads = calls(&mut connection, "hmget").await - before;
-    // Each thread of the server counts for its own: once, and again for those who came meanwhile, in a few groups.
+    // Each thread of the server counts separately: once, and again for readers that came meanwhile, in a few groups.
     let threads = std::thread::available_parallelism().unwrap().get() as u64;
     let enough = threads * 5 * (HOLDS + 20) + 3 * CROWD as u64;
     assert!((HOLDS..=enough).contains(&reads), "{reads} reads, where {enough} are enough");
 }
 
 #[tokio::test]
-async fn a_client_that_goes_takes_its_read_along() {
+async fn a_read_stops_when_its_client_goes() {
     const HOLDS: usize = 60_000;
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &NO_SWEEPER);
@@ -376,6 +376,6 @@ async fn a_client_that_goes_takes_its_read_along() {
         sleep(Duration::from_millis(300)).await;
     }
     assert!(last < HOLDS as u64 * 3 / 4, "{last} holds were read for nobody");
-    // Who stays gets it.
+    // A client that stays gets the answer.
     assert_eq!(server.get("/api/inventory/sku?active=0").await.ok()["reserved"], Value::from(1));
 }

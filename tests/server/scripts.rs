@@ -1,4 +1,4 @@
-//! What ops do with the scripts, and how the server looks after them by itself.
+//! What operators do with the scripts, and how the server restores them itself.
 
 use std::path::Path;
 use std::process::Output;
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::{Stockhold, program};
 
-/// Runs `stockhold scripts ...` and gives its exit status and what it printed.
+/// Runs `stockhold scripts ...`; returns its exit status and what it printed.
 fn scripts(arguments: &[&str]) -> (i32, String) {
     let Output { status, stdout, stderr } = program(&[&["scripts"], arguments].concat()).output().unwrap();
     (status.code().unwrap(), String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap())
@@ -72,7 +72,7 @@ fn export_writes_what_the_checksums_say() {
             assert_eq!(is_empty, part == "arguments" && script["name"] == "sweep", "{part} of {}", script["name"]);
         }
     }
-    // A file is in the way.
+    // A file has the name of the folder.
     let (status, printed) = scripts(&["export", target.join("hold.lua").to_str().unwrap()]);
     assert!(status == 1 && printed.contains("hold.lua"), "{printed}");
 }
@@ -127,7 +127,7 @@ async fn verify_names_every_defect() {
     assert!(status == 1 && nobody.contains("cannot reach Redis") && !nobody.contains("secret"), "{nobody}");
 }
 
-/// The cache of scripts is not replicated: after a fail-over, callers would find none.
+/// The script cache is not replicated: after a fail-over, callers would find no scripts.
 #[tokio::test]
 async fn replicas_are_loaded_and_verified_too() {
     let primary = RedisServer::start();
@@ -149,7 +149,7 @@ async fn replicas_are_loaded_and_verified_too() {
     }
 }
 
-/// Callers by SHA-1 cannot load: the server does it for them, without waiting for a request of its own.
+/// Callers by SHA-1 cannot load scripts. The server loads them, even when it has no requests.
 #[tokio::test]
 async fn the_server_restores_what_redis_has_lost() {
     let redis = RedisServer::start();
@@ -160,7 +160,7 @@ async fn the_server_restores_what_redis_has_lost() {
     eventually("the scripts are back", || on(&redis, "verify").0 == 0).await;
 }
 
-/// Two versions side by side during a deploy: the older one leaves published what the newer one published.
+/// Two versions side by side during a deploy: the older one does not replace what the newer one published.
 #[tokio::test]
 async fn an_older_server_does_not_take_the_names_back() {
     let redis = RedisServer::start();

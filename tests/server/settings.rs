@@ -1,4 +1,4 @@
-//! What the operator decides holds for all: servers obey it without a restart, and no caller changes it.
+//! The settings of the operator hold for all: servers obey them without a restart, and no caller changes them.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::stockhold::{Stockhold, program};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs `stockhold settings ...` and gives its exit status and what it printed.
+/// Runs `stockhold settings ...`; returns its exit status and what it printed.
 fn settings(redis: &RedisServer, arguments: &[&str]) -> (i32, String) {
     let url = redis.url();
     let output = program(&[&["settings", "--redis-url", &url], arguments].concat()).output().unwrap();

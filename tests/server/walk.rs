@@ -1,11 +1,11 @@
-//! The walk of the README: every endpoint, and the bodies as they are documented.
+//! The walk of the README: every endpoint, with the bodies as they are documented.
 
 use serde_json::{Value, json};
 
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
-/// The object without its times, after making sure that each is RFC 3339 with milliseconds.
+/// The object without its times. Each time must be RFC 3339 with milliseconds.
 fn timeless(mut body: Value) -> Value {
     for name in ["updatedAt", "createdAt", "expiresAt", "happenedAt"] {
         if let Some(time) = body.as_object_mut().unwrap().remove(name) {
@@ -107,7 +107,7 @@ async fn a_seed_over_live_holds_releases_them_all() {
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
     server.seed("sku-1", 300).await;
-    // More than two calls' worth.
+    // More than two calls can release.
     let mut ids = Vec::new();
     for _ in 0..250 {
         ids.push(server.held("sku-1", 1).await);
@@ -132,7 +132,7 @@ async fn a_seed_over_live_holds_releases_them_all() {
 }
 
 #[tokio::test]
-async fn a_seed_of_nothing_takes_a_sku_off_sale() {
+async fn a_seed_of_0_takes_a_sku_off_sale() {
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
     server.seed("sku-1", 3).await;
@@ -186,7 +186,7 @@ async fn a_sku_may_hold_any_character_that_its_rule_allows() {
     assert_eq!(seeded["sku"], "größe/€-😀%41");
     let path = "/api/inventory/gr%C3%B6%C3%9Fe%2F%E2%82%AC-%F0%9F%98%80%2541";
     assert_eq!(server.get(path).await.ok()["available"], 2);
-    // A SKU may be called as the endpoint is.
+    // A SKU may have the same name as the endpoint.
     server.seed("seed", 1).await;
     assert_eq!(server.stock("seed").await["available"], 1);
 }

@@ -15,10 +15,10 @@ use crate::support::stockhold::Answer;
 
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The server takes whole seconds.
+/// The server accepts whole seconds only.
 const SHORTEST_MS: u64 = 1000;
 
-/// Buys until told to close.
+/// Buys until it is stopped.
 pub async fn buy(world: Arc<World>, number: u64) {
     let mut rng = Rng::with_seed(world.seed ^ (number << 32));
     for turn in 0_u64.. {
@@ -28,7 +28,7 @@ pub async fn buy(world: Arc<World>, number: u64) {
         let name = format!("http-{number}-{turn}");
         let mut order = order(&mut rng, &name, SHORTEST_MS);
         order.ttl_ms = order.ttl_ms.div_ceil(1000) * 1000;
-        // Some want to know, and ask again until they do; the others never come back.
+        // Some clients retry until they know the outcome; the others never come back.
         let is_persistent = rng.bool();
         make(&world, &mut rng, &mut order, &name, "hold").await;
         if is_persistent {
@@ -71,7 +71,7 @@ async fn make(world: &World, rng: &mut Rng, order: &mut Order, name: &str, verb:
     }
 }
 
-/// Asks again for what nobody knows the end of, until it is known or refused.
+/// Retries what has an unknown outcome, until it is known or refused.
 async fn settle(world: &World, order: &mut Order, name: &str, verb: &str) {
     if !order.attempts(verb).is_unknown() {
         return;
@@ -87,7 +87,7 @@ async fn settle(world: &World, order: &mut Order, name: &str, verb: &str) {
     order.settled_as_done += u32::from(order.attempts(verb).is_done());
 }
 
-/// Asks until it is done, for what must come to that.
+/// Repeats a request that must succeed, until it has.
 pub async fn until_done(world: &World, order: &mut Order, name: &str, verb: &str) {
     let begun = Instant::now();
     loop {
@@ -119,7 +119,7 @@ pub async fn ask(world: &World, order: &Order, name: &str, verb: &str) -> Told {
     let answer = timeout(STUCK, server.attempt(request, body)).await;
     match answer.unwrap_or_else(|_| panic!("{verb} of {order:?} hangs")) {
         Ok(answer) => understand(&answer, order, verb),
-        // The server went away, before or after.
+        // The server went away, before or after it carried out the request.
         Err(_) => Told::Unknown,
     }
 }
@@ -134,7 +134,7 @@ fn understand(answer: &Answer, order: &Order, verb: &str) -> Told {
         }
         (409, "insufficient_inventory", _) => Told::No,
         (409, "reservation_not_active", _) if verb != "hold" => Told::Never,
-        // It was held, and its units went back since.
+        // It was held, and its units have gone back since.
         (409, "reservation_not_active", _) if answer.headers.contains_key("idempotent-replayed") => Told::Done,
         (404, "unknown_reservation", _) if verb != "hold" => Told::No,
         (500, "internal", _) if order.sku == BROKEN => Told::Damaged,

@@ -1,4 +1,4 @@
-//! A Redis whose memory is full: nothing new is held, and what was held is settled all the same.
+//! A Redis with full memory: no new hold is made, and existing holds are still settled.
 
 use std::slice;
 use std::time::{Duration, Instant};
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
-use super::faults::{Fault, Gremlin};
+use super::faults::{Fault, FaultInjector};
 use super::http_client::{ask, until_done};
 use super::journal::Told;
 use super::sha_client::Caller;
 use super::world::{STUCK, order_of};
 
-/// Longer than the fault, whatever the machine does.
+/// Longer than the fault takes on any machine.
 const TTL_MS: u64 = 120_000;
 
-impl Gremlin {
+impl FaultInjector {
     pub async fn fill_memory(&mut self) {
         let (turn, length) = (self.times(Fault::MemoryFull), Duration::from_millis(self.rng.u64(10..200)));
         let names = ["confirmed", "released", "confirmed-by-sha", "refused", "refused-by-sha", "held-after"]
@@ -28,7 +28,7 @@ impl Gremlin {
 
         self.tell_redis(&["CONFIG", "SET", "maxmemory", "1"]).await;
         sleep(length).await;
-        // The first time, and now and then, a server has to start meanwhile.
+        // The first time, and sometimes later, a server has to start meanwhile.
         if turn % 3 == 0 {
             self.restart_server(Signal::SIGKILL).await;
         }
@@ -49,7 +49,7 @@ impl Gremlin {
         self.world.file(orders).await;
     }
 
-    /// Readiness names what cannot be done, and does not send anybody away who can be served.
+    /// Readiness names what cannot be done, and stays 200 because other requests can be served.
     async fn until_hold_is_impaired(&self) {
         let begun = Instant::now();
         loop {

@@ -1,5 +1,5 @@
-//! A server with a redis-server of its own is killed, and started again with another port: the one that was left behind
-//! sells from the same folder.
+//! A server with a private redis-server is killed, and started again with another port. The redis-server that was left
+//! behind sells from the same folder.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use stockhold::scripts::Catalogue;
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::stockhold::Stockhold;
 
-/// A redis-server of a folder; killed on drop, for it may have nobody who stops it.
+/// The redis-server of a folder; killed on drop, because there may be no server that stops it.
 struct Orphan(Pid);
 
 impl Drop for Orphan {
@@ -22,7 +22,8 @@ impl Drop for Orphan {
     }
 }
 
-/// What was acknowledged before, and while there was no server, is there afterwards; and the last unit is sold once.
+/// Everything that was acknowledged before, and while there was no server, is there afterwards; and the last unit is
+/// sold once.
 pub async fn serve_elsewhere() {
     let folder = tempfile::Builder::new().prefix("stockhold-test-").tempdir_in("/tmp").unwrap();
     let mut server = start(folder.path());
@@ -53,7 +54,7 @@ pub async fn serve_elsewhere() {
     assert_eq!(old, new, "two redis-servers write into one folder");
     assert_invariants(&mut connect(&new_url).await.unwrap(), History::Whole).await;
     if new != orphan.0 {
-        // It is gone, and its number may be another's.
+        // It is gone, and another process may have its number.
         std::mem::forget(orphan);
     }
     server.signal(Signal::SIGTERM);
@@ -82,7 +83,7 @@ async fn redis_on(url: &str, folder: &Path) -> Option<Pid> {
     (Path::new(&set[1]) == folder).then(|| Pid::from_raw(info.get("process_id").unwrap()))
 }
 
-/// The first word of the reply to a hold of one unit, by whoever answers there.
+/// The first word of the reply to a hold of one unit, from the redis-server that answers there.
 async fn hold_by_sha(url: &str) -> RedisResult<String> {
     let id = ReservationId::mint(0);
     let keys = ["inventory:audit", "stockhold:due", "inventory:last", "inventory:last:active"];

@@ -1,4 +1,4 @@
-//! Readers who want much and do not pause: whatever they get is right, and buyers go on.
+//! Readers that read much and do not pause: what they get is correct, and buyers continue.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use stockhold::keys::ReservationId;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
-use super::faults::Gremlin;
+use super::faults::FaultInjector;
 use super::world::{STUCK, UNITS, World};
 use crate::support::stockhold::Answer;
 
 const READERS: usize = 32;
 
-/// What they ask for, and the most entries of an answer.
+/// What they request, and the maximum number of entries in an answer.
 const PATHS: [(&str, usize); 4] = [
     ("/api/inventory/hot?active=10000", 10_000),
     ("/api/audit?sku=hot&limit=1000", 1000),
@@ -26,15 +26,16 @@ const PATHS: [(&str, usize); 4] = [
     ("/api/inventory/hot", 100),
 ];
 
-/// What readers got so far.
+/// The results of the readers so far.
 #[derive(Default)]
 struct Got {
     answered: AtomicU64,
     refused: AtomicU64,
 }
 
-impl Gremlin {
-    /// Reads for a while, and until somebody got an answer and something is sold. Then all go away, whatever they wait for.
+impl FaultInjector {
+    /// Reads for a while, and until a reader got an answer and something was sold. Then all readers go away, even those
+    /// that wait for an answer.
     pub async fn read_much(&mut self) {
         let (begun, length) = (Instant::now(), Duration::from_millis(self.rng.u64(200..600)));
         let sold = self.world.operations.load(Ordering::Relaxed);
@@ -57,8 +58,8 @@ impl Gremlin {
         while let Some(ended) = readers.join_next().await {
             assert!(ended.as_ref().is_err_and(JoinError::is_cancelled), "{ended:?}");
         }
-        self.toll.reads += got.answered.load(Ordering::Relaxed);
-        self.toll.reads_refused += got.refused.load(Ordering::Relaxed);
+        self.statistics.reads += got.answered.load(Ordering::Relaxed);
+        self.statistics.reads_refused += got.refused.load(Ordering::Relaxed);
     }
 }
 
@@ -95,7 +96,7 @@ fn check_stock(path: &str, most: usize, answer: Answer) {
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "{path} names one twice");
 }
 
-/// The newest come first; those of one SKU are a chain without a gap.
+/// The newest events come first; those of one SKU are a chain without a gap.
 fn check_events(path: &str, most: usize, answer: Answer) {
     let body = answer.ok();
     let events = body["events"].as_array().unwrap();
@@ -113,7 +114,7 @@ fn check_events(path: &str, most: usize, answer: Answer) {
     }
 }
 
-/// Its units, wherever they are.
+/// The sum of its units.
 fn total(counts: &Value) -> u64 {
     ["available", "reserved", "confirmed"].iter().map(|name| counts[*name].as_u64().unwrap()).sum()
 }

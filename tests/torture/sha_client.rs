@@ -14,11 +14,11 @@ use super::journal::{Order, Told};
 use super::world::{BROKEN, Manner, STUCK, World, manner, order, verbs};
 
 const ITEMS: usize = 20;
-/// How long a lost reply is waited for.
+/// How long it waits for a reply that may be lost.
 const REPLY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Buys until told to close.
+/// Buys until it is stopped.
 pub async fn buy(world: Arc<World>, number: u64) {
     let mut rng = Rng::with_seed(world.seed ^ (number << 32) ^ 1);
     let mut caller = Caller::new(&world);
@@ -57,7 +57,7 @@ async fn make(caller: &mut Caller, rng: &mut Rng, orders: &mut [Order], mode: &s
 
 pub struct Caller {
     url: String,
-    /// With the SHA-1s that were published when it was opened.
+    /// With the SHA-1s that were published when the connection was opened.
     open: Option<(MultiplexedConnection, HashMap<String, String>)>,
 }
 
@@ -66,7 +66,7 @@ impl Caller {
         Self { url: world.proxy.url(), open: None }
     }
 
-    /// Calls until it is known what became of one order.
+    /// Repeats the call until the outcome of one order is known.
     pub async fn until_known(&mut self, verb: &str, order: &mut Order) -> Told {
         let begun = Instant::now();
         loop {
@@ -115,7 +115,8 @@ impl Caller {
                 self.open = None;
                 sleep(PAUSE).await;
                 let told = match error.code() {
-                    // An error reply: nothing was done. The scripts come back, Redis finishes loading, memory is freed.
+                    // An error reply: nothing was done. The scripts are loaded again, Redis finishes loading, or memory
+                    // is freed.
                     Some("NOSCRIPT" | "LOADING" | "BUSY" | "OOM") => Told::No,
                     Some("BADKEY" | "WRONGTYPE") if orders.iter().any(|order| order.sku == BROKEN) => Told::Damaged,
                     Some(_) => panic!("{verb} answered {error}"),

@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_remembered_and_the_newest_always() {
+    fn a_limited_number_is_remembered_and_the_newest_always() {
         let mut apart = SetApart::default();
         let now = Instant::now();
         for n in 0..3 * MAX_KEYS {

@@ -1,4 +1,4 @@
-//! The limit of its memory: beyond it nothing new is promised, and what was promised is kept.
+//! The limit of its memory: above it no new hold is made, and existing holds are kept.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ fn arguments(folder: &Path) -> [&str; 6] {
 }
 
 #[tokio::test]
-async fn is_a_share_of_what_there_is_or_what_was_named() {
+async fn is_a_share_of_the_memory_or_as_configured() {
     let folder = folder();
     let server = start(folder.path());
     assert_eq!(setting(&redis_url(&server), "maxmemory").await, default_maxmemory().to_string());
@@ -32,7 +32,7 @@ async fn when_it_is_full_holds_are_refused_and_settled() {
     let mut server = Stockhold::spawn(&limited);
     server.seed("sku", 3).await;
     let [sold, given_back] = [server.held("sku", 1).await, server.held("sku", 1).await];
-    // One small command that makes a large value: it is let in, and nothing after it.
+    // One small command that creates a large value: it is accepted, and nothing after it.
     let mut connection = connect(&redis_url(&server)).await;
     let mut fill = redis::cmd("SETRANGE");
     fill.arg("filler").arg(20_000_000).arg("x").exec_async(&mut connection).await.unwrap();
@@ -44,7 +44,7 @@ async fn when_it_is_full_holds_are_refused_and_settled() {
     assert_eq!(server.release(&given_back).await.ok()["state"], "released");
     assert_eq!(server.counts("sku").await, [2, 0, 1]);
 
-    // What is near the limit is told.
+    // Memory use near the limit is logged.
     server.signal(Signal::SIGTERM);
     assert!(server.wait().success());
     let mut again = Starting::spawn(program(&limited));

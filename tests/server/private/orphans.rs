@@ -1,4 +1,4 @@
-//! A redis-server that outlived its stockhold: the next start on the folder stops it, wherever it is and whatever it does.
+//! A redis-server that outlived its stockhold: the next start on the folder stops it, on any port and in any state.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,14 +14,14 @@ use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
-/// Ends the server as a power cut would, but for its Redis; tells where that is.
+/// Ends the server as a power cut would, but not its Redis. Returns the address of that Redis.
 fn orphan(mut server: Stockhold) -> String {
     server.signal(Signal::SIGKILL);
     assert!(!server.wait().success());
     redis_url(&server)
 }
 
-/// The same, and its Redis does nothing any more. Frozen before, the kernel would wake it at the end of its parent.
+/// The same, and its Redis is frozen. If it were frozen first, the kernel would wake it at the end of its parent.
 async fn frozen_orphan(server: Stockhold) -> String {
     let process = process_id(&redis_url(&server)).await;
     let left = orphan(server);
@@ -29,12 +29,12 @@ async fn frozen_orphan(server: Stockhold) -> String {
     left
 }
 
-/// Whether nobody listens there: one that is frozen would give no answer, and be there.
+/// Whether nothing listens there: a frozen process gives no answer, but it listens.
 fn is_gone(url: &str) -> bool {
     std::net::TcpStream::connect(url.strip_prefix("redis://").unwrap()).is_err()
 }
 
-/// The one unit of a SKU is sold once, and nothing else is in the books.
+/// The one unit of a SKU is sold once, and the books have nothing else.
 async fn sells_the_last_unit_once(server: Stockhold, folder: &Path) {
     server.held("sku", 1).await;
     let another = serde_json::json!({ "cartId": "cart-2", "sku": "sku", "quantity": 1 });
@@ -75,7 +75,7 @@ async fn is_woken_to_end_if_it_is_frozen() {
         let left = frozen_orphan(server).await;
         let server = start_on(if same_port { &port } else { "0" }, folder.path());
         assert!(same_port || is_gone(&left));
-        // It wrote out what it had, rather than being killed.
+        // It wrote its data, and was not killed.
         let log = std::fs::read_to_string(folder.path().join("redis.log")).unwrap();
         assert!(log.contains("Received SIGTERM"), "{log}");
         sells_the_last_unit_once(server, folder.path()).await;
@@ -109,7 +109,7 @@ async fn nothing_is_left_when_both_are_killed() {
     sells_the_last_unit_once(server, folder.path()).await;
 }
 
-/// A process between us and Redis: that it ends does not mean that Redis has.
+/// A process between us and Redis: when it ends, Redis may still run.
 #[tokio::test]
 async fn is_found_behind_a_program_that_died() {
     let folder = folder();
@@ -127,7 +127,7 @@ async fn is_found_behind_a_program_that_died() {
     sells_the_last_unit_once(server, &data).await;
 }
 
-/// As a redis-server does that is stuck in the kernel, or in a script without an end.
+/// Like a redis-server that is stuck in the kernel, or in an endless script.
 #[tokio::test]
 async fn is_killed_if_it_does_not_end() {
     let folder = folder();
@@ -142,7 +142,7 @@ async fn is_killed_if_it_does_not_end() {
     sells_the_last_unit_once(server, &data).await;
 }
 
-/// What is on record may be another program's by now.
+/// The recorded number may belong to another program by now.
 #[tokio::test]
 async fn others_are_left_alone() {
     let folder = folder();
@@ -165,7 +165,7 @@ async fn others_are_left_alone() {
     sells_the_last_unit_once(server, folder.path()).await;
 }
 
-/// The lock is held, and by nobody who can be told to be a redis-server of the folder.
+/// The lock is held, but no process can be identified as a redis-server of the folder.
 #[tokio::test]
 async fn one_that_cannot_be_stopped_keeps_the_server_from_starting() {
     let folder = folder();
