@@ -1,11 +1,11 @@
-//! Bugs, each of which somebody could write.
+//! A list of realistic bugs.
 
-/// A bug, and the test that is to catch it.
+/// A bug, and the test that must catch it.
 pub struct Bug {
     pub what: &'static str,
     pub caught_by: Catcher,
     pub file: &'static str,
-    /// What stands in the file, once.
+    /// Text that occurs once in the file.
     pub good: &'static str,
     pub bad: &'static str,
 }
@@ -17,7 +17,7 @@ pub enum Catcher {
 }
 
 impl Catcher {
-    /// The name of the test.
+    /// The name of the test target.
     #[allow(dead_code, reason = "another test includes this file for the list alone")]
     pub fn test(self) -> &'static str {
         match self {
