@@ -21,26 +21,26 @@ const SWEEP_GRACE_MS: u64 = 1000;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// SKUs to check; without any, all, and no reservation is missed
+    /// SKUs to check; by default all, and then no reservation is missed
     skus: Vec<String>,
 
     /// As JSON
     #[arg(long)]
     json: bool,
 
-    /// Tell what can be repaired; repairs nothing without --apply
+    /// Say what can be repaired; repairs nothing without --apply
     #[arg(long)]
     repair: bool,
 
-    /// Repair it; every change is told in the audit
+    /// Repair it; every change is recorded in the audit
     #[arg(long, requires = "repair")]
     apply: bool,
 
-    /// Newest events of each SKU that are replayed, at most
+    /// Maximum number of each SKU's newest events that are replayed
     #[arg(long, default_value_t = 10_000, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     events: u64,
 
-    /// As of the servers that sweep
+    /// The sweep interval of the servers
     #[arg(long, env = "STOCKHOLD_SWEEP_INTERVAL_MS", default_value_t = sweeper::DEFAULT_INTERVAL.as_millis() as u64, value_name = "MILLISECONDS")]
     sweep_interval_ms: u64,
 
