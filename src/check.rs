@@ -1,7 +1,8 @@
 //! Whether the stock is as the scripts left it, on a live system, and its repair.
 //!
-//! A SKU is read into a snapshot, which is verified: nothing is written. A repair is script `repair`, told what was found.
-//! All of it stands on the engine's types and a few of its reads; the engine does not know of it.
+//! A SKU is read into a snapshot, and the snapshot is verified; nothing is written. A repair calls the script `repair`
+//! with what was found. This module uses the engine's types and a few of its reads. The engine does not know of this
+//! module.
 
 mod audit_reach;
 mod findings;
@@ -45,14 +46,14 @@ pub type Census = BTreeMap<String, Vec<String>>;
 pub struct Repaired {
     /// Events that record what was done.
     pub events: u64,
-    /// As it was found after that.
+    /// The state of the SKU after the repair.
     pub checked: Checked,
-    /// Why it was not repaired, if so.
+    /// Why it was not repaired; nothing if it was.
     pub left: Option<String>,
 }
 
 impl Checker {
-    /// One for `redis`; nothing is sent yet.
+    /// A checker for `redis`; nothing is sent yet.
     pub fn new(redis: Redis) -> Self {
         let layout = Layout::unsharded();
         let engine = Arc::new(Engine::new(redis.clone()));

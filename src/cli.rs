@@ -26,7 +26,7 @@ use target::Target;
 
 /// Inventory reservations, decided atomically inside Redis.
 ///
-/// Without --redis-url, `serve` starts a redis-server of its own and keeps its data in ./stockhold-data.
+/// Without --redis-url, `serve` starts a private redis-server and keeps its data in ./stockhold-data.
 #[derive(Debug, Parser)]
 #[command(version, after_help = "Without a command it serves; stockhold serve --help tells of its settings.")]
 struct Cli {
@@ -40,10 +40,10 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// List, load, verify or export the scripts
     Scripts(scripts::ScriptsArgs),
-    /// Check that all stock is as the scripts left it, on a live system; exit status 0 if so, 1 if not, 2 if it could not be
-    /// found out
+    /// Check that all stock is as the scripts left it, on a live system; exit status 0 if so, 1 if not, 2 if the check
+    /// could not finish
     Check(check::CheckArgs),
-    /// Show what all servers and callers obey, or change it
+    /// Show or change the settings that all servers and callers obey
     Settings(settings::SettingsArgs),
     /// Ask a running server whether it is ready; exit status 0 if so, 1 if not
     Ready(ReadyArgs),
@@ -59,21 +59,21 @@ struct ServeArgs {
     #[arg(long, env = "STOCKHOLD_PORT", default_value_t = 8080)]
     port: u16,
 
-    /// File of the bearer tokens that let a client in, a line `read TOKEN` or `write TOKEN` for each; without it all may
-    /// do everything
+    /// File of bearer tokens, one line `read TOKEN` or `write TOKEN` for each; without it every client may do
+    /// everything
     #[arg(long, env = "STOCKHOLD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Listen on other addresses than loopback though there is no token file
+    /// Listen on other addresses than loopback even without a token file
     #[arg(long, env = "STOCKHOLD_INSECURE_BIND", value_parser = BoolishValueParser::new())]
     insecure_bind: bool,
 
-    /// Names by which clients may call this server, besides those of loopback; * for any. Without it: any, but on loopback
-    /// without a token file no others
+    /// Names by which clients may call this server, besides those of loopback; * for any. By default any; on loopback
+    /// without a token file, only those of loopback
     #[arg(long, env = "STOCKHOLD_ALLOWED_HOSTS", value_name = "NAME,...", value_delimiter = ',')]
     allowed_hosts: Vec<HostName>,
 
-    /// How long a connection is kept that is not used; clients are told so
+    /// How long an idle connection is kept; clients are told this time
     #[arg(long, env = "STOCKHOLD_KEEP_ALIVE_SECONDS", default_value_t = DEFAULT_KEEP_ALIVE.as_secs(), value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     keep_alive_seconds: u64,
@@ -102,7 +102,7 @@ struct ServeArgs {
     #[command(flatten)]
     retention: settings::Retention,
 
-    /// Requests of a kind that go to Redis in one call at most; 1 sends each by itself
+    /// Maximum number of requests of one kind in one call to Redis; 1 sends each alone
     #[arg(long, env = "STOCKHOLD_MAX_BATCH", default_value_t = MAX_BATCH as u64, value_name = "REQUESTS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_BATCH as u64))]
     max_batch: u64,
@@ -135,7 +135,7 @@ impl FromStr for Durability {
     }
 }
 
-/// Less than this is a mistake, such as a number without its unit: an empty Redis alone takes some megabytes.
+/// Less than this is a mistake, such as a number without its unit: even an empty Redis needs some megabytes.
 const LEAST_MAXMEMORY: u64 = 16 << 20;
 
 /// Bytes, written as Redis's own settings write them.
@@ -181,7 +181,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The arguments, with `serve` where they name no command: so its settings are read when it is meant, and only then.
+/// Adds `serve` to arguments that name no command, so that its settings are read then, and only then.
 fn with_a_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     const OF_ALL: [&str; 4] = ["-h", "--help", "-V", "--version"];
     let first = arguments.get(1).map(|first| first.to_string_lossy());

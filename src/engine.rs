@@ -49,7 +49,7 @@ pub struct Engine {
     redis: Redis,
     scripts: Arc<Scripts>,
     layout: Layout,
-    /// One for each shard, as the two below.
+    /// One for each shard, like the two below.
     holds: Vec<GroupCommit>,
     confirms: Vec<GroupCommit>,
     releases: Vec<GroupCommit>,
@@ -67,7 +67,7 @@ impl Engine {
         Self::with(redis, Options::default())
     }
 
-    /// As [`Self::new`], with options.
+    /// Like [`Self::new`], with options.
     pub fn with(redis: Redis, options: Options) -> Self {
         Self::within(redis, options, Arc::default(), Arc::default())
     }
@@ -83,7 +83,7 @@ impl Engine {
         let layout = Layout::unsharded();
         let scripts = Scripts::new(Catalogue::embedded(), redis.clone()).wait_for_replicas(replicas);
         let scripts = Arc::new(scripts);
-        // One for each shard: calls that go out together are in one hash slot.
+        // One for each shard: calls that are sent together are in one hash slot.
         let group = |name, keys: fn(&Shard) -> Vec<String>| {
             let call = |shard: &Arc<Shard>| Call { scripts: Arc::clone(&scripts), name, keys: keys(shard) };
             layout.shards().iter().map(|shard| GroupCommit::new(call(shard), max_batch)).collect()
@@ -105,7 +105,7 @@ impl Engine {
         }
     }
 
-    /// Expires everything that is due on a SKU. Returns how many reservations that were.
+    /// Expires everything that is due on a SKU. Returns the number of expired reservations.
     ///
     /// # Errors
     /// See [`Error`]. What was expired before the error stays expired.
@@ -114,7 +114,7 @@ impl Engine {
     }
 
     /// The events of a SKU before one of its events, newest first, 1 to 100: one page, which does not wait for other
-    /// reads. None when it is no event of this SKU.
+    /// reads. `None` when `event` is not an event of this SKU.
     pub(crate) async fn events_linked_before(&self, sku: &Sku, event: &str, count: usize) -> Result<Vec<Event>, Error> {
         let events = self.reads.linked(&self.layout.stock(sku), count, Some(event)).await?;
         Ok(events.unwrap_or_default())

@@ -49,8 +49,8 @@ use deadline::Deadline;
 use socket::Socket;
 use stream::ConnectionStream;
 
-/// Connections served at a time. For one more, an idle one is closed. If none is idle, new ones wait in the listener's
-/// backlog.
+/// The maximum number of connections that are served at the same time. For one more, an idle one is closed. If none is
+/// idle, new ones wait in the listener's backlog.
 pub const MAX_CONNECTIONS: usize = 1024;
 /// The default time that an idle connection is kept: longer than most load balancers keep theirs. Otherwise they would
 /// send a request while it is being closed.
@@ -62,9 +62,9 @@ pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may read nothing of an answer.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// After a request was refused unread and answered: how long the rest that the client sends is discarded.
+/// After an unread request was refused and answered: how long the rest that the client sends is discarded.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many bytes of it are discarded, before the connection is closed anyway.
+/// How many bytes of the rest are discarded before the connection is closed anyway.
 pub const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// The largest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -77,7 +77,7 @@ pub const MAX_HEADERS: usize = 100;
 /// How long running requests may take to finish after the server was told to stop.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// hyper's own limit, at which it answers by itself: high enough for our limits to answer first.
+/// hyper's own limit, at which hyper itself answers: high enough for our limits to answer first.
 const MAX_READ_BUFFER: usize = 64 * 1024;
 /// Pause after the listener fails: most likely there are no file descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -142,7 +142,7 @@ pub async fn serve_with<R, F>(
     }
 }
 
-/// Serves one connection to its end, on the thread that polls this.
+/// Serves one connection to its end, on the thread that polls this future.
 async fn connection<R, F>(
     stream: std::net::TcpStream,
     respond: R,
@@ -182,14 +182,14 @@ where
         })
     });
     let connection = http1::Builder::new()
-        // hyper's one timeout for idle connections and for slow heads is not enough: `deadline` has two.
+        // hyper has only one timeout, for idle connections and for slow heads: `deadline` has two.
         .header_read_timeout(None)
         .max_buf_size(MAX_READ_BUFFER)
         // A client that closes its sending side still wants the answers to its requests.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        // First what may move the deadline, then the deadline itself.
+        // First whatever may move the deadline, then the deadline itself.
         biased;
         served = watcher.watch(connection) => Ok(served?),
         () = deadline.passed() => Err("nothing came in time".into()),
@@ -202,7 +202,7 @@ async fn accept(listener: &TcpListener, limit: &Arc<ConnectionLimit>) -> (std::n
         match listener.accept().await.and_then(|(stream, _)| {
             // Answers are small and whole: waiting to fill a packet only delays them.
             let _ = stream.set_nodelay(true);
-            // It is served on another thread.
+            // It will be served on another thread.
             stream.into_std()
         }) {
             Ok(stream) => return (stream, limit.acquire().await),

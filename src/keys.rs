@@ -1,7 +1,7 @@
 //! Every key shape and every rule for a name that becomes part of one, once.
 //!
-//! The scripts cut SKUs and ids out of key names and check them again (`lua/*.lua`): what is checked here only gives the
-//! caller an answer sooner, and with the name of the field.
+//! The scripts cut SKUs and ids out of key names and check them again (`lua/*.lua`). The checks here only give the
+//! caller an earlier answer, with the name of the field.
 
 mod name;
 mod reservation_id;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub use name::{CartId, IdempotencyKey, Sku};
 pub use reservation_id::ReservationId;
 
-/// Where the loader publishes script name -> SHA-1. One for the whole of Redis, whatever the number of shards.
+/// Where the loader publishes script name -> SHA-1. There is one for the whole of Redis, for any number of shards.
 pub const SCRIPTS: &str = "stockhold:scripts";
 
 /// A value that breaks the rule of its field.
@@ -24,10 +24,10 @@ pub struct Invalid {
     pub rule: &'static str,
 }
 
-/// How SKUs are spread over hash slots: the shards, from which the shape of every key follows. Clones share them.
+/// How SKUs are spread over hash slots: the shards, which determine the shape of every key. Clones share them.
 ///
-/// Unsharded, there is one, and keys have no prefix. With `n` shards, every key that one script touches carries the prefix
-/// `{shard}:`, so that Redis Cluster keeps them in one slot.
+/// Without sharding there is one shard, and keys have no prefix. With `n` shards, every key that one script touches has
+/// the prefix `{shard}:`, so that Redis Cluster keeps these keys in one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout(Arc<[Arc<Shard>]>);
 
@@ -49,17 +49,17 @@ impl Layout {
         }
     }
 
-    /// All of them, in the order of their numbers.
+    /// All shards, in the order of their numbers.
     pub fn shards(&self) -> &[Arc<Shard>] {
         &self.0
     }
 
-    /// The first one: what is the same in all is read from there.
+    /// The first shard: what is the same in all shards is read from there.
     pub fn first(&self) -> &Shard {
         &self.0[0]
     }
 
-    /// The shard that a SKU lives on: CRC16 of the SKU, as Redis Cluster computes it, modulo the number of shards.
+    /// The shard of a SKU: CRC16 of the SKU, as Redis Cluster computes it, modulo the number of shards.
     pub fn shard_of(&self, sku: &Sku) -> &Arc<Shard> {
         const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
         &self.0[usize::from(CRC16.checksum(sku.as_str().as_bytes())) % self.0.len()]
@@ -103,7 +103,7 @@ pub struct Shard {
     pub due: String,
     /// Set: every SKU ever seeded.
     pub skus: String,
-    /// Hash: what the operator decides and scripts obey.
+    /// Hash: the settings of the operator, which scripts obey.
     pub settings: String,
 }
 
@@ -137,7 +137,7 @@ pub enum Subject {
 /// The keys that every script call for a SKU names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StockKeys {
-    /// Those of its shard.
+    /// The keys that the shard's SKUs have in common.
     pub shard: Arc<Shard>,
     /// Hash: the SKU's counts.
     pub inventory: String,

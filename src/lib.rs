@@ -1,16 +1,17 @@
 //! Inventory reservations, decided inside Redis.
 //!
-//! A *hold* moves units of a SKU from `available` to `reserved` and leaves a *reservation*; a *confirm* moves them on to
-//! `confirmed`, a *release* or an expiry moves them back. Each of these is one `EVALSHA`: one round trip, one atomic
+//! A *hold* moves units of a SKU from `available` to `reserved` and creates a *reservation*. A *confirm* moves them to
+//! `confirmed`. A *release*, or an expiry, moves them back. Each of these is one `EVALSHA`: one round trip, one atomic
 //! decision, no `WATCH` and no retry loop.
 //!
 //! # Layout
 //!
-//! Each module knows only those below it. A hold travels down this list and its answer travels up again.
+//! Each module knows only those below it. A request passes through this list from top to bottom, and its answer
+//! returns.
 //!
-//! - [`cli`]: parses the command line, wires the rest together, prints.
-//! - [`http`]: bytes to operations and outcomes to status codes.
-//! - [`private_redis`]: a redis-server of its own, for a machine that has none running.
+//! - [`cli`]: parses the command line, connects the other modules, prints.
+//! - [`http`]: from bytes to operations, and from outcomes to status codes.
+//! - [`private_redis`]: its own redis-server, for a machine where none runs.
 //! - [`sweeper`]: a loop that asks the engine to expire what is due.
 //! - [`reloader`]: a loop that asks the engine to load the scripts again when Redis has lost them.
 //! - [`check`]: whether the stock of a live system is as the scripts left it, and its repair.
@@ -50,7 +51,7 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-// They panic when nobody reads.
+// They panic when standard output has no reader.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod check;

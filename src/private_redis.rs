@@ -28,15 +28,15 @@ pub use memory::default_maxmemory;
 /// and may take as long as it needs.
 pub const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long it may take to write its data out before it is killed.
+/// How long it may take to write its data to disk before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause before it is restarted after it died; doubled after each failure, up to the second value.
+/// Pause before it is restarted after it died. The pause doubles after each failure, up to the second value.
 const RESTART_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 const POLL: Duration = Duration::from_millis(20);
-/// A port that was free may be taken a moment later.
+/// A port that is free now may be taken a moment later.
 const PORT_TRIES: usize = 5;
 
-/// Removes what a crash left half written: otherwise Redis would apply half of it, two starts later.
+/// Removes what a crash left half written: otherwise Redis would apply half of it two starts later.
 const TRIM: &str = include_str!("../redis/trim-aof.sh");
 
 /// What to start.
@@ -50,7 +50,7 @@ pub struct PrivateRedisOptions {
     pub data_dir: PathBuf,
     /// Bytes of memory that it may use; above that it refuses holds. 0 for no limit. See [`default_maxmemory`].
     pub maxmemory: u64,
-    /// How long it may give no answer at all while it starts; see [`START_PATIENCE`].
+    /// How long it may give no answer at all during its start; see [`START_PATIENCE`].
     pub start_patience: Duration,
 }
 
@@ -92,7 +92,7 @@ impl PrivateRedis {
         &self.url
     }
 
-    /// Lets it write its data and waits until it has ended.
+    /// Lets it write its data to disk and waits until it has ended.
     pub async fn stop(self) {
         let _ = self.stop.send(());
         let _ = self.supervisor.await;
@@ -140,8 +140,8 @@ impl Server {
 
     /// Repairs the append-only file so that Redis can append to it.
     async fn trim(&self, claim: &Claim) -> anyhow::Result<()> {
-        // It is installed together with the server, under a similar name. The server under another name must not be
-        // run in its place.
+        // It is installed together with the server, under a similar name. If the name of the server does not contain
+        // `server`, this must not run the server itself.
         let program = &self.options.program;
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         let check = match name.replace("server", "check-aof") {
@@ -198,7 +198,7 @@ async fn supervise(mut child: Child, server: Server, mut stopped: oneshot::Recei
             () = memory::watch(server.options.port) => {}
         }
         child = tokio::select! {
-            // A starting child is killed on drop. While it loads its data it has nothing to write.
+            // A child that still starts is killed on drop. While it loads its data it has nothing to write.
             _ = &mut stopped => return,
             child = server.start_again() => child,
         };

@@ -172,7 +172,7 @@ impl Redis {
                 Err(failure)
             }
             Err(_) => {
-                // The other end may have gone silently: the next call opens a new connection.
+                // The other end may be gone without notice: the next call opens a new connection.
                 link.give_up();
                 Err(Failure::NoReply(format!("none within {CALL_TIMEOUT:?}")))
             }
@@ -206,7 +206,7 @@ impl Redis {
         }
         let client = self.0.client.clone();
         let attempt = async move { connect(&client).await }.boxed().shared();
-        // In a separate task: each caller that waits for it has less time left than an attempt may take.
+        // In a separate task: each caller that waits for it may have less time left than an attempt takes.
         tokio::spawn(attempt.clone());
         latest.insert(attempt).clone()
     }
@@ -217,7 +217,7 @@ async fn connect(client: &Client) -> Result<Link, Failure> {
     let flag = Arc::clone(&lost);
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        // `exchange` limits each call as a whole; a second timeout would race with it.
+        // `exchange` limits each call as a whole; a second timeout would compete with it.
         .set_response_timeout(None)
         .set_push_sender(move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {

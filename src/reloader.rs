@@ -7,10 +7,10 @@ use tracing::{info, warn};
 
 use crate::engine::Engine;
 
-/// How often it looks. A restart, a flush or a fail-over empties the script cache.
+/// How often it checks. A restart, a flush or a fail-over empties the script cache.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Restores the scripts whenever Redis has lost them, while it is polled.
+/// Restores the scripts whenever Redis has lost them. Runs while it is polled.
 pub async fn run(engine: &Engine) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -23,7 +23,7 @@ impl Reply {
     }
 }
 
-/// What Redis knows of a script.
+/// What Redis has of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// Its name.
@@ -34,12 +34,12 @@ pub struct State {
     pub previous: bool,
     /// Whether Redis has it.
     pub loaded: bool,
-    /// The SHA-1 under which its name is published to other services; none for a previous version.
+    /// The SHA-1 under which its name is published to other services; `None` for a previous version.
     pub published: Option<String>,
 }
 
 impl State {
-    /// Loaded, and its name published: as this version or as another that runs beside it.
+    /// It is loaded, and its name is published, either as this version or as another that runs beside it.
     pub fn is_usable(&self) -> bool {
         self.loaded && (self.previous || self.published.is_some())
     }
@@ -54,8 +54,8 @@ pub struct Scripts {
     redis: Redis,
     /// How many replicas must have a write before its reply counts, and the connection that waits for them.
     replicas: Option<(u32, Redis)>,
-    /// Counts the loads as they begin. When many calls miss a script, one loads, and the others see that a load began
-    /// after they were sent.
+    /// Counts the loads when they begin. When many calls find a script missing, one loads, and the others see that a
+    /// load began after they were sent.
     loads: AtomicU64,
     loading: tokio::sync::Mutex<()>,
 }
@@ -66,8 +66,9 @@ impl Scripts {
         Self { catalogue, redis, replicas: None, loads: AtomicU64::new(0), loading: tokio::sync::Mutex::new(()) }
     }
 
-    /// A reply of [`Self::call`] to a script that writes then counts only when this number of replicas have the write.
-    /// With too few in time the call is a [`Failure::NoReply`]: it was carried out, but a fail-over may lose it.
+    /// Makes [`Self::call`] wait for replicas: the reply of a script that writes counts only when this number of
+    /// replicas have the write. If there are too few in time, the call is a [`Failure::NoReply`]: it was carried out,
+    /// but a fail-over may lose it.
     pub fn wait_for_replicas(mut self, replicas: u32) -> Self {
         self.replicas = (replicas > 0).then(|| (replicas, self.redis.with_own_connection()));
         self
@@ -82,7 +83,7 @@ impl Scripts {
         self.publish().await
     }
 
-    /// Publishes name -> SHA-1 of each script in [`keys::SCRIPTS`]; writes nothing where that is so already.
+    /// Publishes name -> SHA-1 of each script in [`keys::SCRIPTS`]; writes nothing if that is already published.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -90,8 +91,9 @@ impl Scripts {
         self.publish_with("HSET").await
     }
 
-    /// Loads the scripts again if Redis has lost any. Returns whether it had. What another version has published since
-    /// stays published: two versions that run side by side during a deploy must not overwrite each other.
+    /// Loads the scripts again if Redis has lost any. Returns whether Redis had lost any. What another version has
+    /// published since then stays published: two versions that run side by side during a deploy must not overwrite each
+    /// other.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -104,10 +106,11 @@ impl Scripts {
         Ok(lost)
     }
 
-    /// Loads every script and checks its SHA-1, publishing nothing: for a replica, which would lack them after a fail-over.
+    /// Loads every script and checks its SHA-1, publishing nothing: for a replica, which would lack the scripts after a
+    /// fail-over.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    /// See [`Self::load`].
     pub async fn cache(&self) -> Result<(), Failure> {
         let mut loads = pipe();
         for script in self.catalogue.iter() {
@@ -123,15 +126,15 @@ impl Scripts {
         Ok(())
     }
 
-    /// With `loading` held. What another version has published stays.
+    /// Call it with `loading` held. What another version has published stays published.
     async fn restore_in_turn(&self) -> Result<(), Failure> {
         self.loads.fetch_add(1, Ordering::AcqRel);
         self.cache().await?;
         self.publish_with("HSETNX").await
     }
 
-    /// Publishes what is not published so, by a command that sets a field of a hash. When Redis takes no writes (memory,
-    /// disk) a release that was published before does without.
+    /// Publishes what is not yet published, by a command that sets a field of a hash. When Redis takes no writes
+    /// (memory, disk), a release that was already published does not need this.
     async fn publish_with(&self, publish: &str) -> Result<(), Failure> {
         let published = self.redis.hash(keys::SCRIPTS).await?.fields;
         let mut publishes = pipe();
@@ -141,7 +144,7 @@ impl Scripts {
         if publishes.is_empty() { Ok(()) } else { self.redis.pipeline(&publishes).await.map(drop) }
     }
 
-    /// What Redis knows of each script.
+    /// What Redis has of each script.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -165,8 +168,9 @@ impl Scripts {
         Ok(self.catalogue.iter().zip(flags).map(state).collect())
     }
 
-    /// Calls a script by its SHA-1. If Redis lost it (a restart, a flush), loads all and calls once more. The answer is a
-    /// promise to somebody: of a script that writes it counts when replicas have it, if they were asked for.
+    /// Calls a script by its SHA-1. If Redis has lost it (a restart, a flush), loads all scripts and calls once more.
+    /// The reply is a promise to a client: if replicas must confirm writes, the reply of a script that writes counts
+    /// only after that.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -190,10 +194,10 @@ impl Scripts {
     }
 
     /// Calls a script once for each list of keys, all together on `redis`, each with its own outcome. The replies
-    /// promise nothing to a client, so no replica is waited for: the work can be repeated after a fail-over.
+    /// promise nothing to a client, so no replica has to confirm: the work can be repeated after a fail-over.
     ///
     /// # Errors
-    /// See [`Failure`]: of all calls together, as when there is no connection.
+    /// See [`Failure`]: a failure of all calls together, such as no connection.
     ///
     /// # Panics
     /// When `lua/` has no script of that name.
@@ -229,7 +233,7 @@ impl Scripts {
         let Some((replicas, redis)) = self.replicas.as_ref().filter(|_| writes) else {
             return self.redis.call(evalsha).await;
         };
-        // WAIT is for all that Redis had written when the script was done, also for what a replay only tells of.
+        // WAIT covers all that Redis had written when the script was done, also an earlier write that a replay reports.
         let mut both = pipe();
         both.add_command(evalsha.clone()).cmd("WAIT").arg(replicas).arg(WAIT_MS);
         match <[Value; 2]>::try_from(redis.pipeline(&both).await?) {
@@ -247,11 +251,11 @@ impl Scripts {
         tracing::info!("Redis has lost the scripts; loading them");
         self.loads.fetch_add(1, Ordering::AcqRel);
         self.cache().await.map_err(|failure| match failure {
-            // The operation itself was not sent again: nothing of it is unknown.
+            // The operation itself was not sent again, so its result is certain: it was not carried out.
             Failure::NoReply(why) => Failure::Unreachable(why),
             other => other,
         })?;
-        // It can be called now. Whether others find it is for the loop that looks after the scripts.
+        // It can be called now. Whether others can find it is the concern of the reloader.
         drop(self.publish_with("HSETNX").await);
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::engine::{Engine, Rounds};
 /// The default interval.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Sweeps every `every`, while it is polled. Any number of servers may sweep one Redis at the same time.
+/// Sweeps every `every`. Runs while it is polled. Any number of servers may sweep one Redis at the same time.
 pub async fn run(engine: &Engine, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -35,14 +35,14 @@ pub async fn run(engine: &Engine, every: Duration) {
             }
             Err(_) => {}
         }
-        // Once is enough to wake somebody.
+        // One alert is enough.
         for (sku, why) in rounds.newly_stuck() {
             error!(sku, why, "this SKU cannot be swept");
         }
     }
 }
 
-/// Trims the audit; `trims` is whether it could the last time.
+/// Trims the audit; `trims` is whether that worked the last time.
 async fn trim(engine: &Engine, trims: &mut bool) {
     let trimmed = engine.trim_audit().await;
     if let (Err(error), true) = (&trimmed, *trims) {
@@ -57,7 +57,7 @@ mod tests {
     use crate::redis::Redis;
 
     #[test]
-    fn a_task_of_its_own_may_sweep() {
+    fn a_separate_task_may_sweep() {
         fn assert_send(_: impl Send) {}
         let engine = Engine::new(Redis::open("redis://127.0.0.1:1").unwrap());
         assert_send(run(&engine, DEFAULT_INTERVAL));

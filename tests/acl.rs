@@ -1,5 +1,5 @@
-//! `redis/users.acl` on a real server: each user can do its work, and nothing else is left to it than what
-//! `redis/README.md` says.
+//! `redis/users.acl` on a real server: each user can do its work, and can do nothing else except what `redis/README.md`
+//! says.
 
 #[path = "scripts/call.rs"]
 #[allow(dead_code)]
@@ -37,11 +37,11 @@ const B: &str = "00000000-0000-8000-8000-00000000000b";
 const C: &str = "00000000-0000-8000-8000-00000000000c";
 const D: &str = "00000000-0000-8000-8000-00000000000d";
 
-/// What the scripts have no part in and every user may do.
+/// Commands that have nothing to do with the scripts and that every user may call.
 const CONNECTING: &[&str] = &["client", "hello", "ping"];
 
-/// What none of them may do; the auditor may look at all keys, and at several in one transaction.
-const NOBODYS: &[&str] = &[
+/// Commands that no user may call. Exception: the auditor may scan all keys, and read several in one transaction.
+const DENIED_TO_ALL: &[&str] = &[
     "EVAL return(1) 0",
     "EVAL_RO return(1) 0",
     "SCRIPT FLUSH",
@@ -114,7 +114,7 @@ const NOBODYS: &[&str] = &[
     "DEL stockhold:scripts",
 ];
 
-/// A server that has the users, each with [`PASSWORD`]; `default` stays open, for the test itself.
+/// A server with the users, each with [`PASSWORD`]; `default` stays open for the test itself.
 struct Guarded {
     server: RedisServer,
     admin: MultiplexedConnection,
@@ -127,7 +127,7 @@ impl Guarded {
         let folder = tempfile::Builder::new().prefix("stockhold-acl-").tempdir_in("/tmp").unwrap();
         let path = folder.path().join("users.acl");
         fs::write(&path, file).unwrap();
-        // DEBUG is open, so that it is the user's rules that refuse it.
+        // DEBUG is enabled, so only the user's rules can refuse it.
         let options = ["--aclfile", path.to_str().unwrap(), "--enable-debug-command", "yes"];
         let server = RedisServer::start_with(&options);
         let admin = server.connection().await;
@@ -138,7 +138,7 @@ impl Guarded {
         Self::start(&FILE.replace(" on ", &format!(" on >{PASSWORD} "))).await
     }
 
-    /// With the scripts loaded and published, and a SKU `tea` of which one unit is held.
+    /// With the scripts loaded and published, and a SKU `tea` that has one unit on hold.
     async fn stocked() -> Self {
         let mut guarded = Self::with_passwords().await;
         guarded.load_scripts().await;
@@ -167,7 +167,7 @@ impl Guarded {
         Client::open(self.url(user)).unwrap().get_multiplexed_async_connection_with_config(&patient).await
     }
 
-    /// Every one of the commands is refused as not permitted, and together they change nothing.
+    /// Each command is refused as not permitted, and together they change nothing.
     async fn assert_refused(&mut self, user: &str, commands: &[&str]) {
         let mut redis = self.connect(user).await.unwrap();
         let before = Snapshot::take(&mut self.admin).await;
@@ -188,7 +188,7 @@ impl Guarded {
         }
     }
 
-    /// Redis has refused nobody anything.
+    /// Redis has not refused any user anything.
     async fn assert_no_denials(&mut self) {
         let log: Value = cmd("ACL").arg("LOG").query_async(&mut self.admin).await.unwrap();
         assert_eq!(log, Value::Array(vec![]));
@@ -201,7 +201,7 @@ async fn run(redis: &mut MultiplexedConnection, command: &str) -> Result<Value, 
     cmd(words.next().unwrap()).arg(words.collect::<Vec<_>>()).query_async(redis).await
 }
 
-/// The rules of all users, each user's sorted: Redis 7.0 lists commands in an order of its own at every start.
+/// The rules of all users, sorted for each user: Redis 7.0 lists the commands in a different order at every start.
 async fn rules(admin: &mut MultiplexedConnection) -> Vec<Vec<String>> {
     let users: Vec<String> = cmd("ACL").arg("LIST").query_async(admin).await.unwrap();
     let sorted = |user: &String| {
@@ -212,21 +212,21 @@ async fn rules(admin: &mut MultiplexedConnection) -> Vec<Vec<String>> {
     users.iter().map(sorted).collect()
 }
 
-/// As another service calls: by the SHA-1 that is published today.
+/// Calls as another service does: by the SHA-1 that is published now.
 async fn evalsha(redis: &mut MultiplexedConnection, call: &Call) -> Result<Vec<Vec<String>>, RedisError> {
     let sha1: String = cmd("HGET").arg("stockhold:scripts").arg(call.script).query_async(redis).await?;
     cmd("EVALSHA").arg(sha1).arg(call.keys.len()).arg(&call.keys).arg(&call.args).query_async(redis).await
 }
 
-/// What shops have no use for: a script of the auditor's.
+/// A script that callers do not need, but the auditor does.
 const NO_SCRIPTS_OF_SHOPS: [&str; 1] = ["repair"];
 
-/// The commands that the scripts for shops call; in lower case.
+/// The commands in the scripts for callers; in lower case.
 fn inner_commands() -> BTreeSet<String> {
     commands_of(|name| !NO_SCRIPTS_OF_SHOPS.contains(&name))
 }
 
-/// The commands that some scripts call, read from their text; in lower case.
+/// The commands in some of the scripts, read from their text; in lower case.
 fn commands_of(is_one: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let mut commands = BTreeSet::new();
     for (name, contract) in Contract::all().filter(|(name, _)| is_one(name)) {
@@ -242,7 +242,7 @@ fn commands_of(is_one: impl Fn(&str) -> bool) -> BTreeSet<String> {
     commands
 }
 
-/// The commands that the file grants to a user, on whatever keys.
+/// The commands that the file grants to a user, on any keys.
 fn granted(user: &str) -> BTreeSet<String> {
     let rules = FILE.lines().find_map(|line| line.strip_prefix(&format!("user {user} "))).unwrap();
     rules.split(' ').filter_map(|rule| rule.trim_start_matches('(').strip_prefix('+')).map(str::to_owned).collect()
@@ -253,7 +253,7 @@ fn with(commands: BTreeSet<String>, more: &[&str]) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_file_grants_what_the_scripts_call_and_no_command_more() {
+fn the_file_grants_exactly_the_commands_of_the_scripts() {
     assert_eq!(granted(CALLER), with(inner_commands(), &["evalsha", "hgetall"]));
     let server =
         ["evalsha", "hgetall", "hsetnx", "info", "script|exists", "script|load", "wait", "xtrim", "zrangebyscore"];
@@ -286,7 +286,7 @@ fn the_file_holds_four_users_and_no_password() {
 }
 
 #[test]
-fn what_is_granted_on_a_key_is_granted_on_its_sharded_form() {
+fn rights_on_a_key_hold_for_its_sharded_form() {
     for selector in
         FILE.split(['(', ')', '\n']).filter(|rules| rules.contains('~') && !rules.contains("stockhold:scripts"))
     {
@@ -307,7 +307,8 @@ async fn nobody_logs_in_before_a_password_is_set() {
     }
 }
 
-/// The way for a Redis that runs already. Sent again, as after an upgrade, the lines alone count; passwords stay.
+/// How users are set up on a Redis that already runs. When the lines are sent again, as after an upgrade, only the
+/// lines count; passwords stay.
 #[tokio::test]
 async fn the_lines_can_be_sent_to_a_running_server_again_and_again() {
     let mut from_file = Guarded::with_passwords().await;
@@ -321,7 +322,7 @@ async fn the_lines_can_be_sent_to_a_running_server_again_and_again() {
             run(&mut guarded.admin, &format!("ACL SETUSER {user} >{PASSWORD}")).await.unwrap();
         }
         lists.push(rules(&mut guarded.admin).await);
-        // What someone has granted by hand in the meantime is taken back.
+        // Rights that somebody has granted by hand meanwhile are taken back.
         for user in USERS {
             run(&mut guarded.admin, &format!("ACL SETUSER {user} +@all ~* &* (+@all ~*)")).await.unwrap();
         }
@@ -366,11 +367,11 @@ async fn the_caller_runs_every_script_on_every_path() {
             let replies = evalsha(&mut redis, &call).await.unwrap_or_else(|error| panic!("{call:?}: {error}"));
             let words: Vec<_> = replies.iter().map(|reply| reply[0].as_str()).collect();
             assert_eq!(words, expected, "{call:?}");
-            // Longer than what is said to lapse lives.
+            // Longer than the shortest hold lasts.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-    // The walk went through every command that the scripts know: none of them was only granted and never tried.
+    // The calls reached every command of the scripts: no command was granted but never tried.
     let stats: String = cmd("INFO").arg("commandstats").query_async(&mut guarded.admin).await.unwrap();
     for command in inner_commands() {
         assert!(stats.contains(&format!("cmdstat_{command}:")), "no script called {command}");
@@ -381,8 +382,8 @@ async fn the_caller_runs_every_script_on_every_path() {
 #[tokio::test]
 async fn the_caller_may_do_nothing_else() {
     let mut guarded = Guarded::stocked().await;
-    guarded.assert_refused(CALLER, NOBODYS).await;
-    // What others see of the past, and for how long, is the operator's.
+    guarded.assert_refused(CALLER, DENIED_TO_ALL).await;
+    // How much history is kept, and for how long, is decided by the operator.
     guarded.assert_refused(CALLER, &["XTRIM inventory:audit MAXLEN 0", "HSET stockhold:settings keepMs 1"]).await;
     let more = [
         "SCRIPT LOAD return(1)",
@@ -396,12 +397,12 @@ async fn the_caller_may_do_nothing_else() {
     ];
     guarded.assert_refused(CALLER, &more).await;
     guarded.assert_allowed(CALLER, &["HGETALL stockhold:scripts", "HGET stockhold:scripts hold", "TIME"]).await;
-    // SCRIPT FLUSH did nothing either.
+    // SCRIPT FLUSH had no effect.
     let mut redis = guarded.connect(CALLER).await.unwrap();
     assert_eq!(evalsha(&mut redis, &inventory("tea", 0)).await.unwrap()[0][0], "STOCK");
 }
 
-/// Redis looks at all keys of a call before it starts the script: nothing is half done.
+/// Redis checks all keys of a call before it starts the script: no partial change.
 #[tokio::test]
 async fn a_script_on_a_key_that_is_not_stock_is_refused_before_it_starts() {
     let mut guarded = Guarded::stocked().await;
@@ -418,9 +419,10 @@ async fn a_script_on_a_key_that_is_not_stock_is_refused_before_it_starts() {
     evalsha(&mut redis, &hold("each", &items)).await.unwrap();
 }
 
-/// Whoever else loads scripts into this Redis: the caller can name them, and its rights hold inside them.
+/// Somebody else may load scripts into this Redis: the caller can call them, and is limited to its own rights inside
+/// them.
 #[tokio::test]
-async fn a_script_of_someone_else_lends_the_caller_no_right() {
+async fn a_foreign_script_gives_the_caller_no_more_rights() {
     let mut guarded = Guarded::stocked().await;
     let mut redis = guarded.connect(CALLER).await.unwrap();
     let before = Snapshot::take(&mut guarded.admin).await;
@@ -429,13 +431,13 @@ async fn a_script_of_someone_else_lends_the_caller_no_right() {
         let sha1: String = load.arg("LOAD").arg(source).query_async(&mut guarded.admin).await.unwrap();
         let answer = run(&mut redis, &format!("EVALSHA {sha1} 1 inventory:tea")).await;
         let refusal = answer.unwrap_err().to_string();
-        // In the words of Redis 7.0, and of later ones.
+        // The words of Redis 7.0, and those of later versions.
         assert!(["can't run this command", "no permissions"].iter().any(|words| refusal.contains(words)), "{refusal}");
     }
     assert_eq!(before.changed(&Snapshot::take(&mut guarded.admin).await), Vec::<String>::new());
 }
 
-/// The limit of what an ACL can do: `redis/README.md` says so.
+/// The limit of what an ACL can do, as `redis/README.md` says.
 #[tokio::test]
 async fn the_caller_can_write_by_hand_what_the_scripts_write() {
     let guarded = Guarded::stocked().await;
@@ -459,7 +461,7 @@ async fn the_deployer_loads_and_publishes_and_never_touches_stock() {
     }
     guarded.assert_no_denials().await;
     evalsha(&mut guarded.admin, &seed("tea", 10, &[])).await.unwrap();
-    guarded.assert_refused(DEPLOYER, NOBODYS).await;
+    guarded.assert_refused(DEPLOYER, DENIED_TO_ALL).await;
     let mut redis = guarded.connect(DEPLOYER).await.unwrap();
     assert_eq!(evalsha(&mut redis, &inventory("tea", 0)).await.unwrap_err().code(), Some("NOPERM"));
     let stock = ["HGET inventory:tea sku", "HGETALL inventory:tea", "HSET inventory:tea x y", "INFO"];
@@ -480,11 +482,12 @@ async fn the_auditor_checks_and_repairs_and_does_nothing_else() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("the audit has "), "{output:?}");
     }
     guarded.assert_no_denials().await;
-    let refused: Vec<_> = NOBODYS.iter().copied().filter(|command| !["SCAN 0", "MULTI"].contains(command)).collect();
+    let refused: Vec<_> =
+        DENIED_TO_ALL.iter().copied().filter(|command| !["SCAN 0", "MULTI"].contains(command)).collect();
     guarded.assert_refused(AUDITOR, &refused).await;
     guarded.assert_refused(AUDITOR, &["SMEMBERS stockhold:skus", "INFO", "HSET stockhold:due x y"]).await;
     guarded.assert_refused(AUDITOR, &["XINFO STREAM inventory:tea", "XINFO GROUPS inventory:audit"]).await;
-    // What callers may do by the scripts is not the auditor's.
+    // What callers may do through the scripts is forbidden to the auditor.
     let mut redis = guarded.connect(AUDITOR).await.unwrap();
     assert_eq!(evalsha(&mut redis, &inventory("tea", 0)).await.unwrap_err().code(), Some("NOPERM"));
 }
@@ -492,7 +495,7 @@ async fn the_auditor_checks_and_repairs_and_does_nothing_else() {
 #[tokio::test]
 async fn the_server_user_is_refused_what_the_server_does_not_need() {
     let mut guarded = Guarded::stocked().await;
-    guarded.assert_refused(SERVER, NOBODYS).await;
+    guarded.assert_refused(SERVER, DENIED_TO_ALL).await;
     guarded.assert_refused(SERVER, &["SMEMBERS stockhold:skus", "HGET stockhold:scripts hold"]).await;
     // It trims the audit, and nothing else.
     guarded.assert_refused(SERVER, &["XTRIM inventory:tea MAXLEN 0"]).await;
@@ -501,21 +504,22 @@ async fn the_server_user_is_refused_what_the_server_does_not_need() {
 #[tokio::test]
 async fn the_program_serves_a_whole_walk_as_the_server_user() {
     let mut guarded = Guarded::with_passwords().await;
-    let shop = Stockhold::spawn(&["--port", "0", "--redis-url", &guarded.url(SERVER)]);
-    assert_eq!(shop.get("/readyz").await.ok()["status"], "ready");
-    shop.seed("tea", 10).await;
-    let [sold, given_up, left] = [shop.held("tea", 1).await, shop.held("tea", 2).await, shop.held("tea", 3).await];
-    shop.confirm(&sold).await.ok();
-    shop.release(&given_up).await.ok();
-    assert_eq!(shop.get(&format!("/api/reservations/{left}")).await.ok()["state"], "active");
-    assert_eq!(shop.counts("tea").await, [6, 3, 1]);
+    let server = Stockhold::spawn(&["--port", "0", "--redis-url", &guarded.url(SERVER)]);
+    assert_eq!(server.get("/readyz").await.ok()["status"], "ready");
+    server.seed("tea", 10).await;
+    let [sold, given_up, left] =
+        [server.held("tea", 1).await, server.held("tea", 2).await, server.held("tea", 3).await];
+    server.confirm(&sold).await.ok();
+    server.release(&given_up).await.ok();
+    assert_eq!(server.get(&format!("/api/reservations/{left}")).await.ok()["state"], "active");
+    assert_eq!(server.counts("tea").await, [6, 3, 1]);
     let order = json!({ "cartId": "cart-1", "sku": "tea", "quantity": 7 });
-    shop.post("/api/reservations/hold", order).await.problem(409, "insufficient_inventory");
-    assert_eq!(shop.events("tea", 10).await.len(), 6);
-    assert_eq!(shop.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 6);
+    server.post("/api/reservations/hold", order).await.problem(409, "insufficient_inventory");
+    assert_eq!(server.events("tea", 10).await.len(), 6);
+    assert_eq!(server.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 6);
 
-    // The sweeper alone: nobody reads the stock meanwhile.
-    let lapsing = format!("reservation:{}", shop.held_for("tea", 1, 1).await);
+    // Only the sweeper can expire it: no request reads the stock meanwhile.
+    let lapsing = format!("reservation:{}", server.held_for("tea", 1, 1).await);
     let deadline = Instant::now() + Duration::from_secs(20);
     let read = format!("HGET {lapsing} state");
     while run(&mut guarded.admin, &read).await.unwrap() != Value::BulkString("released".into()) {
@@ -523,10 +527,10 @@ async fn the_program_serves_a_whole_walk_as_the_server_user() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
-    // A Redis that lost its scripts gets them back, and a seed over a live hold drains it.
+    // A Redis that lost its scripts gets them again, and a seed over a live hold drains it.
     run(&mut guarded.admin, "SCRIPT FLUSH").await.unwrap();
-    shop.seed("tea", 5).await;
-    assert_eq!(shop.counts("tea").await, [5, 0, 0]);
-    assert_eq!(shop.get("/readyz").await.status, 200);
+    server.seed("tea", 5).await;
+    assert_eq!(server.counts("tea").await, [5, 0, 0]);
+    assert_eq!(server.get("/readyz").await.status, 200);
     guarded.assert_no_denials().await;
 }

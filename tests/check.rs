@@ -18,16 +18,16 @@ use support::redis_server::RedisServer;
 use support::snapshot::Snapshot;
 use support::stockhold::{Stockhold, program};
 
-/// What a busy machine may need for what takes milliseconds on an idle one.
+/// How long a busy machine may need for what takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Of the kinds of damage those that change what a hold can do stop the SKU; with the others buyers go on.
+/// A kind of damage. Kinds that change the result of a hold stop the SKU; with the others, buyers continue.
 struct Plant {
-    /// What was done to Redis; `ID` stands for an active reservation of 2 units, `SOLD` for a confirmed one of 1,
-    /// `LAST` for the id of the SKU's newest event, `FIRST` for that of a hold before it.
+    /// The commands that damage Redis. `ID` stands for an active reservation of 2 units, `SOLD` for a confirmed one of
+    /// 1, `LAST` for the id of the SKU's newest event, `FIRST` for the id of a hold's event before it.
     commands: &'static [&'static str],
     damage: &'static str,
-    /// In the words of the finding.
+    /// A part of the finding's text.
     what: &'static str,
 }
 
@@ -47,7 +47,7 @@ const REPAIRABLE: [Plant; 27] = [
     plant(&["HDEL inventory:tea lastEvent"], "counts", "names another"),
     plant(&["HSET inventory:tea lastEvent FIRST"], "counts", "names another"),
     plant(&["HSET inventory:tea version 1"], "counts", "names another"),
-    // The counts add up, and nobody told the audit.
+    // The counts add up, but no event records the change.
     plant(&["HINCRBY inventory:tea available 3", "HINCRBY inventory:tea seeded 3"], "counts", "they are"),
     plant(&["HINCRBY inventory:tea available 2", "HINCRBY inventory:tea reserved -2"], "counts", "they are"),
     plant(&["XDEL inventory:audit LAST"], "counts", "names another"),
@@ -70,10 +70,10 @@ const REPAIRABLE: [Plant; 27] = [
     plant(&["SREM stockhold:skus tea"], "index", "not listed in skus"),
 ];
 
-/// Stands for bytes that are no UTF-8.
+/// Stands for bytes that are not UTF-8.
 const NO_TEXT: &str = "NO_TEXT";
 
-struct Shop {
+struct CheckFixture {
     redis: RedisServer,
     connection: MultiplexedConnection,
     server: Arc<Stockhold>,
@@ -81,16 +81,16 @@ struct Shop {
     sold: String,
 }
 
-impl Shop {
-    /// A SKU `tea` of so many units, 6 of them held and 1 sold, and another beside it.
+impl CheckFixture {
+    /// A SKU `tea` with `units` units, 6 of them held and 1 sold, and another SKU.
     async fn open(units: u64) -> Self {
         Self::keeping(units, "0").await
     }
 
-    /// One that drops settled reservations after so many seconds.
+    /// The same, and settled reservations are dropped after `keep_seconds`.
     async fn keeping(units: u64, keep_seconds: &str) -> Self {
         let redis = RedisServer::start();
-        // A sweeper that seldom looks: what is planted should be found by the check, and not be swept up before.
+        // Its sweeper seldom runs: the check must find the damage before the sweeper corrects it.
         let server = Arc::new(Stockhold::start_with(
             &redis,
             &["--sweep-interval-ms", "60000", "--keep-seconds", keep_seconds, "--log", "off"],
@@ -112,7 +112,7 @@ impl Shop {
         self.plant_on("tea", commands).await;
     }
 
-    /// The same for another SKU, of which the reservations are by now.
+    /// The same for another SKU, to which `active` and `sold` belong by then.
     async fn plant_on(&mut self, sku: &str, commands: &[&str]) {
         let stock = format!("inventory:{sku}");
         let last: String = cmd("HGET").arg(&stock).arg("lastEvent").query_async(&mut self.connection).await.unwrap();
@@ -130,9 +130,9 @@ impl Shop {
         }
     }
 
-    /// Makes the newest event of all, a hold of a SKU that holds nothing else, what a clock that was ahead would have made of
-    /// it.
-    async fn as_by_a_clock_ahead(&mut self, sku: &str, id: &str, ahead_ms: u64) {
+    /// Changes the newest event of all, a hold of a SKU that holds nothing else, to what a clock that was ahead would
+    /// have recorded.
+    async fn shift_hold_ahead(&mut self, sku: &str, id: &str, ahead_ms: u64) {
         let [stock, active, record] =
             [format!("inventory:{sku}"), format!("inventory:{sku}:active"), format!("reservation:{id}")];
         let last: String = cmd("HGET").arg(&stock).arg("lastEvent").query_async(&mut self.connection).await.unwrap();
@@ -159,7 +159,7 @@ impl Shop {
         commands.exec_async(&mut self.connection).await.unwrap();
     }
 
-    /// Holds one unit with the key `order-1`, and gives the record.
+    /// Holds one unit with the key `order-1`, and returns the record.
     async fn order(&self, sku: &str) -> Value {
         let body = json!({ "cartId": "cart-1", "sku": sku, "quantity": 1, "ttlSeconds": 3600 });
         self.server.post_with("/api/reservations/hold", body, Some("order-1")).await.ok()
@@ -181,13 +181,13 @@ impl Shop {
         cmd("ZSCORE").arg(key).arg(member).query_async(&mut self.connection).await.unwrap()
     }
 
-    /// Runs the command, with `--json`: its exit status and its findings.
+    /// Runs the command with `--json`; returns its exit status and its findings.
     async fn check(&self, arguments: &[&str]) -> (i32, Vec<Value>) {
         let (status, report) = self.report(arguments).await;
         (status, report["findings"].as_array().unwrap().clone())
     }
 
-    /// Its exit status and the whole report.
+    /// Returns its exit status and the whole report.
     async fn report(&self, arguments: &[&str]) -> (i32, Value) {
         let output = self.run(&[arguments, &["--json"]].concat()).await;
         let report: Value = serde_json::from_slice(&output.stdout)
@@ -205,7 +205,8 @@ impl Shop {
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
-    /// Buyers who hold, confirm and release until told to close. What a damaged SKU answers them does not matter here.
+    /// Buyers that hold, confirm and release until they are stopped. What a damaged SKU answers them does not matter
+    /// here.
     fn buyers(&self, skus: &[String], closing: &Arc<AtomicBool>) -> JoinSet<()> {
         let mut buyers = JoinSet::new();
         for buyer in 0..4 {
@@ -215,7 +216,7 @@ impl Shop {
                     if closing.load(Ordering::Relaxed) {
                         return;
                     }
-                    // All of them at a SKU at once, for some turns: what is read there changes meanwhile.
+                    // All buyers use the same SKU at the same time, for some turns: it changes while it is read.
                     let sku = &skus[(turn + buyer) / 4 % skus.len()];
                     let body = json!({ "cartId": "buyer", "sku": sku, "quantity": 1 });
                     let answer = server.post("/api/reservations/hold", body).await;
@@ -238,232 +239,234 @@ fn kinds(findings: &[Value]) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_sound_system_has_no_findings() {
-    let shop = Shop::open(100).await;
-    let before = Snapshot::take(&mut shop.redis.connection().await).await;
-    let output = shop.run(&[]).await;
+    let fixture = CheckFixture::open(100).await;
+    let before = Snapshot::take(&mut fixture.redis.connection().await).await;
+    let output = fixture.run(&[]).await;
     let text = String::from_utf8(output.stdout).unwrap();
     let (audit, rest) = text.split_once('\n').unwrap();
     assert!(audit.starts_with("the audit has 9 of 9 events, back to 20"), "{audit}");
     assert_eq!(rest, "2 SKUs, 9 events, 5 reservations: all is well\n");
     assert_eq!(output.status.code(), Some(0));
-    // What is in order is not repaired.
-    assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]));
-    assert_eq!(shop.check(&["tea", "cup"]).await, (0, vec![]));
-    let after = Snapshot::take(&mut shop.redis.connection().await).await;
+    // A sound system is not changed by a repair.
+    assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]));
+    assert_eq!(fixture.check(&["tea", "cup"]).await, (0, vec![]));
+    let after = Snapshot::take(&mut fixture.redis.connection().await).await;
     assert_eq!(before.changed(&after), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn what_cannot_be_looked_at_has_a_status_of_its_own() {
+async fn a_check_that_cannot_finish_has_exit_status_2() {
     let output = program(&["check", "--redis-url", "redis://127.0.0.1:1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot check"), "{output:?}");
 }
 
 #[tokio::test]
-async fn each_damage_is_found_and_told_and_repaired_when_told_to() {
+async fn each_damage_is_found_and_repaired_on_request() {
     for Plant { commands, damage, what } in REPAIRABLE {
-        let mut shop = Shop::open(100).await;
-        shop.plant(commands).await;
-        let planted = Snapshot::take(&mut shop.connection).await;
+        let mut fixture = CheckFixture::open(100).await;
+        fixture.plant(commands).await;
+        let planted = Snapshot::take(&mut fixture.connection).await;
 
-        let (status, findings) = shop.check(&["--repair"]).await;
+        let (status, findings) = fixture.check(&["--repair"]).await;
         let found = findings.iter().any(|finding| {
             finding["damage"] == damage && finding["sku"] == "tea" && finding["what"].as_str().unwrap().contains(what)
         });
         assert!(found && status == 1, "{commands:?} gave {status} and {findings:#?}");
-        let after = Snapshot::take(&mut shop.connection).await;
+        let after = Snapshot::take(&mut fixture.connection).await;
         assert_eq!(planted.changed(&after), Vec::<String>::new(), "a dry run of {commands:?} wrote");
 
-        let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+        let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
         let all = !findings.is_empty() && findings.iter().all(|finding| finding["repaired"] == true);
         assert!(all && status == 0, "{commands:?} gave {status} and left {findings:#?}");
-        assert_eq!(shop.check(&[]).await, (0, vec![]), "{commands:?}");
-        let newest = &shop.server.events("tea", 1).await[0];
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "{commands:?}");
+        let newest = &fixture.server.events("tea", 1).await[0];
         assert_eq!(newest["event"], "repair", "{commands:?} was repaired silently: {newest}");
         // Nothing was lost: the hold can be confirmed, and its units are where they belong.
-        assert_eq!(shop.server.counts("tea").await, [93, 6, 1], "{commands:?}");
-        shop.server.confirm(&shop.active).await.ok();
-        assert_eq!(shop.server.counts("tea").await, [93, 4, 3], "{commands:?}");
-        // An event that was taken out of the audit stays out.
+        assert_eq!(fixture.server.counts("tea").await, [93, 6, 1], "{commands:?}");
+        fixture.server.confirm(&fixture.active).await.ok();
+        assert_eq!(fixture.server.counts("tea").await, [93, 4, 3], "{commands:?}");
+        // An event that was removed from the audit stays missing.
         let history = if commands[0].starts_with("XDEL") { continue } else { History::Whole };
-        assert_invariants(&mut shop.connection, history).await;
+        assert_invariants(&mut fixture.connection, history).await;
     }
 }
 
-/// Damage of every kind at once, each on a SKU of its own, while buyers go on at all of them.
+/// Damage of every kind at once, each on a different SKU, while buyers use all of them.
 #[tokio::test]
 async fn damage_is_found_and_repaired_under_load() {
-    /// More than buyers make at one SKU in [`PATIENCE`].
+    /// More events than buyers make on one SKU in [`PATIENCE`].
     const EVENTS: &str = "10000";
-    let mut shop = Shop::open(100).await;
+    let mut fixture = CheckFixture::open(100).await;
     let skus: Vec<_> = (0..REPAIRABLE.len()).map(|n| format!("sku-{n}")).collect();
     for sku in &skus {
-        shop.server.seed(sku, 1_000_000).await;
+        fixture.server.seed(sku, 1_000_000).await;
     }
     let closing = Arc::new(AtomicBool::new(false));
-    let mut buyers = shop.buyers(&skus, &closing);
+    let mut buyers = fixture.buyers(&skus, &closing);
     for _ in 0..3 {
-        assert_eq!(shop.check(&[]).await, (0, vec![]), "nothing was planted yet");
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "nothing was planted yet");
     }
     for (sku, Plant { commands, .. }) in skus.iter().zip(&REPAIRABLE) {
-        shop.active = shop.server.held_for(sku, 2, 3600).await;
-        shop.sold = shop.server.held(sku, 1).await;
-        shop.server.confirm(&shop.sold).await.ok();
-        shop.plant_on(sku, commands).await;
+        fixture.active = fixture.server.held_for(sku, 2, 3600).await;
+        fixture.sold = fixture.server.held(sku, 1).await;
+        fixture.server.confirm(&fixture.sold).await.ok();
+        fixture.plant_on(sku, commands).await;
     }
     let deadline = Instant::now() + PATIENCE;
     let (mut found, mut status) = (Vec::new(), 1);
     while status != 0 {
-        let (ended, findings) = shop.check(&["--events", EVENTS, "--repair", "--apply"]).await;
+        let (ended, findings) = fixture.check(&["--events", EVENTS, "--repair", "--apply"]).await;
         found.extend(findings);
         status = ended;
         assert!(Instant::now() < deadline, "not all is repaired: {found:#?}");
     }
     for (sku, Plant { commands, damage, .. }) in skus.iter().zip(REPAIRABLE) {
-        // Some of it the next hold or sweep puts right before it is looked for.
+        // The next hold or sweep corrects some kinds of damage before the check finds them.
         let heals = damage == "index" || commands[0].ends_with("updatedAt");
         let is_found = found.iter().any(|finding| finding["sku"] == **sku);
         assert!(heals || is_found, "{commands:?} was not found on {sku}: {found:#?}");
     }
     for _ in 0..3 {
-        assert_eq!(shop.check(&[]).await, (0, vec![]), "{found:#?}");
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "{found:#?}");
     }
     closing.store(true, Ordering::Relaxed);
     while let Some(ended) = buyers.join_next().await {
         ended.unwrap();
     }
-    assert_eq!(shop.check(&["--events", EVENTS]).await, (0, vec![]));
+    assert_eq!(fixture.check(&["--events", EVENTS]).await, (0, vec![]));
 }
 
-/// Reservations that neither the active set nor the events at hand name are found by their keys.
+/// Reservations that neither the active set nor the events that were read name are found by their keys.
 #[tokio::test]
-async fn a_reservation_that_nothing_leads_to_is_found() {
-    let mut shop = Shop::open(100).await;
-    shop.plant(&["ZREM inventory:tea:active ID"]).await;
-    let (status, findings) = shop.check(&["--events", "1", "--repair", "--apply"]).await;
+async fn a_reservation_without_references_is_found() {
+    let mut fixture = CheckFixture::open(100).await;
+    fixture.plant(&["ZREM inventory:tea:active ID"]).await;
+    let (status, findings) = fixture.check(&["--events", "1", "--repair", "--apply"]).await;
     assert_eq!((status, kinds(&findings)), (0, vec!["index"]), "{findings:#?}");
-    assert_eq!(findings[0]["reservationId"], shop.active);
-    assert_eq!(shop.server.counts("tea").await, [93, 6, 1]);
+    assert_eq!(findings[0]["reservationId"], fixture.active);
+    assert_eq!(fixture.server.counts("tea").await, [93, 6, 1]);
 }
 
 #[tokio::test]
-async fn what_nobody_sweeps_is_found_and_swept() {
-    let shop = Shop::open(100).await;
-    shop.server.held_for("tea", 5, 1).await;
+async fn holds_that_are_not_swept_are_found_and_swept() {
+    let fixture = CheckFixture::open(100).await;
+    fixture.server.held_for("tea", 5, 1).await;
     let deadline = Instant::now() + PATIENCE;
-    // 500 ms for the sweeper of a server, as it should run, and 1 s for the sweep.
-    while shop.check(&["--sweep-interval-ms", "500"]).await.0 == 0 {
+    // 500 ms for the interval of a server's sweeper, and 1 s for the sweep.
+    while fixture.check(&["--sweep-interval-ms", "500"]).await.0 == 0 {
         assert!(Instant::now() < deadline, "it is not found");
     }
-    let (status, findings) = shop.check(&["--sweep-interval-ms", "500", "--repair", "--apply"]).await;
+    let (status, findings) = fixture.check(&["--sweep-interval-ms", "500", "--repair", "--apply"]).await;
     assert_eq!((status, kinds(&findings)), (0, vec!["overdue"]), "{findings:#?}");
-    assert_eq!(shop.server.events("tea", 1).await[0]["event"], "expired");
+    assert_eq!(fixture.server.events("tea", 1).await[0]["event"], "expired");
 }
 
 const TEN_YEARS_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 
-/// What was held while Redis's clock was ahead would be held for years: it gets the time that its buyer asked for.
+/// A hold that was made while Redis's clock was ahead would last for years. The repair gives it the time that its buyer
+/// requested.
 #[tokio::test]
 async fn a_hold_by_a_clock_that_was_ahead_is_found_and_lapses_in_time() {
     for (ahead_ms, ttl_seconds) in [(TEN_YEARS_MS, 600), (3_600_000, 600), (TEN_YEARS_MS, 2_592_000)] {
-        let mut shop = Shop::open(100).await;
-        shop.server.seed("pot", 5).await;
+        let mut fixture = CheckFixture::open(100).await;
+        fixture.server.seed("pot", 5).await;
         let body = json!({ "cartId": "cart-1", "sku": "pot", "quantity": 2, "ttlSeconds": ttl_seconds });
-        let held = shop.server.post_with("/api/reservations/hold", body.clone(), Some("order-1")).await.ok();
+        let held = fixture.server.post_with("/api/reservations/hold", body.clone(), Some("order-1")).await.ok();
         let id = held["reservationId"].as_str().unwrap();
-        shop.as_by_a_clock_ahead("pot", id, ahead_ms).await;
-        let planted = Snapshot::take(&mut shop.connection).await;
+        fixture.shift_hold_ahead("pot", id, ahead_ms).await;
+        let planted = Snapshot::take(&mut fixture.connection).await;
 
-        let (status, findings) = shop.check(&[]).await;
+        let (status, findings) = fixture.check(&[]).await;
         assert_eq!((status, kinds(&findings)), (1, vec!["expiry"]), "{findings:#?}");
         assert_eq!((&findings[0]["reservationId"], &findings[0]["repairable"]), (&json!(id), &json!(true)));
-        let after = Snapshot::take(&mut shop.connection).await;
+        let after = Snapshot::take(&mut fixture.connection).await;
         assert_eq!(planted.changed(&after), Vec::<String>::new());
 
-        let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+        let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
         assert_eq!((status, kinds(&findings), &findings[0]["repaired"]), (0, vec!["expiry"], &json!(true)));
-        let newest = &shop.server.events("pot", 1).await[0];
+        let newest = &fixture.server.events("pot", 1).await[0];
         let told = ["event", "reservationId", "state", "reason"].map(|name| newest[name].as_str().unwrap());
         assert_eq!(told, ["repair", id, "active", "expiry_restored"]);
         let record = format!("reservation:{id}");
-        let [created, expires] = [shop.number(&record, "createdAt").await, shop.number(&record, "expiresAt").await];
+        let [created, expires] =
+            [fixture.number(&record, "createdAt").await, fixture.number(&record, "expiresAt").await];
         let now: u64 = {
-            let (seconds, _): (u64, u64) = cmd("TIME").query_async(&mut shop.connection).await.unwrap();
+            let (seconds, _): (u64, u64) = cmd("TIME").query_async(&mut fixture.connection).await.unwrap();
             (seconds + 1) * 1000
         };
         assert!(created <= now && expires - created == ttl_seconds * 1000, "{created} to {expires}");
-        assert_eq!(shop.score("inventory:pot:active", id).await, expires);
-        assert_eq!(shop.score("stockhold:due", "pot").await, expires);
-        assert_eq!(shop.check(&[]).await, (0, vec![]));
-        assert_invariants(&mut shop.connection, History::Whole).await;
+        assert_eq!(fixture.score("inventory:pot:active", id).await, expires);
+        assert_eq!(fixture.score("stockhold:due", "pot").await, expires);
+        assert_eq!(fixture.check(&[]).await, (0, vec![]));
+        assert_invariants(&mut fixture.connection, History::Whole).await;
 
-        // Its buyer notices nothing.
-        shop.server.post_with("/api/reservations/hold", body, Some("order-1")).await.ok();
-        shop.server.confirm(id).await.ok();
-        assert_eq!(shop.server.counts("pot").await, [3, 0, 2]);
-        assert_eq!(shop.check(&[]).await, (0, vec![]));
+        // The buyer notices nothing.
+        fixture.server.post_with("/api/reservations/hold", body, Some("order-1")).await.ok();
+        fixture.server.confirm(id).await.ok();
+        assert_eq!(fixture.server.counts("pot").await, [3, 0, 2]);
+        assert_eq!(fixture.check(&[]).await, (0, vec![]));
     }
 }
 
 #[tokio::test]
 async fn the_units_of_a_hold_by_a_clock_that_was_ahead_come_back() {
-    let mut shop = Shop::open(100).await;
-    shop.server.seed("pot", 5).await;
-    let id = shop.server.held_for("pot", 2, 1).await;
-    shop.as_by_a_clock_ahead("pot", &id, TEN_YEARS_MS).await;
-    assert_eq!(shop.check(&["--repair", "--apply"]).await.0, 0);
+    let mut fixture = CheckFixture::open(100).await;
+    fixture.server.seed("pot", 5).await;
+    let id = fixture.server.held_for("pot", 2, 1).await;
+    fixture.shift_hold_ahead("pot", &id, TEN_YEARS_MS).await;
+    assert_eq!(fixture.check(&["--repair", "--apply"]).await.0, 0);
     let deadline = Instant::now() + PATIENCE;
-    while shop.server.counts("pot").await != [5, 0, 0] {
+    while fixture.server.counts("pot").await != [5, 0, 0] {
         assert!(Instant::now() < deadline, "it does not lapse");
         sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(shop.server.events("pot", 1).await[0]["event"], "expired");
-    assert_eq!(shop.check(&[]).await, (0, vec![]));
+    assert_eq!(fixture.server.events("pot", 1).await[0]["event"], "expired");
+    assert_eq!(fixture.check(&[]).await, (0, vec![]));
 }
 
-/// The clock is set back: what was held before is settled at an earlier time, and there is nothing wrong with it.
+/// The clock is set back. Earlier holds are then settled at an earlier time, and that is not damage.
 #[tokio::test]
-async fn a_history_that_goes_back_in_time_is_no_damage() {
-    let mut shop = Shop::open(100).await;
+async fn a_history_that_goes_back_in_time_is_not_damage() {
+    let mut fixture = CheckFixture::open(100).await;
     for verb in ["confirm", "release"] {
-        shop.server.seed("pot", 5).await;
-        let id = shop.server.held("pot", 2).await;
-        shop.as_by_a_clock_ahead("pot", &id, TEN_YEARS_MS).await;
-        shop.server.post(&format!("/api/reservations/{id}/{verb}"), None).await.ok();
-        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{verb}");
-        let other = shop.server.held("pot", 1).await;
-        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{verb}");
-        shop.server.release(&other).await.ok();
+        fixture.server.seed("pot", 5).await;
+        let id = fixture.server.held("pot", 2).await;
+        fixture.shift_hold_ahead("pot", &id, TEN_YEARS_MS).await;
+        fixture.server.post(&format!("/api/reservations/{id}/{verb}"), None).await.ok();
+        assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]), "{verb}");
+        let other = fixture.server.held("pot", 1).await;
+        assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]), "{verb}");
+        fixture.server.release(&other).await.ok();
     }
 }
 
-/// When the record of a settled reservation was dropped, its `Idempotency-Key` stands for a new request.
+/// After the record of a settled reservation was dropped, its `Idempotency-Key` stands for a new request.
 #[tokio::test]
 async fn a_key_that_is_used_again_begins_a_new_life() {
-    let mut shop = Shop::keeping(100, "1").await;
-    // With the last one it is another SKU's.
+    let mut fixture = CheckFixture::keeping(100, "1").await;
+    // The last time, the key is used for another SKU.
     for (turn, sku) in ["tea", "tea", "tea", "cup"].into_iter().enumerate() {
-        let record = shop.order(sku).await;
+        let record = fixture.order(sku).await;
         assert_eq!(record["state"], "active", "{record}");
         let id = record["reservationId"].as_str().unwrap();
-        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, held");
-        let ends = if turn % 2 == 0 { shop.server.confirm(id).await } else { shop.server.release(id).await };
+        assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, held");
+        let ends = if turn % 2 == 0 { fixture.server.confirm(id).await } else { fixture.server.release(id).await };
         ends.ok();
-        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, settled");
-        shop.until_dropped(id).await;
-        assert_eq!(shop.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, dropped");
-        assert_invariants(&mut shop.connection, History::Whole).await;
+        assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, settled");
+        fixture.until_dropped(id).await;
+        assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]), "{sku}, dropped");
+        assert_invariants(&mut fixture.connection, History::Whole).await;
     }
-    let held = shop.server.events("tea", 100).await.into_iter().filter(|event| event["event"] == "hold").count();
+    let held = fixture.server.events("tea", 100).await.into_iter().filter(|event| event["event"] == "hold").count();
     assert_eq!(held, 3 + 4);
 }
 
-/// Each life begins with a hold and ends once.
+/// Each life of a reservation begins with one hold and ends once.
 #[tokio::test]
 async fn two_holds_or_two_ends_in_a_row_are_damage() {
     for (first, damage) in [
-        // Its record vanishes while it is active, and its key is used again.
+        // The record vanishes while the reservation is active, and the key is used again.
         (None, &["DEL reservation:ORDER"][..]),
         (
             Some("confirm"),
@@ -475,29 +478,29 @@ async fn two_holds_or_two_ends_in_a_row_are_damage() {
             ],
         ),
     ] {
-        let mut shop = Shop::open(100).await;
-        let id = shop.order("tea").await["reservationId"].as_str().unwrap().to_owned();
+        let mut fixture = CheckFixture::open(100).await;
+        let id = fixture.order("tea").await["reservationId"].as_str().unwrap().to_owned();
         if let Some(verb) = first {
-            shop.server.post(&format!("/api/reservations/{id}/{verb}"), None).await.ok();
+            fixture.server.post(&format!("/api/reservations/{id}/{verb}"), None).await.ok();
         }
         let damage: Vec<_> = damage.iter().map(|command| command.replace("ORDER", &id)).collect();
-        shop.plant(&damage.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        fixture.plant(&damage.iter().map(String::as_str).collect::<Vec<_>>()).await;
         match first {
-            None => drop(shop.order("tea").await),
-            Some(_) => drop(shop.server.release(&id).await.ok()),
+            None => drop(fixture.order("tea").await),
+            Some(_) => drop(fixture.server.release(&id).await.ok()),
         }
-        let (_, findings) = shop.check(&[]).await;
+        let (_, findings) = fixture.check(&[]).await;
         let is_told =
             |finding: &Value| finding["damage"] == "history" && finding["what"].as_str().unwrap().contains("follows");
         assert!(findings.iter().any(is_told), "{damage:?}: {findings:#?}");
-        assert_eq!(shop.check(&["--repair", "--apply"]).await.0, 0, "{damage:?}");
-        assert_eq!(shop.check(&[]).await, (0, vec![]), "{damage:?}");
+        assert_eq!(fixture.check(&["--repair", "--apply"]).await.0, 0, "{damage:?}");
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "{damage:?}");
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_repaired_is_told_and_left() {
-    // More sold than there ever was; a key of another type; no event to go by; an id that is none.
+async fn damage_that_cannot_be_repaired_is_reported_and_left() {
+    // More units sold than there ever were; a key of another type; no event to repair from; a member that is not an id.
     for (commands, damage) in [
         (&["HSET inventory:tea available 0 seeded 7", "XDEL inventory:audit FIRST"][..], "history"),
         (&["HSET inventory:tea available 0 confirmed 94", "HSET reservation:ID quantity 1000"], "record"),
@@ -508,88 +511,88 @@ async fn what_cannot_be_repaired_is_told_and_left() {
         (&["SADD stockhold:skus nothing"], "unreadable"),
         (&["SADD stockhold:skus a:b"], "unreadable"),
     ] {
-        let mut shop = Shop::open(100).await;
-        shop.plant(commands).await;
-        let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+        let mut fixture = CheckFixture::open(100).await;
+        fixture.plant(commands).await;
+        let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
         assert!(kinds(&findings).contains(&damage), "{commands:?} gave {findings:#?}");
         if damage == "unreadable" {
             assert_eq!(status, 1, "{commands:?} gave {findings:#?}");
         }
-        // The other SKU is none the worse for it.
-        shop.server.held("cup", 1).await;
+        // The other SKU is not affected.
+        fixture.server.held("cup", 1).await;
     }
 }
 
-/// What somebody stored by hand and is no text: it is told, repaired where an event tells what it was, and in no other SKU's
-/// way.
+/// Somebody stored a value by hand that is not text. It is reported, it is repaired if an event has the value, and it
+/// does not stop the check of other SKUs.
 #[tokio::test]
-async fn what_is_no_text_is_told_and_the_others_are_checked() {
+async fn a_value_that_is_not_text_is_reported_and_the_rest_is_checked() {
     for (commands, events, expected, repairs) in [
         (&["HSET reservation:ID cartId NO_TEXT"][..], "300", "record", true),
         (&["HSET reservation:ID cartId NO_TEXT"], "1", "unreadable", false),
         (&["HSET inventory:tea sku NO_TEXT"], "300", "unreadable", false),
         (&["ZADD inventory:tea:active 9999999999998 NO_TEXT"], "300", "unreadable", false),
         (&["SADD stockhold:skus NO_TEXT"], "300", "unreadable", false),
-        // A record of another shape, and one of another type.
+        // A record with other fields, and one of another type.
         (&["DEL reservation:ID", "HSET reservation:ID colour red"], "300", "record", true),
         (&["DEL reservation:ID", "HSET reservation:ID colour red"], "1", "unreadable", false),
         (&["DEL inventory:tea", "RPUSH inventory:tea x"], "300", "unreadable", false),
     ] {
-        let mut shop = Shop::open(100).await;
-        shop.plant(&[commands, &["SREM stockhold:skus cup"]].concat()).await;
-        let (status, findings) = shop.check(&["--events", events]).await;
+        let mut fixture = CheckFixture::open(100).await;
+        fixture.plant(&[commands, &["SREM stockhold:skus cup"]].concat()).await;
+        let (status, findings) = fixture.check(&["--events", events]).await;
         let has = |damage: &str, is_it: &dyn Fn(&Value) -> bool| {
             findings.iter().any(|finding| finding["damage"] == damage && is_it(finding))
         };
         assert!(status == 1 && has(expected, &|_| true), "{commands:?} gave {status} and {findings:#?}");
         assert!(has("index", &|finding| finding["sku"] == "cup"), "{commands:?} hid the other: {findings:#?}");
-        let (status, findings) = shop.check(&["--events", events, "--repair", "--apply"]).await;
+        let (status, findings) = fixture.check(&["--events", events, "--repair", "--apply"]).await;
         assert_eq!(status, i32::from(!repairs), "{commands:?} left {findings:#?}");
-        // What nobody can tell the units of, keeps them.
+        // If the units of a reservation are unknown, it keeps them.
         if commands.iter().all(|command| !command.contains("inventory:tea")) {
-            assert_eq!(shop.number("inventory:tea", "available").await, 93, "{commands:?}");
+            assert_eq!(fixture.number("inventory:tea", "available").await, 93, "{commands:?}");
         }
     }
 }
 
-/// An entry of the audit that no script wrote is nobody's event.
+/// An entry of the audit that no script wrote is not an event.
 #[tokio::test]
-async fn what_is_no_text_in_the_audit_is_in_nobodys_way() {
-    let mut shop = Shop::open(100).await;
-    shop.plant(&["XADD inventory:audit * event hold sku tea cartId NO_TEXT", "HDEL inventory:cup lastEvent"]).await;
-    let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+async fn an_audit_entry_that_is_not_text_does_not_stop_a_check() {
+    let mut fixture = CheckFixture::open(100).await;
+    fixture.plant(&["XADD inventory:audit * event hold sku tea cartId NO_TEXT", "HDEL inventory:cup lastEvent"]).await;
+    let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
     assert_eq!((status, kinds(&findings)), (0, vec!["counts"]), "{findings:#?}");
-    assert_eq!(shop.check(&[]).await, (0, vec![]));
-    assert_eq!(shop.server.events("tea", 100).await.len(), 7);
+    assert_eq!(fixture.check(&[]).await, (0, vec![]));
+    assert_eq!(fixture.server.events("tea", 100).await.len(), 7);
 }
 
-/// Lets somebody hold and release until the audit has so many entries.
-async fn sell_until(shop: &mut Shop, entries: usize) {
+/// Holds and releases until the audit has `entries` entries.
+async fn sell_until(fixture: &mut CheckFixture, entries: usize) {
     loop {
-        let has: usize = cmd("XLEN").arg("inventory:audit").query_async(&mut shop.connection).await.unwrap();
+        let has: usize = cmd("XLEN").arg("inventory:audit").query_async(&mut fixture.connection).await.unwrap();
         if has >= entries {
             return assert_eq!(has, entries);
         }
-        let id = shop.server.held("cup", 1).await;
-        shop.server.release(&id).await.ok();
+        let id = fixture.server.held("cup", 1).await;
+        fixture.server.release(&id).await.ok();
     }
 }
 
-fn set_audit_max(shop: &Shop, entries: &str) {
-    let output = program(&["settings", "--redis-url", &shop.redis.url(), "--audit-max", entries]).output().unwrap();
+fn set_audit_max(fixture: &CheckFixture, entries: &str) {
+    let output = program(&["settings", "--redis-url", &fixture.redis.url(), "--audit-max", entries]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 
 #[tokio::test]
-async fn events_that_were_taken_out_of_the_audit_are_found() {
+async fn events_that_were_deleted_from_the_audit_are_found() {
     for audit_max in ["1000000", "0", "31"] {
-        let mut shop = Shop::open(100).await;
-        set_audit_max(&shop, audit_max);
-        sell_until(&mut shop, 337).await;
-        assert_eq!(shop.check(&[]).await, (0, vec![]));
-        shop.plant(&["XTRIM inventory:audit MAXLEN = 30"]).await;
+        let mut fixture = CheckFixture::open(100).await;
+        set_audit_max(&fixture, audit_max);
+        sell_until(&mut fixture, 337).await;
+        assert_eq!(fixture.check(&[]).await, (0, vec![]));
+        fixture.plant(&["XTRIM inventory:audit MAXLEN = 30"]).await;
         for arguments in [&[][..], &["--repair"], &["--repair", "--apply"]] {
-            let (status, report) = shop.report(arguments).await;
+            let (status, report) = fixture.report(arguments).await;
             let findings = report["findings"].as_array().unwrap();
             assert_eq!((status, kinds(findings)), (1, vec!["history"]), "{findings:#?}");
             let [sku, repairable, repaired] = ["sku", "repairable", "repaired"].map(|name| &findings[0][name]);
@@ -601,26 +604,26 @@ async fn events_that_were_taken_out_of_the_audit_are_found() {
             assert_eq!(audit["auditMax"].to_string(), audit_max);
             assert!(audit["since"].as_str().unwrap().ends_with('Z') && audit["deletedUpTo"].is_null(), "{audit}");
         }
-        let output = shop.run(&["--repair"]).await;
+        let output = fixture.run(&["--repair"]).await;
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.starts_with("audit                history    events were taken out"), "{text}");
         assert!(text.contains("[cannot be repaired]\nthe audit has 30 of 337 events, back to 20"), "{text}");
-        // It is about no SKU.
-        assert_eq!(shop.check(&["tea", "cup"]).await, (0, vec![]));
+        // It is not about a SKU.
+        assert_eq!(fixture.check(&["tea", "cup"]).await, (0, vec![]));
 
-        // To lower the setting to what is left says that it is known.
-        set_audit_max(&shop, "30");
-        assert_eq!(shop.check(&[]).await, (0, vec![]));
-        set_audit_max(&shop, "1000000");
-        assert_eq!(shop.check(&[]).await, (0, vec![]), "it was raised, and brings nothing back");
-        // What was added since is missed again, and when all is gone that is no trim either.
-        let raised: u64 = shop.number("stockhold:settings", "auditMaxRaisedAt").await;
+        // Whoever lowers the setting to what is left knows that events are missing.
+        set_audit_max(&fixture, "30");
+        assert_eq!(fixture.check(&[]).await, (0, vec![]));
+        set_audit_max(&fixture, "1000000");
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "it was raised, and brings nothing back");
+        // Entries added since then are missed again. An audit in which all is gone was not trimmed either.
+        let raised: u64 = fixture.number("stockhold:settings", "auditMaxRaisedAt").await;
         assert!(raised > 1_600_000_000_000, "{raised}");
-        sell_until(&mut shop, 130).await;
-        assert_eq!(shop.check(&[]).await, (0, vec![]));
+        sell_until(&mut fixture, 130).await;
+        assert_eq!(fixture.check(&[]).await, (0, vec![]));
         for left in ["50", "0"] {
-            shop.plant(&[&format!("XTRIM inventory:audit MAXLEN = {left}")]).await;
-            let (status, findings) = shop.check(&[]).await;
+            fixture.plant(&[&format!("XTRIM inventory:audit MAXLEN = {left}")]).await;
+            let (status, findings) = fixture.check(&[]).await;
             let whole: Vec<_> = findings.iter().filter(|finding| finding["sku"].is_null()).collect();
             assert!(status == 1 && whole.len() == 1, "{left}: {findings:#?}");
         }
@@ -628,90 +631,90 @@ async fn events_that_were_taken_out_of_the_audit_are_found() {
 }
 
 #[tokio::test]
-async fn what_the_setting_trims_is_no_finding() {
-    let mut shop = Shop::open(100).await;
-    sell_until(&mut shop, 337).await;
+async fn events_trimmed_by_the_setting_are_not_a_finding() {
+    let mut fixture = CheckFixture::open(100).await;
+    sell_until(&mut fixture, 337).await;
     let mut nodes = cmd("CONFIG");
-    nodes.arg(&["SET", "stream-node-max-entries", "10"]).exec_async(&mut shop.connection).await.unwrap();
-    sell_until(&mut shop, 437).await;
-    set_audit_max(&shop, "60");
-    // The sweeper of another server, which trims as it starts.
-    let sweeper = Stockhold::start_with(&shop.redis, &["--sweep-interval-ms", "10", "--log", "off"]);
+    nodes.arg(&["SET", "stream-node-max-entries", "10"]).exec_async(&mut fixture.connection).await.unwrap();
+    sell_until(&mut fixture, 437).await;
+    set_audit_max(&fixture, "60");
+    // The sweeper of another server. It trims the audit when it starts.
+    let sweeper = Stockhold::start_with(&fixture.redis, &["--sweep-interval-ms", "10", "--log", "off"]);
     let deadline = Instant::now() + PATIENCE;
     let mut left = 437;
     while left >= 80 {
         assert!(Instant::now() < deadline, "it is not trimmed: {left}");
-        left = cmd("XLEN").arg("inventory:audit").query_async(&mut shop.connection).await.unwrap();
+        left = cmd("XLEN").arg("inventory:audit").query_async(&mut fixture.connection).await.unwrap();
     }
-    let (status, report) = shop.report(&[]).await;
+    let (status, report) = fixture.report(&[]).await;
     assert_eq!((status, &report["findings"]), (0, &json!([])));
     assert_eq!((&report["audit"]["events"], &report["audit"]["added"]), (&json!(left), &json!(437)));
     for raised in ["100", "1000000", "0"] {
-        set_audit_max(&shop, raised);
-        assert_eq!(shop.check(&[]).await, (0, vec![]), "raised to {raised}");
+        set_audit_max(&fixture, raised);
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "raised to {raised}");
     }
     drop(sweeper);
 }
 
-/// A single entry that was deleted is a gap of its SKU. When that is told and settled, a note remains.
+/// A single entry that was deleted is a gap of its SKU. After the repair, a note remains.
 #[tokio::test]
-async fn a_single_event_that_was_deleted_is_told_of_its_sku() {
-    let mut shop = Shop::open(100).await;
-    shop.plant(&["XDEL inventory:audit FIRST"]).await;
-    let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+async fn a_single_deleted_event_is_a_finding_of_its_sku() {
+    let mut fixture = CheckFixture::open(100).await;
+    fixture.plant(&["XDEL inventory:audit FIRST"]).await;
+    let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
     assert_eq!((status, &findings[0]["sku"]), (0, &json!("tea")), "{findings:#?}");
-    let (status, report) = shop.report(&[]).await;
+    let (status, report) = fixture.report(&[]).await;
     assert_eq!((status, &report["findings"]), (0, &json!([])));
     let deleted = report["audit"]["deletedUpTo"].as_str().unwrap();
-    let text = String::from_utf8(shop.run(&[]).await.stdout).unwrap();
+    let text = String::from_utf8(fixture.run(&[]).await.stdout).unwrap();
     assert!(text.contains(&format!("; some were deleted singly, the newest of them {deleted}\n")), "{text}");
 }
 
-/// The oldest leave no gap in what is left, and the setting would have kept them.
+/// The oldest entries leave no gap in the rest, and the setting would have kept them.
 #[tokio::test]
-async fn the_oldest_event_that_was_deleted_is_missed() {
-    let mut shop = Shop::open(100).await;
+async fn a_deleted_oldest_event_is_found() {
+    let mut fixture = CheckFixture::open(100).await;
     let oldest: Vec<(String, Vec<String>)> = {
         let mut read = cmd("XRANGE");
-        read.arg(&["inventory:audit", "-", "+", "COUNT", "1"]).query_async(&mut shop.connection).await.unwrap()
+        read.arg(&["inventory:audit", "-", "+", "COUNT", "1"]).query_async(&mut fixture.connection).await.unwrap()
     };
-    shop.plant(&[&format!("XDEL inventory:audit {}", oldest[0].0)]).await;
-    let (status, findings) = shop.check(&[]).await;
+    fixture.plant(&[&format!("XDEL inventory:audit {}", oldest[0].0)]).await;
+    let (status, findings) = fixture.check(&[]).await;
     assert_eq!((status, kinds(&findings)), (1, vec!["history"]), "{findings:#?}");
     assert!(findings[0]["what"].as_str().unwrap().contains("it has 8 of 9"), "{findings:#?}");
 }
 
 #[tokio::test]
-async fn an_audit_that_was_deleted_is_found_also_when_it_began_anew() {
-    let mut shop = Shop::open(100).await;
-    shop.plant(&["DEL inventory:audit"]).await;
+async fn a_deleted_audit_is_found_even_with_new_events() {
+    let mut fixture = CheckFixture::open(100).await;
+    fixture.plant(&["DEL inventory:audit"]).await;
     let whole = |findings: &[Value]| {
         let whole: Vec<_> = findings.iter().filter(|finding| finding["sku"].is_null()).collect();
         assert_eq!((whole.len(), &whole[0]["damage"]), (1, &json!("history")), "{findings:#?}");
         whole[0]["what"].as_str().unwrap().to_owned()
     };
-    let (status, findings) = shop.check(&["--repair", "--apply"]).await;
+    let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
     assert_eq!(status, 1);
     assert!(whole(&findings).contains("there is no audit"));
-    // The SKUs are repaired, and their past is gone.
+    // The SKUs are repaired, and their history is gone.
     assert!(findings.iter().all(|finding| finding["sku"].is_null() || finding["repaired"] == true), "{findings:#?}");
-    let (status, findings) = shop.check(&[]).await;
+    let (status, findings) = fixture.check(&[]).await;
     assert_eq!((status, kinds(&findings)), (1, vec!["history"]), "{findings:#?}");
     assert!(whole(&findings).contains("it began anew"));
-    shop.server.confirm(&shop.active).await.ok();
+    fixture.server.confirm(&fixture.active).await.ok();
 }
 
 #[tokio::test]
-async fn an_audit_or_a_setting_that_cannot_be_read_is_told() {
+async fn an_audit_or_a_setting_that_cannot_be_read_is_reported() {
     for commands in [
         &["DEL inventory:audit", "SET inventory:audit x"][..],
         &["HSET stockhold:settings auditMax many"],
         &["HSET stockhold:settings auditMax NO_TEXT"],
         &["DEL stockhold:settings", "SET stockhold:settings x"],
     ] {
-        let mut shop = Shop::open(100).await;
-        shop.plant(commands).await;
-        let (status, findings) = shop.check(&[]).await;
+        let mut fixture = CheckFixture::open(100).await;
+        fixture.plant(commands).await;
+        let (status, findings) = fixture.check(&[]).await;
         let is_told = |finding: &Value| finding["sku"].is_null() && finding["damage"] == "unreadable";
         assert!(status == 1 && findings.iter().any(is_told), "{commands:?} gave {status} and {findings:#?}");
     }

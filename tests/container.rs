@@ -1,4 +1,4 @@
-//! Redis as the compose file starts it: with the shipped users, and nothing lost by a restart.
+//! Redis as the compose file starts it: with the shipped users, and without loss by a restart.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -61,7 +61,7 @@ impl Drop for Started {
 }
 
 #[tokio::test]
-async fn a_restart_loses_nothing_and_nobody_comes_in_without_a_password() {
+async fn a_restart_loses_nothing_and_a_password_is_required() {
     let folder = tempfile::Builder::new().prefix("stockhold-test-").tempdir_in("/tmp").unwrap();
     {
         let redis = Started::start(&folder).await;
@@ -77,7 +77,7 @@ async fn a_restart_loses_nothing_and_nobody_comes_in_without_a_password() {
     let mut server = Stockhold::spawn(&["--port", "0", "--redis-url", &redis.url("stockhold-server")]);
     assert_eq!(server.counts("sku-1").await, [3, 2, 0]);
 
-    // And when it was killed in the middle of writing, no half of that comes back.
+    // After a kill in the middle of a write, no half of that write returns.
     for (cut, counts) in [(100, [3, 2, 0]), (0, [2, 3, 0])] {
         server.held("sku-1", 1).await;
         drop((server, redis));

@@ -1,4 +1,4 @@
-//! A deploy: the last release's scripts and today's, on the same stock at the same time.
+//! A deploy: the scripts of the last release and of this build, on the same stock at the same time.
 
 use redis::Value;
 use stockhold::redis::Redis;
@@ -9,7 +9,7 @@ mod support;
 
 use support::redis_server::RedisServer;
 
-/// The scripts of this build, and a hold of a made-up last release: other bytes, the same contract.
+/// The scripts of this build, and the hold of an invented last release: other bytes, the same contract.
 fn catalogue() -> Catalogue {
     let catalogue = Catalogue::embedded();
     let older = format!("{}-- as it was\n", catalogue.get("hold").unwrap().source);
@@ -69,7 +69,8 @@ async fn the_previous_version_is_kept_loaded() {
 
     let mut connection = redis.connection().await;
     let _: Value = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut connection).await.unwrap();
-    // What is current comes back by a call; what is previous must too, though this server never calls it.
+    // The current scripts are restored by a call. The previous version must be restored too, although this server never
+    // calls it.
     scripts.call("inventory", &["inventory:tea", "inventory:tea:active"], &["0"]).await.unwrap();
     assert!(scripts.state().await.unwrap().iter().all(|state| state.loaded));
 }

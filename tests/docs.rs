@@ -1,4 +1,4 @@
-//! The examples of the documents are run, and must print what the documents say.
+//! The examples in the documents are run, and must print what the documents say.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +23,7 @@ fn examples(document: &str) -> Vec<Example> {
     pairs.map(|pair| Example { commands: pair[0][3..].to_owned(), output: pair[1][1..].to_owned() }).collect()
 }
 
-/// Without what differs from run to run: times, and stream ids that begin with one.
+/// The text without what differs from run to run: times, and stream ids that begin with one.
 fn timeless(text: &str) -> String {
     let mut shown = String::new();
     let mut digits = String::new();
@@ -49,14 +49,14 @@ fn the_examples_of_the_clients_print_what_they_should() {
     assert!(run("clients/README.md") >= 1, "they are found");
 }
 
-/// Runs the examples of a document one after the other on a fresh server, and tells how many there were.
+/// Runs the examples of a document one after the other on a fresh server. Returns the number of examples.
 fn run(document: &str) -> usize {
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
     let examples = examples(document);
     for example in &examples {
         let port = format!("redis-cli -p {}", redis.port());
-        // What redis-cli shows on a terminal, it shows here too if told to; but not where a script reads it.
+        // With this option redis-cli prints here as it does on a terminal, but not where a script reads its output.
         let commands = example.commands.replace("redis-cli -p 6390", &port);
         let commands = commands.replace("localhost:8080", &server.address.to_string());
         let commands: String = commands

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Brings the servers that everything must pass on: FOLDER/redis-7, FOLDER/redis-8 and FOLDER/valkey-8, each with a redis-server
+# Provides the servers on which all tests must pass: FOLDER/redis-7, FOLDER/redis-8 and FOLDER/valkey-8, each with a redis-server
 # and a redis-check-aof.
 #   servers.sh FOLDER
 #
-# A server that is installed is taken when its version fits, or when REDIS_7, REDIS_8 or VALKEY_8 names it. On Debian the
+# An installed server is used if its version fits, or if REDIS_7, REDIS_8 or VALKEY_8 names it. On Debian the
 # others are unpacked from Debian's own packages, with the libraries that they were built for: this needs no root and no
 # container, and changes nothing outside FOLDER.
 set -eu
@@ -13,7 +13,7 @@ folder=$(cd "$1" && pwd)
 # works COMMAND VERSION: whether it is that server.
 works() { "$1" --version 2>/dev/null | grep -q "^$2"; }
 
-# wrap NAME SERVER CHECK: lets FOLDER/NAME run these, each a command with its first arguments.
+# wrap NAME SERVER CHECK: makes FOLDER/NAME run these two, each a command with its first arguments.
 wrap() {
   mkdir -p "$folder/$1"
   printf '#!/bin/sh\nexec %s "$@"\n' "$2" >"$folder/$1/redis-server"
@@ -21,7 +21,7 @@ wrap() {
   chmod +x "$folder/$1/redis-server" "$folder/$1/redis-check-aof"
 }
 
-# unpack SUITE PACKAGES...: Debian's packages and all that they need, into FOLDER/SUITE.
+# unpack SUITE PACKAGES...: unpacks Debian packages, with their dependencies, into FOLDER/SUITE.
 unpack() {
   suite=$1
   shift

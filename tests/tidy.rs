@@ -1,4 +1,5 @@
-//! House rules that no compiler keeps: what the files in `lua/` have in common, and which way the layers of `src/` point.
+//! House rules that no compiler checks: what the files in `lua/` have in common, and the direction of the layers in
+//! `src/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
 
-/// The scripts that only read, and those that run when memory is full. The others are refused then.
+/// The scripts that only read, and the scripts that run when memory is full. The others are refused then.
 const FLAGS: [(&str, &str); 8] = [
     ("audit", "#!lua flags=no-writes"),
     ("confirm", "#!lua flags=allow-oom"),
@@ -18,20 +19,20 @@ const FLAGS: [(&str, &str); 8] = [
     ("sweep", "#!lua flags=allow-oom"),
 ];
 
-/// From the highest to the lowest: each may name those after it and none before it.
+/// From the highest to the lowest: each may name the layers after it, and none before it.
 const LAYERS: [&str; 10] =
     ["cli", "http", "private_redis", "sweeper", "reloader", "check", "engine", "scripts", "keys", "redis"];
 
-/// What is the business of some layers and unknown to the others.
+/// What some layers deal with, and the others do not know.
 const CONFINED: [(&str, &[&str]); 3] = [
     ("StatusCode", &["http"]),
     // The command line asks a running server whether it is ready, as any HTTP client does.
     ("hyper::", &["cli", "http"]),
-    // The client's crate, as against this crate's layer of the same name, which is crate::redis.
+    // The client crate. This crate's layer of the same name is `crate::redis`.
     ("::redis", &["private_redis", "redis", "scripts"]),
 ];
 
-/// Names for what has no name: a module with one of them is two modules, or none.
+/// Names that say nothing: a module with such a name is two modules, or none.
 const NAMES_OF_NOTHING: [&str; 6] = ["utils", "util", "helpers", "helper", "common", "manager"];
 
 const LONGEST_FILE: usize = 400;
@@ -74,7 +75,7 @@ mod scripts {
         }
     }
 
-    /// Every KEYS[...] and ARGV[...] of the code is a slot of the header, and the other way round.
+    /// Every KEYS[...] and ARGV[...] in the code is a slot of the header, and every slot is in the code.
     #[test]
     fn the_header_has_the_slots_of_the_code() {
         for (name, source) in scripts() {
@@ -90,7 +91,7 @@ mod scripts {
                     .map_while(|line| line.strip_prefix("--   "))
                     .filter(|line| !line.starts_with("then "))
                     .map(|line| line.split(' ').next().unwrap())
-                    // A tail from the fifth on is read as the fourth plus i.
+                    // Slots from the fifth on are read as the fourth plus i.
                     .map(|slot| match slot.strip_suffix("...") {
                         Some(first) => format!("{}+i", first.parse::<u32>().unwrap() - 1),
                         None => slot.to_owned(),
@@ -140,15 +141,15 @@ mod scripts {
     }
 }
 
-/// `lua/NAME.lua` is `lua/source/NAME.lua` with the includes expanded: one rule stands in one place, and the bytes that
-/// run stand in one file.
+/// `lua/NAME.lua` is `lua/source/NAME.lua` with the includes expanded. Each rule is in one place, and the bytes that
+/// run are in one file.
 mod expansion {
     use super::scripts::scripts_in;
     use super::*;
 
     const INCLUDE: &str = "-- @include ";
 
-    /// Rewrites what differs, so that the next run passes: the commit shows what the change came to.
+    /// Rewrites a file that differs, so that the next run passes: the commit shows the effect of the change.
     #[test]
     fn the_scripts_are_their_sources_expanded() {
         let lua = root().join("lua");
@@ -182,11 +183,11 @@ mod expansion {
     }
 
     #[test]
-    fn a_function_stands_in_one_place() {
+    fn a_function_is_defined_in_one_place() {
         let lua = root().join("lua/source");
         let mut seen: BTreeMap<String, String> = BTreeMap::new();
         for (file, source) in scripts_in(&lua).into_iter().chain(scripts_in(&lua.join("include"))) {
-            // Where a script's list of reservations begins is its own.
+            // Each script decides where its list of reservations begins.
             let names = source.lines().filter_map(|line| line.strip_prefix("local function ")?.split('(').next());
             for name in names.filter(|name| *name != "reservation_key") {
                 let earlier = seen.insert(name.to_owned(), file.clone());
@@ -207,7 +208,7 @@ mod expansion {
         Ok(expanded)
     }
 
-    /// Each include once in a script, indented as its line is; an empty line between two that are not.
+    /// Expands each include once in a script, indented as its line is, with an empty line between two of them.
     fn expand_into(
         script: &str,
         source: &str,
@@ -293,14 +294,14 @@ mod sources {
         assert_eq!(code_of("//! crate::a\nb(); // crate::c\n/// d"), "b(); // crate::c\n");
     }
 
-    /// A file of one of the layers: `src/http.rs` or what is in `src/http/`.
+    /// A file of one of the layers: `src/http.rs` or a file in `src/http/`.
     struct LayeredFile {
         path: PathBuf,
         layer: String,
         code: String,
     }
 
-    /// All of `src/` but what binds the layers together.
+    /// All of `src/` except the files that connect the layers.
     fn layered_files() -> Vec<LayeredFile> {
         let src = root().join("src");
         files_below(&src, "rs")
@@ -315,12 +316,12 @@ mod sources {
             .collect()
     }
 
-    /// The lines that are not comments: a comment may tell of anything.
+    /// The lines that are not comments: a comment may mention anything.
     fn code_of(source: &str) -> String {
         source.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
     }
 
-    /// The first segments of all paths that start at the crate's root, those in a group (`crate::{a, b::c}`) too.
+    /// The first segments of all paths that start at the crate's root, including those in a group (`crate::{a, b::c}`).
     fn crate_paths(code: &str) -> Vec<String> {
         let mut named = Vec::new();
         for (start, _) in code.match_indices("crate::") {
@@ -354,7 +355,7 @@ mod sources {
         text.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect()
     }
 
-    /// Where a word stands that is not the end of a longer path or name.
+    /// Where a word occurs that is not the end of a longer path or name.
     fn occurrences<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
         code.match_indices(word).map(|(start, _)| start).filter(|start| {
             let before = code[..*start].chars().next_back();

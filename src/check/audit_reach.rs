@@ -16,11 +16,12 @@ pub struct AuditReach {
     pub events: u64,
     /// Entries that were ever added to it.
     pub added: u64,
-    /// When its oldest entry was added, epoch milliseconds; nothing when it has none.
+    /// When its oldest entry was added, epoch milliseconds; nothing when the audit is empty.
     pub since_ms: Option<u64>,
-    /// Entries that it should keep, about; 0 for ever.
+    /// About how many entries it should keep; 0 keeps all forever.
     pub audit_max: u64,
-    /// Single entries were deleted from what it has, by hand, the newest of them with this id. Their SKUs have a gap.
+    /// The newest id among entries that were deleted individually, by hand, from the part that it has. Their SKUs have
+    /// a gap.
     pub deleted_up_to: Option<String>,
     /// The finding. It cannot be repaired: the events are gone.
     pub finding: Option<Finding>,
@@ -62,7 +63,7 @@ impl AuditReach {
             None => (None, String::new()),
         };
         let since_ms = first.map(|(ms, _)| ms);
-        // What was deleted before the oldest entry would have been trimmed by now, or is missing at that end.
+        // Whatever was deleted before the oldest entry would have been trimmed by now, or is missing at that end.
         let deleted_up_to = max_deleted.filter(|id| first.is_some() && entry_order(id) > first);
         // The oldest entry may follow one that is gone. If it does not, it is the first event of its SKU, and the number of
         // entries tells whether others are gone, unless some were deleted elsewhere.
@@ -79,7 +80,7 @@ impl AuditReach {
     }
 }
 
-/// Whether an audit must exist: a listed SKU has had an event. One page of the list is enough.
+/// Whether an audit must exist: a listed SKU has had an event. One page of the list answers this.
 async fn is_anything_seeded(redis: &Redis, layout: &Layout, skus: &str) -> Result<bool, Error> {
     let (_, skus) = redis.scan_set(skus, 0).await.map_err(Error::retry_safe)?;
     let skus = skus.iter().filter_map(|sku| Sku::parse(sku).ok());

@@ -7,7 +7,7 @@ use crate::keys::Sku;
 /// How far a check goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Events of each SKU that are replayed, at most.
+    /// The maximum number of events of each SKU that are replayed.
     pub events: usize,
     /// Milliseconds that a reservation may be active after its expiry before that is a finding.
     pub overdue_ms: u64,
@@ -59,16 +59,16 @@ impl Damage {
 /// Something that is not as the scripts left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Of which kind.
+    /// Its kind.
     pub damage: Damage,
     /// The reservation that it is about; empty when it is about the SKU, or about the audit as a whole.
     pub reservation: String,
-    /// In words.
+    /// A description in words.
     pub what: String,
 }
 
 impl Finding {
-    /// One that is about no single reservation.
+    /// A finding that is not about a single reservation.
     pub(super) fn overall(damage: Damage, what: impl Into<String>) -> Self {
         Self { damage, reservation: String::new(), what: what.into() }
     }
@@ -77,13 +77,13 @@ impl Finding {
 /// A SKU that was checked.
 #[derive(Debug)]
 pub struct Checked {
-    /// Which.
+    /// The SKU.
     pub sku: Sku,
     /// Events that were replayed.
     pub events: usize,
     /// Reservations that were looked at.
     pub reservations: usize,
-    /// What is wrong; nothing if all is well.
+    /// What is wrong; empty if all is well.
     pub findings: Vec<Finding>,
     pub(super) plan: Plan,
 }
@@ -93,7 +93,7 @@ impl Checked {
         Self { sku: sku.clone(), events: 0, reservations: 0, findings: Vec::new(), plan: Plan::default() }
     }
 
-    /// A SKU of which nothing is known but this.
+    /// A SKU that could not be verified, with the reason as its only finding.
     pub(super) fn unverified(sku: &Sku, damage: Damage, what: String) -> Self {
         let mut checked = Self::new(sku);
         checked.findings.push(Finding::overall(damage, what));
@@ -105,7 +105,7 @@ impl Checked {
     }
 }
 
-/// What would repair it: the arguments of script `repair`.
+/// What would repair it: the arguments of the script `repair`.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub version: String,

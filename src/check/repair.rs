@@ -1,4 +1,4 @@
-//! Repairs what a check found. Script `repair` decides; the plan here only says what to ask for.
+//! Repairs what a check found. The script `repair` decides; the plan here only says what to ask for.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::keys::{Layout, ReservationId, Sku, StockKeys};
 use crate::redis::Redis;
 use crate::scripts::{Catalogue, Scripts};
 
-/// Reservations that one call takes.
+/// The maximum number of reservations in one call.
 const ITEMS_PER_CALL: usize = 100;
 
 /// The outcome of a call.
@@ -33,7 +33,7 @@ impl Repairer {
         Self { engine, scripts: Scripts::new(Catalogue::embedded(), redis), layout }
     }
 
-    /// One round: what is bound to the moment of the check in one call, what is not in as many as it takes.
+    /// One round: one call for what depends on the moment of the check, and as many calls as necessary for the rest.
     pub(super) async fn round(&self, checked: &Checked) -> Result<Answer, Error> {
         let sku = &checked.sku;
         let keys = self.layout.stock(sku);

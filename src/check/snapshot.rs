@@ -10,16 +10,16 @@ use crate::engine::{Engine, Error, Event, EventKind};
 use crate::keys::{Layout, ReservationId, Sku, StockKeys};
 use crate::redis::{Entry, IndexLook, Look, Redis, entry_order};
 
-/// Reservations looked at in one call.
+/// Reservations read in one call.
 const LOOKS_PER_CALL: usize = 50;
 
-/// Events read in one call: the script takes more, but other clients wait meanwhile.
+/// Events read in one call: the script allows more, but other clients wait during the call.
 const EVENTS_PER_CALL: usize = 100;
 
-/// Entries of the stream read in one call, where an event is looked for.
+/// Entries of the stream read in one call, when an event is searched for.
 const ENTRIES_PER_CALL: usize = 500;
 
-/// Events during the reading, after which it stops: it would never catch up.
+/// Events during the reading after which it stops: it would never catch up.
 const MAX_PASSED: usize = 20_000;
 
 /// Everything that is known of a SKU.
@@ -33,23 +33,23 @@ pub(super) struct Snapshot {
     pub is_linked: bool,
     /// The reservations that did not change meanwhile: those in the history, in the active set, and suspects.
     pub looks: BTreeMap<String, Look>,
-    /// Those that did, each with its last event.
+    /// The reservations that changed meanwhile, each with its last event.
     pub changed: BTreeMap<String, Event>,
-    /// Members of the active set that are no ids.
+    /// Members of the active set that are not ids.
     pub foreign: Vec<String>,
     pub index: IndexLook,
-    /// Redis's clock after all this, epoch milliseconds.
+    /// Redis's clock after all reads, epoch milliseconds.
     pub now_ms: u64,
 }
 
 /// How far back a history goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// To a seed: all that is held since is in it.
+    /// To a seed: the history has every hold since then.
     Seed,
-    /// As far as it was read, or was kept.
+    /// As far as it was read, or as far as events were kept.
     Part,
-    /// To an event before which this one is missing, though it was not trimmed.
+    /// To an event whose predecessor is missing, although it was not trimmed; with the id of the predecessor.
     Gap(String),
 }
 
@@ -67,8 +67,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads a SKU, `reach` events back at most; `suspects` are looked at too. `None` when more happens to the SKU than
-    /// reading can keep up with.
+    /// Reads a SKU, `reach` events back at most; `suspects` are read too. `None` when the SKU changes faster than it
+    /// can be read.
     pub(super) async fn snapshot(
         &self,
         sku: &Sku,
@@ -115,7 +115,7 @@ impl Reader {
         Ok(Some(Snapshot { stock, history, reach: chain.reach, is_linked, looks, changed, foreign, index, now_ms }))
     }
 
-    /// The ids in the active set, and what else is in it.
+    /// The ids in the active set, and the members that are not ids.
     async fn members(&self, keys: &StockKeys) -> Result<(BTreeSet<String>, Vec<String>), Error> {
         let (mut ids, mut foreign, mut cursor) = (BTreeSet::new(), Vec::new(), 0);
         loop {
@@ -145,7 +145,7 @@ impl Reader {
         Ok(looks)
     }
 
-    /// The SKU's events from `newest` back, `limit` at most, to the first for which `is_last` holds.
+    /// The SKU's events from `newest` back to the first for which `is_last` holds, `limit` at most.
     async fn chain(
         &self,
         sku: &Sku,
@@ -218,12 +218,12 @@ impl Reader {
     }
 }
 
-/// Whether an event begins a new life of the SKU: nothing that was held before it is active.
+/// Whether an event begins a new life of the SKU: nothing that was held before it is still active.
 fn is_seed(event: &Event) -> bool {
     event.state == "seeded"
 }
 
-/// Whether an event states the counts whatever was before it.
+/// Whether an event states the counts independently of the events before it.
 pub(super) fn starts_anew(event: &Event) -> bool {
     is_seed(event) || event.event == EventKind::Repair && event.reservation_id.is_empty()
 }

@@ -1,4 +1,4 @@
-//! Verifies a snapshot: the audit is replayed, and what is stored is compared with it. Reads and writes nothing.
+//! Verifies a snapshot: replays the audit, and compares it with what is stored. Reads and writes nothing.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ pub(super) struct Verifier<'a> {
     limits: Limits,
     /// The last event of each reservation, as far as the history reaches.
     last: BTreeMap<&'a str, &'a Event>,
-    /// Whether the counts were stated anew since, with all that was active then.
+    /// Whether an event has stated the counts anew since then, with everything that was active at that time.
     is_restated: bool,
     /// Whether a reservation may hold an unknown number of units.
     is_incomplete: bool,
@@ -21,7 +21,7 @@ pub(super) struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    /// What is wrong with it, and what would repair it.
+    /// Verifies the snapshot: what is wrong with it, and what would repair it.
     pub(super) fn verify(sku: &Sku, snapshot: &'a Snapshot, limits: Limits) -> Checked {
         let (last, checked) = (BTreeMap::new(), Checked::new(sku));
         let mut verifier = Self { snapshot, limits, last, is_restated: false, is_incomplete: false, checked };
@@ -41,7 +41,7 @@ impl<'a> Verifier<'a> {
         self.checked.findings.push(Finding { damage, reservation: reservation.to_owned(), what: what.into() });
     }
 
-    /// What the events come to: available, reserved, confirmed.
+    /// The counts after all events: available, reserved, confirmed.
     fn replay(&mut self) -> Option<[i64; 3]> {
         if let Reach::Gap(missing) = &self.snapshot.reach {
             self.find(Damage::History, "", format!("event {missing} is missing, and was not trimmed"));
@@ -68,14 +68,14 @@ impl<'a> Verifier<'a> {
                 );
             }
             if starts_anew(event) {
-                // What was wrong before was told and settled then.
+                // Anything that was wrong before was recorded and corrected by that event.
                 self.checked.findings.clear();
                 self.is_restated |= event.event == EventKind::Repair;
             }
             before = Some((event, after));
             if !event.reservation_id.is_empty() && event.event != EventKind::Repair {
                 let earlier = self.last.insert(&event.reservation_id, event);
-                // When the record of a settled one was dropped, its id may begin a new life: with a hold.
+                // When the record of a settled reservation was dropped, its id may be used again: by a hold.
                 if let Some(earlier) =
                     earlier.filter(|earlier| (event.event == EventKind::Hold) == (earlier.event == EventKind::Hold))
                 {
@@ -93,7 +93,7 @@ impl<'a> Verifier<'a> {
         before.map(|(_, counts)| counts)
     }
 
-    /// Verifies each reservation, and gives the units of the active ones.
+    /// Verifies each reservation, and returns the units of the active ones.
     fn reservations(&mut self) -> i64 {
         let snapshot = self.snapshot;
         let (mut reserved, mut overdue) = (0, 0);
@@ -160,7 +160,7 @@ impl<'a> Verifier<'a> {
         last.state != "active" && record.sku != self.checked.sku && is_later
     }
 
-    /// A reservation that the audit does not know, or no longer: only its record describes it.
+    /// A reservation that the audit does not have, or no longer has: only its record describes it.
     fn unaudited(&mut self, id: &str, look: &Look, record: Option<&Reservation>) -> Option<i64> {
         let is_all_known = self.snapshot.reach == Reach::Seed && !self.is_restated;
         if record.is_none() && look.fields.as_ref().is_none_or(|fields| !fields.is_empty()) {
@@ -178,7 +178,8 @@ impl<'a> Verifier<'a> {
         active.map(|record| units(record.quantity.get()))
     }
 
-    /// An active reservation is in the active set at its expiry, does not vanish and ends in time; any other is not in it.
+    /// An active reservation is in the active set at its expiry, has no TTL, and ends in time. Any other is not in the
+    /// set.
     fn filed(&mut self, id: &str, look: &Look, active: Option<&Reservation>) {
         let (damage, what) = match (active, &look.score) {
             (None, None) => return,
@@ -264,8 +265,8 @@ fn stored(id: &str, look: &Look) -> Option<Reservation> {
     Reservation::stored(ReservationId::parse(id).ok()?, look.fields.as_ref()?).ok()?
 }
 
-/// When an active reservation has to lapse: when the time that it was held for is over, which is not longer than allowed.
-/// That of a hold that was made by a clock that was ahead begins now.
+/// The latest time at which an active reservation may lapse: after the time that it was held for, and no later than the
+/// longest hold allows. For a hold that was made while the clock was ahead, the time begins now.
 fn latest_end(record: &Reservation, now_ms: u64) -> u64 {
     let longest = Ttl::MAX.as_ms();
     let ttl_ms = Some(record.ttl_ms()).filter(|ttl_ms| (1..longest).contains(ttl_ms)).unwrap_or(longest);
@@ -278,7 +279,7 @@ fn after([available, reserved, confirmed]: [i64; 3], event: &Event) -> [i64; 3] 
     match (event.event, &*event.reason) {
         (EventKind::Hold, _) => [available - count, reserved + count, confirmed],
         (EventKind::Confirm, _) => [available, reserved - count, confirmed + count],
-        // A hold that makes way for a new count gives its units to nobody.
+        // This hold was released for a new count, and its units are not given back.
         (EventKind::Release, "inventory_reseeded") => [available, reserved - count, confirmed],
         (EventKind::Release | EventKind::Expired, _) => [available + count, reserved - count, confirmed],
         (EventKind::Seed, "inventory_reseeded") => [0, reserved, confirmed],

@@ -21,26 +21,26 @@ const SWEEP_GRACE_MS: u64 = 1000;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// SKUs to check; without any, all, and no reservation is missed
+    /// SKUs to check; by default all, and then no reservation is missed
     skus: Vec<String>,
 
     /// As JSON
     #[arg(long)]
     json: bool,
 
-    /// Tell what can be repaired; repairs nothing without --apply
+    /// Say what can be repaired; repairs nothing without --apply
     #[arg(long)]
     repair: bool,
 
-    /// Repair it; every change is told in the audit
+    /// Repair it; every change is recorded in the audit
     #[arg(long, requires = "repair")]
     apply: bool,
 
-    /// Newest events of each SKU that are replayed, at most
+    /// Maximum number of each SKU's newest events that are replayed
     #[arg(long, default_value_t = 10_000, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     events: u64,
 
-    /// As of the servers that sweep
+    /// The sweep interval of the servers
     #[arg(long, env = "STOCKHOLD_SWEEP_INTERVAL_MS", default_value_t = sweeper::DEFAULT_INTERVAL.as_millis() as u64, value_name = "MILLISECONDS")]
     sweep_interval_ms: u64,
 
@@ -64,7 +64,7 @@ struct Line {
     fate: &'static str,
 }
 
-/// Exit status 0 when all is well, or repaired; 1 when something is left; 2 when it could not be found out.
+/// Exit status 0 when all is well, or repaired; 1 when something is left; 2 when the check could not finish.
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
     find_out(args).unwrap_or_else(|error| {
         complain(format_args!("cannot check: {error:#}"));
@@ -85,7 +85,7 @@ fn find_out(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 const REPAIRED: &str = "repaired";
 const IRREPARABLE: &str = "cannot be repaired";
 
-/// Stands for the audit where others have a SKU: none has this name.
+/// Stands in the SKU column for the audit: no SKU has this name.
 const AUDIT: &str = "audit";
 
 async fn check_target(args: &CheckArgs) -> anyhow::Result<Report> {
@@ -104,7 +104,7 @@ async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
     let mut census = Census::new();
     if args.skus.is_empty() || published.is_empty() {
         census = checker.census().await?;
-        // The wrong database looks like one in which all is well.
+        // A wrong database looks like a database in which all is well.
         ensure!(
             !census.is_empty() || !published.is_empty(),
             "there is nothing of stockhold, no stock and no scripts: is it the right one?"
@@ -113,7 +113,7 @@ async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
     if !args.skus.is_empty() {
         census = args.skus.iter().map(|sku| (sku.clone(), Vec::new())).collect();
     }
-    // Before the SKUs: what is trimmed meanwhile they do not have either.
+    // Before the SKUs: events that are trimmed between the two reads are missing in the SKUs, too.
     let audit = checker.audit().await?;
     let mut report = Report { skus: 0, events: 0, reservations: 0, audit, lines: Vec::new() };
     if args.skus.is_empty() {
@@ -168,7 +168,7 @@ impl Report {
         }
     }
 
-    /// What was found at first and is gone was repaired; what is there now is left.
+    /// A finding that is gone after the repair was repaired. A finding that is there now is left.
     fn add_repaired(&mut self, before: Vec<Finding>, after: &Checked, left: Option<String>) {
         let sku = Some(after.sku.to_string());
         let gone = before.into_iter().filter(|finding| !after.findings.contains(finding));

@@ -1,4 +1,4 @@
-//! Settings from the environment, which is shared with others: what is not meant for this program is not read.
+//! Settings from the environment, which other programs share: variables for other programs are not read.
 
 use std::env;
 use std::ffi::OsStr;
@@ -6,15 +6,15 @@ use std::ffi::OsStr;
 use clap::builder::Resettable;
 use clap::{Arg, Command};
 
-/// Variables by names that other programs read too, each in place of one of ours that is not set.
+/// Variables with names that other programs read too. Each is used when our own variable is not set.
 const SHARED: [(&str, &str); 3] =
     [("STOCKHOLD_PORT", "PORT"), ("STOCKHOLD_REDIS_URL", "REDIS_URL"), ("STOCKHOLD_LOG", "RUST_LOG")];
 
-/// What Kubernetes gives every container of a namespace for a Service: of one named `stockhold`, `STOCKHOLD_PORT` is
-/// `tcp://10.0.0.1:8080`.
+/// Kubernetes sets such variables in every container of a namespace, for each Service. For a Service named `stockhold`,
+/// `STOCKHOLD_PORT` is `tcp://10.0.0.1:8080`.
 const SERVICES: [&[u8]; 3] = [b"tcp://", b"udp://", b"sctp://"];
 
-/// A command whose settings are read from the variables that are set.
+/// A command whose settings come from the variables that are set.
 pub(super) fn read_by(command: Command) -> Command {
     command.mut_args(read_from_what_is_set).mut_subcommands(read_by)
 }
@@ -25,13 +25,13 @@ fn read_from_what_is_set(setting: Arg) -> Arg {
     match shared {
         _ if is_set(&own) => setting,
         Some(shared) if is_set(shared.as_ref()) => setting.env(shared),
-        // To be named by the help, where it does no harm.
+        // So that the help names it, which does no harm.
         _ if env::var_os(&own).is_none() => setting,
         _ => setting.env(Resettable::Reset),
     }
 }
 
-/// Not when it is empty: compose passes on like that what nobody has set.
+/// An empty variable counts as not set: compose passes variables that nobody has set as empty ones.
 fn is_set(name: &OsStr) -> bool {
     let Some(value) = env::var_os(name) else { return false };
     let value = value.as_encoded_bytes();

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
-/// Prints a line. It is no failure when nobody reads any more, as in `stockhold scripts | head -1`: the command goes on, for
-/// what it does and its exit status.
+/// Prints a line. A closed reader, as in `stockhold scripts | head -1`, is not a failure: the command continues, for
+/// its effect and its exit status.
 ///
 /// # Errors
 /// When it cannot be written for any other reason, such as a full disk.
@@ -15,7 +15,7 @@ pub(super) fn print(line: impl Display) -> io::Result<()> {
     }
 }
 
-/// Says why a command failed. Where that cannot be said either, the exit status has to do.
+/// Says why a command failed. If even that cannot be written, only the exit status tells.
 pub fn complain(why: impl Display) {
     let _ = writeln!(io::stderr().lock(), "stockhold: {why}");
 }

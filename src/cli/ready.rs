@@ -14,11 +14,11 @@ use tokio::time::timeout;
 
 use super::output::print;
 
-/// Longer than the calls to Redis that it makes the server do.
+/// Longer than the calls to Redis that the server makes for it.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 pub(super) async fn ask(host: IpAddr, port: u16) -> anyhow::Result<ExitCode> {
-    // The address to listen on may be all of them; the one to ask is then this machine.
+    // If the server listens on all addresses, ask this machine.
     let host = if host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { host };
     let (ready, body) = timeout(TIMEOUT, get(host, port))
         .await

@@ -38,7 +38,7 @@ enum ScriptsCommand {
     },
 }
 
-/// A Redis with what it knows of the scripts.
+/// A Redis and its state of the scripts.
 struct Node {
     address: String,
     scripts: Scripts,

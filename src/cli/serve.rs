@@ -25,10 +25,10 @@ use crate::{http, reloader, sweeper};
 /// Connections that may wait to be accepted. With the usual 128, many clients at once must retry after 1 s.
 const BACKLOG: u32 = 4096;
 
-/// Enough for every connection, and as many again for everything else.
+/// Enough for every connection, and the same number again for everything else.
 const OPEN_FILES: u64 = 2 * http::MAX_CONNECTIONS as u64;
 
-/// Pause before Redis is tried again at the start.
+/// Pause at the start before Redis is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
@@ -38,7 +38,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         bail!("{} (--host) is open to others: name a --token-file, or say --insecure-bind", args.host);
     }
     let access = Arc::new(access(&args)?);
-    // A shell's default of 1,024 open files is less than that many connections need.
+    // The default limit of a shell, 1,024 open files, is less than that many connections need.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
         warn!(%error, "cannot raise the limit of open files");
     }
@@ -70,7 +70,7 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
     let redis = target::open(redis_url)?;
     let address = redis.address();
     let options = Options { max_batch: args.max_batch as usize, replicas: args.durability.replicas };
-    // One for the loops below, and one for each thread that serves, every one with a connection of its own.
+    // One engine for the loops below, and one for each serving thread. Each has its own connection.
     let engine = Engine::with(redis.clone(), options);
     let start = async {
         refuse_cluster(&redis, &address).await?;
@@ -103,13 +103,13 @@ fn access(args: &ServeArgs) -> anyhow::Result<Access> {
         Some(file) => Access::only_with(tokens(file)?),
         None => Access::open(),
     };
-    // Where everybody on this machine may do everything, a page in a browser of this machine must not: the name of its own
-    // site can be made to lead here.
+    // When everybody on this machine may do everything, a page in a browser of this machine must not: the host name of
+    // its site can be made to resolve to this machine.
     let is_exposed = args.token_file.is_none() && args.host.is_loopback();
     Ok(if is_exposed || !args.allowed_hosts.is_empty() { access.called(&args.allowed_hosts) } else { access })
 }
 
-/// Reads the tokens again, and loads and publishes this version's scripts, at every SIGHUP.
+/// At every SIGHUP, reads the tokens again, and loads and publishes this version's scripts.
 async fn renew_on_hangup(engine: &Engine, access: &Access, token_file: Option<&Path>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         match token_file.map(tokens) {
@@ -140,15 +140,15 @@ fn tokens(file: &Path) -> anyhow::Result<Tokens> {
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // As after any restart: connections of the last run that linger must not keep the port.
+    // As after any restart: lingering connections of the last run must not block the port.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// A cluster node accepts connections, and then refuses nearly every call.
+/// A cluster node accepts connections, and then refuses almost every call.
 async fn refuse_cluster(redis: &Redis, address: &str) -> anyhow::Result<()> {
-    if until_it_is_there(address, async || Ok(redis.is_cluster_node().await?)).await? {
+    if until_redis_is_up(address, async || Ok(redis.is_cluster_node().await?)).await? {
         bail!(
             "the Redis at {address} is a node of a Redis Cluster, which stockhold does not support: its keys would be in many \
              slots. Use a Redis with cluster-enabled no, with replicas if it is to be highly available"
@@ -159,14 +159,14 @@ async fn refuse_cluster(redis: &Redis, address: &str) -> anyhow::Result<()> {
 
 /// Loads the scripts.
 async fn load(engine: &Engine, address: &str) -> anyhow::Result<()> {
-    if let Some(error) = until_it_is_there(address, async || engine.load_scripts().await).await? {
+    if let Some(error) = until_redis_is_up(address, async || engine.load_scripts().await).await? {
         warn!(%error, "the scripts are loaded, but other services may not find them: they cannot be published");
     }
     Ok(())
 }
 
-/// Asks Redis for something, waiting as long as it takes to come up.
-async fn until_it_is_there<T>(address: &str, ask: impl AsyncFn() -> Result<T, Error>) -> anyhow::Result<T> {
+/// Asks Redis for something, and waits until Redis is up, however long that takes.
+async fn until_redis_is_up<T>(address: &str, ask: impl AsyncFn() -> Result<T, Error>) -> anyhow::Result<T> {
     let mut waiting = false;
     loop {
         match ask().await {
@@ -182,7 +182,7 @@ async fn until_it_is_there<T>(address: &str, ask: impl AsyncFn() -> Result<T, Er
     }
 }
 
-/// Stores what the operator has decided. Where that cannot be written now, what was decided before holds on.
+/// Stores what the operator has decided. If it cannot be written now, the earlier decision stays in force.
 async fn set(engine: &Engine, change: Change) -> anyhow::Result<()> {
     match engine.set(change).await {
         Err(Error::Unavailable(why)) => warn!(why, "the settings stay as they were"),
@@ -191,7 +191,7 @@ async fn set(engine: &Engine, change: Change) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes sure that every operation can be carried out: a server that never could must not look as if it did.
+/// Makes sure that every operation can be carried out: a server that can never work must not look as if it works.
 async fn prove(engine: &Engine, address: &str) -> anyhow::Result<()> {
     let found = engine.impairments().await;
     let (passing, lasting): (Vec<_>, Vec<_>) = found.iter().partition(|found| found.is_passing);
@@ -224,7 +224,7 @@ impl Stop {
         info!("stopping");
     }
 
-    /// What `work` gives, or `None` when told to stop before that.
+    /// The result of `work`, or `None` when told to stop before that.
     async fn or<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),

@@ -13,11 +13,11 @@ use crate::engine::{Change, Engine, Settings};
 /// What can be set, by `serve` at its start and by `stockhold settings` at any time.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Retention {
-    /// How long settled reservations are kept, and with them the keys of their requests; 0 keeps for ever
+    /// How long settled reservations are kept, and with them the keys of their requests; 0 keeps them forever
     #[arg(long, env = "STOCKHOLD_KEEP_SECONDS", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
     keep_seconds: Option<u64>,
 
-    /// Entries that the audit keeps, about; 0 keeps for ever
+    /// About how many entries the audit keeps; 0 keeps all
     #[arg(long, env = "STOCKHOLD_AUDIT_MAX", value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
     audit_max: Option<u64>,
 }

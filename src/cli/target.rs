@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::redis::Redis;
 
-/// The loopback port of the private Redis, unless told otherwise.
+/// The default loopback port of the private Redis.
 const PRIVATE_PORT: u16 = 6390;
 
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ impl Target {
     pub(super) fn redis(&self) -> anyhow::Result<Redis> {
         match &self.redis_url {
             Some(url) => open(url),
-            // Nobody can tell which port was free when the server started.
+            // The port that was free when the server started is not known here.
             None if self.redis_port == 0 => open(&private(PRIVATE_PORT)),
             None => open(&private(self.redis_port)),
         }

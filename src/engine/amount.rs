@@ -38,7 +38,7 @@ bounded!(
 );
 
 bounded!(
-    /// Units that a seed puts on sale: 0, which is off sale, to 10^9.
+    /// Units that a seed puts on sale: 0 (off sale) to 10^9.
     SeedQuantity, "quantity", 0..=1000000000
 );
 
@@ -65,7 +65,7 @@ impl Quantity {
 }
 
 impl ActiveLimit {
-    /// List none.
+    /// Lists none.
     pub const NONE: Self = Self(0);
     /// The default number that a read lists: 100.
     pub const DEFAULT: Self = Self(100);
@@ -99,9 +99,9 @@ impl Ttl {
 /// Options of an engine.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Requests of a kind that go out in one call at most, 1 to [`MAX_BATCH`]; with 1 each goes alone.
+    /// Requests of one kind that are sent in one call, at most: 1 to [`MAX_BATCH`]. With 1, each is sent alone.
     pub max_batch: usize,
-    /// Replicas that must have a change before it is acknowledged. If fewer have it in time the result is
+    /// Replicas that must have a change before it is acknowledged. If fewer have it in time, the result is
     /// [`super::Error::Unknown`].
     pub replicas: u32,
 }

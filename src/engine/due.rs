@@ -1,4 +1,4 @@
-//! A round over the list of what is due: many SKUs, a slice at a time.
+//! One round over the list of what is due: many SKUs, a slice at a time.
 //!
 //! A slice is a number of calls that go to Redis together. Redis serves other clients between slices, so the size of a
 //! slice is the sweeper's share of Redis (see `pace`). Redis reads at most 16 KB at a time from one connection. A
@@ -15,10 +15,10 @@ use super::{Engine, Error, Rounds};
 use crate::keys::{Shard, Sku, StockKeys};
 use crate::redis::{Failure, Redis};
 
-/// SKUs that one look at the due list takes: the most overdue ones.
+/// SKUs that are read from the due list at once: the most overdue ones.
 const PAGE: usize = 600;
 
-/// The holds looked up together are enough for this number of calls: with few SKUs, more holds of each.
+/// Holds for this number of calls are looked up together: with few SKUs, more holds of each SKU.
 const CALLS_LOOKED_UP: usize = 25;
 
 /// What a slice may cost, as `pace` counts: about 16 KB, and about a millisecond of Redis.
@@ -73,7 +73,7 @@ enum Fate {
     Stuck(String),
 }
 
-/// A call: the SKU's place among those looked up, and some of its holds.
+/// A call: the position of the SKU in the list that was looked up, and some of its holds.
 struct Call<'a> {
     place: usize,
     holds: &'a [String],
@@ -195,7 +195,7 @@ impl Round<'_> {
                 self.note_overdue(due_ms);
             }
             if !self.sweep_page(shard, skus).await? {
-                // Nothing moved, so the next look would give the same page.
+                // Nothing moved, so the next read would give the same page.
                 if is_last {
                     return Ok(());
                 }

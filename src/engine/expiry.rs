@@ -10,8 +10,8 @@ use crate::keys::{ReservationId, StockKeys};
 use crate::redis::{Failure, Redis};
 use crate::scripts::Reply;
 
-/// Holds that one call expires at most. The script accepts four times this number, but that takes over a millisecond,
-/// in which no other client is served: buyers would notice.
+/// The maximum number of holds that one call expires. The script accepts four times this number, but that takes over a
+/// millisecond, and no other client is served in that time: buyers would notice.
 pub(super) const SWEPT_PER_CALL: usize = 25;
 
 /// Turns at sweeping a SKU, for callers that need it swept before they continue. When many callers meet the same
@@ -55,7 +55,7 @@ impl Expired {
 
 impl Engine {
     /// Runs `sweep` when no other caller sweeps the SKU, and returns whether it did. A caller that arrives during a
-    /// sweep waits for its end, the first time, and does not sweep: there may be nothing left to do.
+    /// sweep waits once for its end and then does not sweep: there may be nothing left to do.
     pub(super) async fn in_turn(
         &self,
         keys: &StockKeys,
@@ -123,7 +123,7 @@ impl Engine {
         ids.iter().map(key).collect::<Result<_, _>>().map_err(|_| malformed(&keys.active))
     }
 
-    /// Expires what is due among `holds`. Returns how many that were.
+    /// Expires what is due among `holds`. Returns the number of expired holds.
     async fn sweep(&self, keys: &StockKeys, holds: &[String]) -> Result<u64, Error> {
         let mut replies = self.sweep_each(&self.redis, &[(keys, holds)]).await.map_err(Error::retry_safe)?;
         let replies = replies.pop().ok_or_else(|| malformed("sweep"))?.map_err(Error::retry_safe)?;
@@ -131,7 +131,7 @@ impl Engine {
     }
 
     /// Calls `sweep` for each SKU and some of its holds, all together on `redis`. Sweeping is idempotent and promises
-    /// nothing to a client: a lost reply is not ambiguous, and no replica is waited for.
+    /// nothing to a client. So a lost reply is not ambiguous, and no replica has to confirm.
     pub(super) async fn sweep_each(
         &self,
         redis: &Redis,

@@ -27,7 +27,7 @@ const REST_OF_PAGES: u32 = 3;
 /// The same for small reads, while there are sales.
 const REST_OF_SMALL: u32 = 2;
 
-/// Read time, pauses included, that an idle process has saved up: its first read is not delayed.
+/// The read time, pauses included, that an idle process has saved up: its first read is not delayed.
 const SAVED: Duration = Duration::from_millis(10);
 
 /// How long after a sale, in milliseconds, another sale is expected.
@@ -38,7 +38,7 @@ pub(super) struct Gate {
     large: Semaphore,
     pages: Turns,
     opened: Instant,
-    /// Milliseconds after `opened` of the last sale; initially 0, as if there had been a sale.
+    /// Milliseconds after `opened` of the last sale; initially 0, as if there had been a sale at that time.
     sold: AtomicU64,
 }
 
@@ -52,7 +52,7 @@ impl Default for Gate {
 impl Gate {
     /// A place for a large read.
     pub(super) async fn large(&self) -> Result<SemaphorePermit<'_>, Error> {
-        // Without a timer where there is a place.
+        // No timer is needed when there is a place.
         if let Ok(place) = self.large.try_acquire() {
             return Ok(place);
         }
@@ -104,7 +104,7 @@ impl Default for Turns {
     }
 }
 
-/// A reader. The time it took is also counted when it is dropped before its end.
+/// A reader's turn. The time it took is also counted when it is dropped early.
 pub(super) struct Turn<'a> {
     next: MutexGuard<'a, Instant>,
     started: Instant,

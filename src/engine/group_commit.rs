@@ -1,8 +1,8 @@
-//! Group commit: while a script call is under way, requests for the same script gather, and the next call takes them all.
+//! Group commit: during a script call, requests for the same script wait in a queue. The next call takes all of them.
 //!
-//! When no call is in progress a request goes at once, alone: an idle server adds no delay. A busy server pays the
-//! fixed price of a call once for many requests. Each request keeps its own outcome. The script does not know about
-//! this: it takes independent items (mode `each`), one or many.
+//! When no call is in progress, a request is sent at once and alone: an idle server adds no delay. A busy server pays
+//! the fixed cost of a call once for many requests. Each request keeps its own outcome. The script does not know about
+//! this: it takes one or many independent items (mode `each`).
 //!
 //! One damaged key makes Redis refuse the whole call. A refusal means that nothing was written, so the other requests
 //! are sent again without it. The damaged key is set apart for a while: requests for it use separate calls in a
@@ -23,16 +23,17 @@ use super::error::is_passing;
 use crate::redis::{CALL_TIMEOUT, Failure};
 use crate::scripts::{Reply, Scripts};
 
-/// Requests that one call takes at most: the scripts take no more.
+/// The maximum number of requests in one call: the scripts take no more.
 pub const MAX_BATCH: usize = 100;
 
-/// Requests that wait at most; more are refused. Redis processes this number in a small part of a second.
+/// The maximum number of waiting requests; more are refused. Redis processes this number in a small part of a second.
 const MAX_WAITING: usize = 4096;
 
-/// Pause after a refusal of what is set apart: a refused client retries at once, and Redis has other clients to serve.
+/// Pause after a request for a key that is set apart is refused: a refused client retries at once, and Redis must serve
+/// other clients too.
 const PAUSE_APART: Duration = Duration::from_millis(5);
 
-/// In the message of a refusal: the key that it names is damaged, whatever else is in the call.
+/// This text in a refusal means that the key that it names is damaged, whatever else is in the call.
 const DAMAGED: &str = "damaged ";
 
 /// The mode of the scripts in which items are independent.
@@ -50,11 +51,11 @@ pub(super) struct Item {
 pub(super) struct Call {
     pub scripts: Arc<Scripts>,
     pub name: &'static str,
-    /// Those of the shard.
+    /// The keys that the shard's items have in common.
     pub keys: Vec<String>,
 }
 
-/// One script's requests on their way into shared calls.
+/// One script's requests, from the queue to the shared calls.
 pub(super) struct GroupCommit {
     call: Arc<Call>,
     max_batch: usize,
@@ -75,7 +76,7 @@ struct Refused {
 }
 
 impl GroupCommit {
-    /// `max_batch` requests go out together at most; with 1, none wait for others.
+    /// At most `max_batch` requests are sent together; with 1, no request waits for others.
     pub(super) fn new(call: Call, max_batch: usize) -> Self {
         Self { call: Arc::new(call), max_batch: max_batch.clamp(1, MAX_BATCH), queue: OnceLock::new() }
     }
@@ -91,7 +92,7 @@ impl GroupCommit {
         answered.await.unwrap_or_else(|_| Err(Failure::NoReply("the server stops".to_owned())))
     }
 
-    /// In separate tasks: a cancelled request must not cancel the others of its call.
+    /// In separate tasks: a cancelled request must not cancel the other requests of its call.
     fn start(&self) -> mpsc::Sender<Request> {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let (apart, waiting_apart) = mpsc::channel(MAX_WAITING);
@@ -130,7 +131,7 @@ async fn work(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, apart: mpsc
     }
 }
 
-/// The same for what is set apart, one SKU at a time: it does not block other requests.
+/// The same loop for requests that are set apart, one SKU at a time: they do not block other requests.
 async fn work_apart(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, max_batch: usize) {
     let mut requests = Vec::with_capacity(max_batch);
     while waiting.recv_many(&mut requests, max_batch).await > 0 {
@@ -166,8 +167,8 @@ impl Request {
 }
 
 impl Refused {
-    /// Finds the cause: a key to set apart, if one is known now, and the smaller calls to make, the last one first.
-    /// Requests that are certainly the cause are answered.
+    /// Finds the cause: a key to set apart, if it is known now, and the smaller calls to make, the last one first.
+    /// Answers the requests that are certainly the cause.
     fn narrow(self) -> (Option<String>, Vec<Vec<Request>>) {
         let Self { mut requests, code, message } = self;
         let named = requests.iter().flat_map(Request::names).find(|key| message.split(' ').any(|word| word == *key));
@@ -199,7 +200,7 @@ impl Call {
     async fn attempt(&self, mut requests: Vec<Request>) -> Option<Refused> {
         let now = Instant::now();
         for request in requests.extract_if(.., |request| request.deadline <= now || request.answer.is_closed()) {
-            // Nothing was sent, or it was refused: the result is certain.
+            // Nothing was sent, or the call was refused: the result is certain.
             request.answer(Err(Failure::Unreachable(format!("no turn within {CALL_TIMEOUT:?}"))));
         }
         if requests.is_empty() {
@@ -223,7 +224,7 @@ impl Call {
         None
     }
 
-    /// As many replies as items.
+    /// Sends one call. There are as many replies as items.
     async fn send<'a>(&self, items: impl ExactSizeIterator<Item = &'a Item> + Clone) -> Result<Vec<Reply>, Failure> {
         let count = items.len();
         let keys = self.keys.iter().chain(items.clone().flat_map(|item| &item.keys));

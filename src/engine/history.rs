@@ -22,11 +22,11 @@ const LINKED_PER_PAGE: usize = 50;
 /// Following a link takes about as long as reading this number of entries.
 const ENTRIES_PER_LINK: usize = 4;
 
-/// Pages that follow the links, before both ways are compared again.
+/// Pages that follow the links before both ways are compared again.
 const LINKED_PAGES: usize = 4;
 
 impl Reads {
-    /// The newest events of all SKUs, `limit` at most. `None` when `before` is no id of an event.
+    /// The newest events of all SKUs, `limit` at most. `None` when `before` is not the id of an event.
     pub(super) async fn stream(
         &self,
         audit: &str,
@@ -36,7 +36,7 @@ impl Reads {
         let mut newest = match before.map(entry_order) {
             None => "+".to_owned(),
             Some(None) => return Ok(None),
-            // Nothing is before the lowest id, and Redis refuses to look there.
+            // Nothing is before the lowest id, and Redis refuses to read there.
             Some(Some((0, 0))) => return Ok(Some(Vec::new())),
             Some(Some((ms, sequence))) => format!("({ms}-{sequence}"),
         };
@@ -55,8 +55,8 @@ impl Reads {
         }
     }
 
-    /// The newest events of a SKU, `limit` at most: its chain, as far as the stream has it. `None` when `before` is no
-    /// id of an event, or is the id of another SKU's event.
+    /// The newest events of a SKU, `limit` at most: its chain, as far as the stream has it. `None` when `before` is not
+    /// the id of an event, or is the id of another SKU's event.
     pub(super) async fn chain(
         &self,
         sku: &str,
@@ -108,7 +108,7 @@ impl Reads {
         Ok(Some(events))
     }
 
-    /// The newest events of a SKU by one call of script `audit`. `None` when `before` is no event of the SKU.
+    /// The newest events of a SKU by one call of script `audit`. `None` when `before` is not an event of the SKU.
     pub(super) async fn linked(
         &self,
         keys: &StockKeys,
@@ -117,7 +117,8 @@ impl Reads {
     ) -> Result<Option<Vec<Event>>, Error> {
         let (count, names) = (count.to_string(), [&*keys.shard.audit, &*keys.inventory]);
         match self.scripts.call("audit", &names, &[&count, before.unwrap_or_default()]).await {
-            // The only argument that cannot be validated here: whether it names an event of this SKU.
+            // The only argument that cannot be validated before the call: whether `before` is the id of an event of
+            // this SKU.
             Err(Failure::Refused { code, message }) if code == "BADARGS" && message.starts_with("before") => Ok(None),
             replies => {
                 let replies = replies.map_err(Error::retry_safe)?;
@@ -132,7 +133,7 @@ impl Reads {
 }
 
 /// Takes the events of the chain that begins with `next` out of a piece of the stream that begins there too. Returns
-/// how many. `None` when the chain ends here: it was trimmed, or an event is missing.
+/// how many there are. `None` when the chain ends here: it was trimmed, or an event is missing.
 fn follow(page: &[Entry], next: &mut String, events: &mut Vec<Event>, limit: usize) -> Result<Option<usize>, Error> {
     let known = events.len();
     for entry in page {

@@ -36,13 +36,13 @@ pub enum Hold {
     UnknownSku,
     /// Too few units, and none on lapsed holds.
     Insufficient {
-        /// How many there are.
+        /// How many units are available.
         available: u64,
     },
 }
 
 impl Engine {
-    /// Moves units from available to reserved. Script `hold`. Before it refuses for lack of units, it sweeps what has
+    /// Moves units from available to reserved. Script `hold`. Before a refusal for lack of units, it sweeps what has
     /// lapsed on the SKU.
     ///
     /// # Errors
@@ -56,12 +56,12 @@ impl Engine {
         let (mut waited, mut left) = (false, None);
         loop {
             let (outcome, lapsed) = self.hold_once(&keys, id, &request).await?;
-            // Later expiries do not count: otherwise this might never end.
+            // Holds that lapse later do not count: otherwise this might never end.
             let left = left.get_or_insert(lapsed);
             if lapsed == 0 || *left == 0 {
                 return Ok(outcome);
             }
-            // At most the number that one call takes: they may be enough.
+            // The maximum number that one call takes: these may be enough.
             if self.in_turn(&keys, &mut waited, self.sweep_earliest(&keys)).await? {
                 *left = left.saturating_sub(SWEPT_PER_CALL as u64);
             }
@@ -85,11 +85,11 @@ impl Engine {
             }
             ["REPLAYED", record @ ..] => {
                 let record = Reservation::read(id, record)?;
-                // The script ignores the time. A request for another time is still another request.
+                // The script ignores the time, but a request for another time is another request.
                 if record.ttl_ms() != ttl_ms {
                     return Ok((Hold::Conflict { field: "ttlSeconds".to_owned() }, 0));
                 }
-                // A reservation shown as active may be due. The hold stands, whether this look at it succeeds or not.
+                // A reservation that is shown as active may be due. The hold stands, whether this read succeeds or not.
                 let now =
                     if record.is_active() { self.reservation_by(&self.redis, id).await.ok().flatten() } else { None };
                 (Hold::Replayed(now.unwrap_or(record)), 0)

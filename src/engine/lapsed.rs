@@ -26,12 +26,12 @@ const MAX_LISTS: u32 = 10;
 /// Attempts to read the counts for a list, while sweepers work.
 const MAX_LOOKS: u32 = 50;
 
-/// The counts of a SKU, and the time up to which holds had lapsed; nothing for an unknown SKU.
+/// The counts of a SKU, and the time up to which holds had lapsed; `None` for an unknown SKU.
 type Found = Option<(Counts, u64)>;
 type Counting = BoxFuture<'static, Result<Found, Error>>;
 type Gathering = HashMap<String, WeakShared<Counting>>;
 
-/// Readers of the same SKU: when many meet its lapsed holds, one adds them up for all.
+/// Readers of the same SKU: when many meet its lapsed holds, one adds up the units for all.
 #[derive(Default)]
 pub(super) struct Crowds(Mutex<Gathering>);
 
@@ -73,7 +73,7 @@ impl Reads {
         let _place = self.gate.large().await?;
         let mut quantities = HashMap::new();
         let now_ms = self.redis.now_ms().await.map_err(Error::retry_safe)?;
-        // A list is not needed when all have lapsed.
+        // No list is needed when all holds have lapsed.
         let mut list = Vec::new();
         for _ in 0..=MAX_LISTS {
             for _ in 0..MAX_LOOKS {
@@ -120,7 +120,7 @@ impl Reads {
         while end > 0 {
             let start = end.saturating_sub(PER_PAGE);
             let page = self.gate.page(self.page(keys, start, end - 1, quantities)).await?;
-            // When earlier holds are swept the others move down: some are read twice, and none is missed.
+            // When earlier holds are swept, the others move down in rank: some are read twice, and none is missed.
             for id in page.into_iter().rev() {
                 if listed.insert(id.clone()) {
                     units += quantities[&id];
@@ -148,7 +148,7 @@ impl Reads {
         for (id, fields) in unknown.into_iter().zip(fields) {
             let quantity = match &*fields {
                 [Some(state), Some(quantity)] if state == "active" => number(quantity)?,
-                // It is already gone, and will not be among those that are left; or it is damaged, and holds no units.
+                // It is already gone and will not be among those that are left, or it is damaged and holds no units.
                 _ => 0,
             };
             quantities.insert(id.clone(), quantity);

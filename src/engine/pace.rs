@@ -1,23 +1,23 @@
-//! How much of Redis sweeping may take: little while it keeps up, more as holds are more and more overdue.
+//! How much of Redis sweeping may take: little while it keeps up, more as holds become more overdue.
 
 use std::time::{Duration, Instant};
 
-/// The minimum and maximum cost of what goes to Redis together. A call costs 1, and each hold 1: some 12 us of Redis
-/// each. Redis serves other clients before and after. The minimum makes them wait for a quarter of a millisecond. The
-/// maximum is half of Redis when hundreds of clients make all the holds that Redis can take: each hold costs about the
-/// same again when it lapses.
+/// The minimum and maximum cost of the commands that are sent to Redis together. A call costs 1, and each hold costs 1:
+/// about 12 us of Redis each. Redis serves other clients before and after. With the minimum, they wait for a quarter of
+/// a millisecond. The maximum is half of Redis when hundreds of clients make as many holds as Redis can take: each hold
+/// costs about the same again when it lapses.
 const SHARE: (f64, f64) = (20.0, 600.0);
 
 /// How overdue holds may be at normal pace: rounds begin every half second, and take some time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Sweeping keeps up when, each second, the largest delay decreases by at least this part of a second.
+/// Sweeping keeps up if the largest delay decreases by at least this part of a second in each second.
 const CATCHING_UP: u32 = 10;
 
-/// How long it takes to double the share, or to halve it: a burst is short, and buyers should not pay for it.
+/// How long it takes to double or halve the share: a burst is short, and buyers should not pay for it.
 const DOUBLING: Duration = Duration::from_secs(3);
 
-/// The current limit for what goes to Redis together.
+/// The current limit for the commands that are sent to Redis together.
 #[derive(Debug)]
 pub(super) struct Pace {
     share: f64,
@@ -36,8 +36,8 @@ impl Pace {
         self.share as u64
     }
 
-    /// Records that the most overdue hold is `overdue` at `now`. A backlog that decreases does not raise the share,
-    /// however large it is: buyers come first.
+    /// Records that the most overdue hold is `overdue` at `now`. While a backlog decreases, it does not raise the
+    /// share, however large it is: buyers come first.
     pub(super) fn note(&mut self, now: Instant, overdue: Duration) {
         let Some((then, was)) = self.last.replace((now, overdue)) else { return };
         let time = now.saturating_duration_since(then);
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_burst_nor_a_backlog_that_is_worked_off_is_a_reason_to_hurry() {
+    fn a_burst_or_a_decreasing_backlog_does_not_raise_the_share() {
         let burst = shares((0..40).map(|look| 2000 + 50 * look));
         assert!(burst[39] < 60, "{burst:?}");
         assert_eq!(shares((0..100).map(|look| 60_000 - 20 * look)), [20; 100]);

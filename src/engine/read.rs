@@ -58,7 +58,7 @@ impl Reads {
     /// The counts of a SKU and the first `count` of its reservations, read atomically. Script `inventory`.
     pub(super) async fn look(&self, keys: &StockKeys, count: usize) -> Result<Option<Look>, Error> {
         if count > 0 {
-            // The script takes five times as long to list them as Redis itself. If both see the same version, they see
+            // The script takes five times as long as Redis itself to list them. If both see the same version, they see
             // the same data.
             let list = self.redis.lowest_while(&keys.active, count, &keys.inventory, "version");
             let (look, list) = future::join(self.inventory(keys, 0), list).await;
@@ -103,7 +103,7 @@ impl Reads {
     }
 }
 
-/// One read of a SKU.
+/// The result of one read of a SKU.
 pub(super) struct Look {
     version: String,
     pub counts: Counts,
@@ -125,7 +125,7 @@ pub(super) struct Counts {
 }
 
 impl Look {
-    /// From the replies of `inventory`; nothing for an unknown SKU.
+    /// From the replies of `inventory`; `None` for an unknown SKU.
     fn read(replies: &[Reply]) -> Result<Option<Self>, Error> {
         let (first, listed) = replies.split_first().ok_or_else(|| malformed("inventory"))?;
         let parts = first.parts();
@@ -178,7 +178,7 @@ impl Engine {
         let at_once = if limit <= LISTED_AT_ONCE { limit } else { 0 };
         let (mut waited, mut swept) = (false, false);
         loop {
-            // One of both, until the read is done.
+            // One of the two is held until the read is done.
             let (mut small, mut large) = (None, None);
             let look = reads.look(&keys, at_once);
             let look = if limit <= SMALL {

@@ -13,7 +13,7 @@ use crate::keys::{ReservationId, Sku, StockKeys};
 use crate::redis::Failure;
 use crate::scripts::State;
 
-/// Time between two looks: many readiness requests must cost Redis almost nothing.
+/// The minimum time between two looks: many readiness requests must cost Redis almost nothing.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The essential operations: holds must be settled, and lapse in time.
@@ -91,8 +91,8 @@ struct Probe {
 }
 
 impl Engine {
-    /// What keeps operations from being carried out; empty if all is well. Calls each script so that nothing is
-    /// written, and checks the role of Redis, its eviction policy and the published scripts.
+    /// The conditions that keep operations from being carried out; empty if all is well. Calls each script so that
+    /// nothing is written, and checks the role of Redis, its eviction policy and the published scripts.
     pub async fn impairments(&self) -> Arc<Vec<Impairment>> {
         let begun_before = self.looks.begun.load(Ordering::Acquire);
         let mut latest = self.looks.latest.lock().await;
@@ -147,7 +147,7 @@ impl Engine {
     fn probes(&self) -> Vec<Probe> {
         let sku = Sku::parse("stockhold-readiness-probe").expect("a good SKU");
         let StockKeys { shard, inventory, active } = self.layout.stock(&sku);
-        let reservation = shard.reservation(&ReservationId::nobodys(shard.number));
+        let reservation = shard.reservation(&ReservationId::unused(shard.number));
         let [stock, item] = [vec![&inventory, &active], vec![&inventory, &active, &reservation]];
         let both = vec![&shard.audit, &shard.due];
         let settings = [&shard.settings];
@@ -177,7 +177,7 @@ impl Engine {
         self.scripts.cache().await.map_err(Error::retry_safe)?;
         match self.scripts.publish().await {
             Ok(()) => Ok(None),
-            // A server that only settles holds is better than none.
+            // A server that can only settle holds is better than none.
             Err(Failure::Refused { code, message }) if ["OOM", "MISCONF"].contains(&&*code) => {
                 Ok(Some(Failure::Refused { code, message }.into()))
             }
@@ -185,7 +185,7 @@ impl Engine {
         }
     }
 
-    /// Loads the scripts again if Redis has lost any. Returns whether it had.
+    /// Loads the scripts again if Redis has lost any. Returns whether Redis had lost any.
     ///
     /// # Errors
     /// See [`Error`].

@@ -1,4 +1,4 @@
-//! What is stored and told: reservations, stock and events, as types.
+//! What is stored and returned: reservations, stock and events, as types.
 
 use std::collections::HashMap;
 
@@ -46,7 +46,7 @@ pub struct Reservation {
     pub sku: Sku,
     /// How many units.
     pub quantity: Quantity,
-    /// Where in its life it is.
+    /// Its state.
     pub state: ReservationState,
     /// Why it was released; empty otherwise.
     pub reason: String,
@@ -59,7 +59,7 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// From the eight fields of a reply, in the order of the scripts' headers.
+    /// Reads the eight fields of a reply, in the order of the scripts' headers.
     pub(super) fn read(id: ReservationId, record: &[&str]) -> Result<Self, Error> {
         let [cart, sku, quantity, state, reason, expires_at, created_at, updated_at] = record else {
             return Err(malformed("a record"));
@@ -77,7 +77,7 @@ impl Reservation {
         })
     }
 
-    /// From the hash itself.
+    /// Reads the stored hash.
     pub(crate) fn stored(id: ReservationId, fields: &HashMap<String, String>) -> Result<Option<Self>, Error> {
         if fields.is_empty() {
             return Ok(None);
@@ -92,7 +92,7 @@ impl Reservation {
         Self::read(id, &record).map(Some)
     }
 
-    /// From a request that was just granted.
+    /// Makes the record of a request that was just granted.
     pub(super) fn held(id: ReservationId, of: &HoldRequest, expires_at: &str, created_at: &str) -> Result<Self, Error> {
         let created_at_ms = number(created_at)?;
         Ok(Self {
@@ -117,7 +117,7 @@ impl Reservation {
         self.state == ReservationState::Active
     }
 
-    /// Active after its expiry: not swept yet.
+    /// Active after its expiry: not yet swept.
     pub(super) fn is_due(&self, now_ms: u64) -> bool {
         self.is_active() && self.expires_at_ms <= now_ms
     }
@@ -141,7 +141,7 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// What a seed leaves.
+    /// The stock after a seed.
     pub(super) fn seeded(sku: &Sku, quantity: &str, updated_at: &str) -> Result<Self, Error> {
         Ok(Self {
             sku: sku.clone(),
@@ -157,17 +157,17 @@ impl Stock {
 /// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
-    /// A SKU was put on sale, or is being drained for that.
+    /// A SKU was put on sale, or is being drained before that.
     Seed,
     /// A cart holds units.
     Hold,
-    /// They are sold.
+    /// The units of a hold were sold.
     Confirm,
-    /// They were released, or taken back by a seed.
+    /// The units of a hold were released, or taken back by a seed.
     Release,
-    /// They lapsed.
+    /// A hold lapsed.
     Expired,
-    /// Damage that was not done by the scripts was repaired.
+    /// Damage that the scripts did not cause was repaired.
     Repair,
 }
 
@@ -267,7 +267,7 @@ impl Event {
 }
 
 impl Event {
-    /// From the entry itself.
+    /// Reads a stream entry.
     pub(crate) fn stored((id, fields): &Entry) -> Result<Self, Error> {
         let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
         let amount = |name: &str| number(fields.get(name).map_or("", String::as_str));
@@ -294,7 +294,7 @@ pub(super) fn number(text: &str) -> Result<u64, Error> {
     text.parse().map_err(|_| malformed("a number"))
 }
 
-/// Redis holds or answers what no script of this crate writes.
+/// Redis holds or returns something that no script of this crate writes.
 pub(crate) fn malformed(what: &str) -> Error {
     Error::Broken(format!("not understood: {what}"))
 }

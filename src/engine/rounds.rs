@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::pace::Pace;
 
-/// How long a SKU that cannot be swept is skipped: a repaired one is swept soon, and a damaged one costs little.
+/// How long a SKU that cannot be swept is skipped. A repaired SKU is swept soon, and a damaged one costs little.
 const RETRY: Duration = Duration::from_secs(3);
 
 /// How long a SKU is skipped while another sweeper works on it, or after a temporary error.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// SKUs that are remembered at most. Others are tried whenever they are met, and not reported.
+/// The maximum number of remembered SKUs. Others are tried whenever they are met, and not reported.
 const MOST: usize = 10_000;
 
 /// What a sweeper remembers from one round to the next. Bounded: it may be kept for as long as the sweeper runs.
@@ -37,22 +37,22 @@ impl Rounds {
         std::mem::take(&mut self.stuck)
     }
 
-    /// Whether to skip it for now.
+    /// Whether to skip the SKU for now.
     pub(super) fn is_aside(&self, sku: &str) -> bool {
         self.aside.get(sku).is_some_and(|aside| aside.until > Instant::now())
     }
 
-    /// Whether it could not be swept before.
+    /// Whether the SKU could not be swept before.
     pub(super) fn knows(&self, sku: &str) -> bool {
         self.aside.contains_key(sku)
     }
 
-    /// Its place in a page. Each sweeper has another order, so they seldom meet.
+    /// Its place in a page. Each sweeper has a different order, so two sweepers seldom work on the same SKU.
     pub(super) fn place(&self, sku: &str) -> u64 {
         self.order.hash_one(sku)
     }
 
-    /// It cannot be swept: an operator should look at it.
+    /// The SKU cannot be swept: an operator should look at it.
     pub(super) fn put_aside(&mut self, sku: &str, why: String) {
         if let Some(aside) = self.remember(sku, RETRY)
             && !std::mem::replace(&mut aside.reported, true)
@@ -61,12 +61,12 @@ impl Rounds {
         }
     }
 
-    /// It could not be swept this time, which is not reported.
+    /// The SKU could not be swept this time. That is not reported.
     pub(super) fn pass_over(&mut self, sku: &str) {
         self.remember(sku, PAUSE);
     }
 
-    /// It was swept: if it fails again, that is reported.
+    /// The SKU was swept: if sweeping fails again, that is reported.
     pub(super) fn is_sound(&mut self, sku: &str) {
         self.aside.remove(sku);
     }

@@ -4,10 +4,10 @@ use super::record::{malformed, number};
 use super::{Engine, Error, SeedQuantity, Stock, only};
 use crate::keys::{Sku, StockKeys};
 
-/// Attempts of a drain without progress, before it is taken for damage and not for a race.
+/// Attempts of a drain without progress, after which it is damage and not a race.
 const MAX_STALLS: u32 = 3;
 
-/// Holds that one call of `seed` releases at most: the script takes no more.
+/// The maximum number of holds that one call of `seed` releases: the script takes no more.
 const DRAINED_PER_CALL: usize = 100;
 
 /// What one call of `seed` did.

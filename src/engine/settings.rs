@@ -1,4 +1,4 @@
-//! Settings by the operator that servers and callers of scripts obey: kept in Redis, in the hash `stockhold:settings`
+//! Settings of the operator that servers and callers of scripts obey: kept in Redis, in the hash `stockhold:settings`
 //! of each shard.
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use super::{Engine, Error};
 pub struct Settings {
     /// Milliseconds that a settled reservation is kept: field `keepMs`, which the scripts obey.
     pub keep_ms: u64,
-    /// Entries that the audit keeps, about: field `auditMax`, to which the sweeper trims.
+    /// About how many entries the audit keeps: field `auditMax`, to which the sweeper trims.
     pub audit_max: u64,
     /// When `audit_max` was last raised, epoch milliseconds, 0 for never: field `auditMaxRaisedAt`. Entries trimmed
     /// before that do not return.
@@ -90,8 +90,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Trims the audit to the operator's setting, oldest first, in bounded steps. Returns how many entries were
-    /// removed.
+    /// Trims the audit to the operator's setting, oldest first, in bounded steps. Returns the number of removed
+    /// entries.
     ///
     /// # Errors
     /// See [`Error`]. It is safe to repeat.

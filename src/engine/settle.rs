@@ -14,7 +14,7 @@ const OF_ANOTHER_SKU: [&str; 2] = ["CONFLICT", "sku"];
 pub enum Settle {
     /// Done now.
     Settled(Reservation),
-    /// Done before, by the same idempotency key.
+    /// Done before, with the same idempotency key.
     Replayed(Reservation),
     /// Settled or expired before.
     NotActive {

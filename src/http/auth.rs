@@ -14,20 +14,20 @@ use super::problem::Problem;
 /// Paths that need no token and accept any host name: liveness and readiness.
 const FREE: [&str; 2] = ["/livez", "/readyz"];
 
-/// Who may send requests, and under which names of the server.
+/// Which clients may send requests, and by which names they may call the server.
 pub struct Access {
     /// The valid tokens. Without a list, every client may do everything.
     tokens: Option<RwLock<Tokens>>,
-    /// Without a list, any name.
+    /// Without a list, clients may use any name.
     names: Option<Names>,
 }
 
-/// Any number of tokens. Several of a scope are valid at once, so that they can be changed without a gap.
+/// Any number of tokens. Several tokens of a scope are valid at once, so that they can be changed without a gap.
 pub struct Tokens(Vec<Token>);
 
 struct Token {
     digest: [u8; 32],
-    /// Otherwise it may only read.
+    /// Without it, the token may only read.
     may_write: bool,
 }
 
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_defect_of_the_file_is_told_without_its_text() {
+    fn an_invalid_line_is_reported_without_its_text() {
         let why = |text: &str| Tokens::parse(text).err().unwrap();
         assert_eq!(why(""), "it holds no token");
         assert_eq!(why("# nothing\n\n"), "it holds no token");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_what_the_file_says() {
+    fn the_valid_tokens_are_those_of_the_file() {
         let tokens =
             Tokens::parse("read reader-reader-01\n# old\nwrite writer-writer-01\nwrite writer-writer-02\n").unwrap();
         assert_eq!(tokens.look_up(b"reader-reader-01"), (true, false));

@@ -50,7 +50,7 @@ catalogue! {
     BodyTimeout = REQUEST_TIMEOUT, "body_timeout", "Body not received in time", "the body took longer than 5 s";
     InsufficientInventory = CONFLICT, "insufficient_inventory", "Insufficient inventory",
         "a hold of more than is there: `requested`, `available`";
-    /// The code is that of a read, the title that of every hold refused for lack of units.
+    /// The code is that of a read, and the title is that of every hold refused for lack of units.
     UnknownSkuHeld = CONFLICT, "unknown_sku", "Insufficient inventory", "a hold of a SKU that was never seeded";
     ReservationNotActive = CONFLICT, "reservation_not_active", "Reservation is not active",
         "it was settled or has lapsed: `state`, `reason`";
@@ -105,7 +105,7 @@ mod tests {
         assert!(Kind::ALL.is_sorted_by_key(|(kind, _)| kind.status()), "a reader looks for a status");
     }
 
-    /// The compiler checks that each is constructed; a test checks that each is answered.
+    /// The compiler checks that each is constructed; this test checks that each is sent by a server under test.
     #[test]
     fn every_problem_is_provoked_by_a_test_over_http() {
         let tests = ["server", "edge"].map(|suite| sources(&Path::new(ROOT).join("tests").join(suite)));

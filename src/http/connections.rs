@@ -1,6 +1,7 @@
-//! Limits the connections that are served at a time. When all are in use, an idle one is closed: first one that never
-//! sent a whole request, and among equals the one that has been idle longest. So many clients that connect and send
-//! nothing, or send byte by byte, do not keep others out, and clients that were served before keep their connections.
+//! Limits the connections that are served at the same time. When all are in use, an idle one is closed: first one that
+//! never sent a whole request, and among equals the one that has been idle longest. So clients that connect and send
+//! nothing, or send byte by byte, do not keep others out, however many they are. Clients that were served before keep
+//! their connections.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,10 +12,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Pause before another connection is closed, when none could be.
+/// Pause before another attempt to close a connection, when none could be closed.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a read continues even if its client has gone.
+/// How long a read continues after its client has gone.
 const GONE_GRACE: Duration = Duration::from_millis(50);
 
 /// The connections that are open, and how many more may be.
@@ -25,7 +26,7 @@ pub(super) struct ConnectionLimit {
     next_number: AtomicU64,
 }
 
-/// One connection's part of the limit, returned on drop.
+/// One connection's share of the limit, returned on drop.
 pub(super) struct ConnectionPermit {
     number: u64,
     limit: Arc<ConnectionLimit>,
@@ -39,7 +40,7 @@ pub(super) struct ConnectionState {
     /// Milliseconds after `started` since which it is idle; [`BUSY`] while a request runs.
     idle_since_ms: AtomicU64,
     was_served: AtomicBool,
-    /// A part of a request was refused unread: the connection closes after the answer.
+    /// A part of a request was refused unread: the connection will close after the answer.
     leaves_unread: AtomicBool,
     is_evicted: AtomicBool,
     evict: Notify,
@@ -56,7 +57,7 @@ impl ConnectionLimit {
         Arc::new(Self { free: Arc::new(Semaphore::new(connections)), open, started, next_number })
     }
 
-    /// A permit for one more connection, when there is one. Until then, idle connections are closed.
+    /// A permit for one more connection, as soon as there is one. Until then, idle connections are closed.
     pub(super) async fn acquire(self: &Arc<Self>) -> ConnectionPermit {
         let permit = loop {
             let free = Arc::clone(&self.free).acquire_owned();
@@ -106,7 +107,7 @@ impl ConnectionState {
         state
     }
 
-    /// The connection with the smallest is closed first; `None` while a request runs.
+    /// The connection with the lowest worth is closed first; `None` while a request runs.
     fn worth(&self) -> Option<(bool, u64)> {
         let since = self.idle_since_ms.load(Ordering::Relaxed);
         (since != BUSY).then(|| (self.was_served.load(Ordering::Relaxed), since))
@@ -117,7 +118,7 @@ impl ConnectionState {
         self.idle_since_ms.store(BUSY, Ordering::Relaxed);
     }
 
-    /// No request has arrived, or only a part.
+    /// No request has arrived, or only a part of one.
     pub(super) fn idle(&self) {
         self.idle_since(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(BUSY - 1));
     }
@@ -145,7 +146,7 @@ impl ConnectionState {
         self.leaves_unread.load(Ordering::Relaxed)
     }
 
-    /// Everything is answered, and more bytes are discarded: such a connection is the first to close.
+    /// Everything is answered, and further bytes are discarded: such a connection is the first to be closed.
     pub(super) fn lingers(&self) {
         self.was_served.store(false, Ordering::Relaxed);
         self.idle_since(0);
@@ -168,7 +169,7 @@ impl ConnectionState {
         }
     }
 
-    /// Completes when the connection must be closed for another, and no running request would be cut off.
+    /// Completes when the connection must be closed to make room for another. No running request is cut off.
     pub(super) async fn evicted(&self) {
         loop {
             self.evict.notified().await;

@@ -73,7 +73,7 @@ pub(super) async fn hold(engine: &Engine, request: WholeRequest) -> Answer {
 }
 
 /// A replayed hold is as good as a new one while it has its units, or has sold them. If its units went back, a client
-/// that continues to charge would sell what it does not have.
+/// that continues to charge would sell units that it does not have.
 fn replayed_hold(record: &Reservation) -> Answer {
     match record.state {
         ReservationState::Active | ReservationState::Confirmed => Ok(replayed(&super::json::reservation(record))),
@@ -115,7 +115,7 @@ fn settled(outcome: Settle) -> Answer {
         Settle::Settled(record) => Ok(ok(&super::json::reservation(&record))),
         Settle::Replayed(record) => Ok(replayed(&super::json::reservation(&record))),
         Settle::NotActive { state, reason } => Err(not_active(state, &reason)),
-        // The same answer as a moment later, for a reservation that was released.
+        // The same answer that a client gets a moment later, for a reservation that was released.
         Settle::Expired => Err(not_active(ReservationState::Released, "reservation_ttl_elapsed")),
         Settle::NotFound => Err(unknown_reservation()),
     }

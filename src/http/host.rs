@@ -10,7 +10,7 @@ use hyper::header::HOST;
 use super::catalogue::Kind;
 use super::problem::Problem;
 
-/// A name or an address, without a port; or any.
+/// A name or an address, without a port; or any host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostName {
     /// Any host.
@@ -25,7 +25,7 @@ impl FromStr for HostName {
     type Err = &'static str;
 
     /// # Errors
-    /// Unless it is `*`, an address (of IPv6 in brackets), or the name of a host without a port.
+    /// Unless `text` is `*`, an address (IPv6 in brackets), or the name of a host without a port.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.trim() {
             "*" => Ok(Self::Any),

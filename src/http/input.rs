@@ -1,4 +1,4 @@
-//! The fields of requests, validated strictly: nothing is guessed, and all errors are reported at once.
+//! The fields of requests, validated strictly: nothing is guessed, and all errors are reported together.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,7 +22,7 @@ impl Fields {
     /// The fields of a query.
     ///
     /// # Errors
-    /// When an escape is broken or does not give UTF-8.
+    /// When an escape is broken or the result is not UTF-8.
     pub(super) fn of_query(query: &str) -> Result<Self, Problem> {
         unescape(query)?;
         let pairs = form_urlencoded::parse(query.as_bytes());
@@ -33,13 +33,13 @@ impl Fields {
     /// The fields of a body.
     ///
     /// # Errors
-    /// Unless it is one JSON object.
+    /// Unless the body is one JSON object.
     pub(super) fn of_json(body: &[u8]) -> Result<Self, Problem> {
         serde_json::from_slice(body)
             .map_err(|error| Problem::new(Kind::InvalidJson, format!("the body is not one JSON object: {error}")))
     }
 
-    /// These, with the names of a query recorded as wrong: a body field in the query would have no effect.
+    /// These fields, with the names in a query recorded as wrong: a body field in the query would have no effect.
     ///
     /// # Errors
     /// As [`Self::of_query`].
@@ -105,7 +105,7 @@ pub(super) fn digits<T>(rule: impl FnOnce(u64) -> Result<T, Invalid>) -> impl Fn
 /// A piece of a request target without its percent escapes.
 ///
 /// # Errors
-/// When an escape is broken or does not give UTF-8: the sender meant something else.
+/// When an escape is broken or the result is not UTF-8: the sender meant something else.
 pub(super) fn unescape(piece: &str) -> Result<Cow<'_, str>, Problem> {
     if !piece.contains('%') {
         return Ok(Cow::Borrowed(piece));

@@ -109,7 +109,7 @@ struct Time(u64);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The scripts accept no time that jiff could not show.
+        // The scripts accept no time that jiff cannot show.
         let ms = i64::try_from(self.0).ok();
         let time = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
         serializer.collect_str(&format_args!("{time:.3}"))

@@ -1,5 +1,5 @@
-//! hyper answers what it cannot parse as a request by itself, with only a status, and has no hook for that. This
-//! module recognizes those answers, and replaces them with a problem.
+//! hyper itself answers what it cannot parse as a request, with only a status, and has no hook for that. This module
+//! recognizes those answers, and replaces them with a problem.
 
 use hyper::body::Bytes;
 use tracing::debug;
@@ -12,11 +12,11 @@ use super::router::REQUEST_ID;
 /// How hyper's status line begins, before the last two digits of the status.
 const BEGINS: [&[u8]; 2] = [b"HTTP/1.1 4", b"HTTP/1.0 4"];
 
-/// Maximum length: a status line, and three fields no longer than a date.
+/// Maximum length: a status line, and three header fields no longer than a date.
 const LONGEST: usize = 256;
 
-/// Where hyper's own answer begins in the bytes to send. It is the last on a connection. It is only a head, and has no
-/// request id. All our answers have one, also those to HEAD.
+/// Where hyper's own answer begins in the bytes to send. It is the last answer on a connection, consists of a head
+/// only, and has no request id. All our answers have one, also the answers to HEAD.
 pub(super) fn start(bytes: &[u8]) -> Option<usize> {
     if !bytes.ends_with(b"\r\n\r\n") {
         return None;
@@ -62,7 +62,7 @@ mod tests {
     const HYPERS: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
     #[test]
-    fn hypers_own_is_told_from_ours() {
+    fn hypers_answers_are_distinguished_from_ours() {
         let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-request-id: a\r\n\r\n{}";
         let to_head = "HTTP/1.1 404 Not Found\r\ncontent-length: 200\r\nx-request-id: HTTP/1.1\r\n\r\n";
         for ours in ["", ok, to_head, "HTTP/1.1 100 Continue\r\n\r\n"] {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn in_its_place_is_a_problem_with_the_same_status() {
+    fn the_replacement_is_a_problem_with_the_same_status() {
         let answer = String::from_utf8(in_place_of(HYPERS.as_bytes()).to_vec()).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n"), "{head}");

@@ -19,7 +19,7 @@ use super::problem::Problem;
 use super::{BODY_READ_TIMEOUT, MAX_BODY_BYTES};
 use crate::keys::{IdempotencyKey, Invalid};
 
-/// How long to wait for the rest of a small refused body: most likely it has already arrived.
+/// How long to wait for the rest of a small body that is refused: most likely it has already arrived.
 const DISCARD_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The place of a request's fields.
@@ -29,7 +29,7 @@ pub(super) enum Input {
     Query,
     /// In the body, one JSON object, and there is no query.
     Json,
-    /// As [`Self::Json`], but a missing body is an empty object.
+    /// Like [`Self::Json`], but a missing body is an empty object.
     OptionalJson,
 }
 
@@ -95,7 +95,7 @@ impl WholeRequest {
     }
 }
 
-/// What a head tells about its body.
+/// Refuses a request if its head already shows that its body is wrong.
 fn judge_unread(input: Input, head: &Parts, body: &Incoming) -> Result<(), Problem> {
     let size = body.size_hint();
     // A body of unknown length may be empty.
@@ -131,11 +131,11 @@ fn too_large() -> Problem {
     Problem::new(Kind::BodyTooLarge, format!("the body may have {MAX_BODY_BYTES} bytes"))
 }
 
-/// Discards the body of a request that is refused. A small one that is arriving is read, so that the connection can be
+/// Discards the body of a request that is refused. A small body that is arriving is read, so that the connection can be
 /// used again. For any other, the connection closes after the answer.
 pub(super) async fn discard(head: &Parts, body: Incoming) {
     let is_small = body.size_hint().upper().is_some_and(|bytes| bytes <= MAX_BODY_BYTES as u64);
-    // A client that waits for `100 Continue` does not get it.
+    // A client that waits for `100 Continue` will not get it.
     let is_coming = is_small && !head.headers.contains_key(EXPECT);
     if !is_coming || !matches!(timeout(DISCARD_TIMEOUT, body.collect()).await, Ok(Ok(_))) {
         leave_unread(head);
@@ -153,7 +153,7 @@ fn leave_unread(head: &Parts) {
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Invalid> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
-    // An empty key breaks the rule, so it stands for any value that is not one text.
+    // An empty key breaks the rule, so it stands for any value that is not a single text.
     let text = if values.next().is_some() { "" } else { value.to_str().unwrap_or_default() };
     IdempotencyKey::parse(text).map(Some)
 }

@@ -44,7 +44,7 @@ pub(super) async fn respond(engine: &Engine, access: &Access, request: Request<I
     response
 }
 
-/// From bytes to an operation. A request is refused, in this order, for its sender, its target, and its body.
+/// From bytes to an operation. A request can be refused for its sender, its target, and its body, in this order.
 async fn carry_out(engine: &Engine, access: &Access, request: Request<Incoming>) -> Answer {
     match admit(access, &request) {
         Ok(route) => {
@@ -71,7 +71,7 @@ fn admit(access: &Access, request: &Request<Incoming>) -> Result<&'static Route,
     Route::find(request.method(), request.uri().path())
 }
 
-/// Limits that hyper also has, but without telling the client which one.
+/// Limits that hyper also has, but hyper does not tell the client which one was exceeded.
 fn check_sizes(request: &Request<Incoming>) -> Result<(), Problem> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > MAX_TARGET_BYTES {

@@ -51,7 +51,7 @@ operations! {
     Live        = GET  "/livez"                                   Query        => live;
     Ready       = GET  "/readyz"                                  Query        => ready;
     Seed        = POST "/api/inventory/seed"                      Json         => seed;
-    /// A SKU may have the name of the endpoint above.
+    /// A SKU may have the same name as the endpoint above.
     StockOfSeed = GET  "/api/inventory/seed"                      Query        => stock;
     Stock       = GET  "/api/inventory/:sku"                      Query        => stock;
     Hold        = POST "/api/reservations/hold"                   Json         => hold;
@@ -99,7 +99,7 @@ impl Route {
     }
 }
 
-/// Parts of the longest path.
+/// The number of parts of the longest path.
 const MOST_PARTS: usize = 4;
 
 /// The methods of a resource, as `Allow` lists them.
@@ -129,7 +129,7 @@ mod tests {
         Method::CONNECT,
     ];
 
-    /// Each of all resources, by each method: it is answered, or `Allow` says what is.
+    /// Calls each resource with each method: it is answered, or `Allow` lists the methods that are.
     #[test]
     fn resources_by_methods() {
         for route in ROUTES {
@@ -151,7 +151,7 @@ mod tests {
         }
     }
 
-    /// No line is hidden by another, and none has more parts than are looked at.
+    /// No line hides another, and none has more parts than the router compares.
     #[test]
     fn every_route_is_found_by_its_own_path() {
         for route in ROUTES {

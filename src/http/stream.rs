@@ -43,7 +43,7 @@ impl ConnectionStream {
         written
     }
 
-    /// Closes the sending side, so that the client sees the end; what it still sends is discarded.
+    /// Closes the sending side, so that the client sees the end; further bytes from the client are discarded.
     fn start_lingering(&self) -> io::Result<usize> {
         SockRef::from(&*self.stream.get_ref().0).shutdown(Shutdown::Write)?;
         self.state.lingers();
@@ -79,7 +79,7 @@ impl AsyncWrite for ConnectionStream {
                         }
                     }
                 }
-                // It reads no further, and closes the connection.
+                // hyper reads no further, and closes the connection.
                 self.state.leave_unread();
                 return Poll::Ready(Ok(bytes.len()));
             }
@@ -93,7 +93,7 @@ impl AsyncWrite for ConnectionStream {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // Its own answers have no body, which would be a second piece.
+        // hyper's own answers have no body, which would be a second piece.
         if let [head] = bytes {
             return self.poll_write(context, head);
         }

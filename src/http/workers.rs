@@ -1,6 +1,6 @@
 //! The threads that serve connections: one for each core, each with its own runtime.
 //!
-//! Everything of a connection stays on its thread: no work moves to, or wakes, another thread.
+//! Everything that belongs to a connection stays on its thread: no work moves to another thread or wakes it.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -10,17 +10,17 @@ const MAX_NAME_BYTES: usize = 128;
 /// Longest `Idempotency-Key`, in bytes.
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
-/// What is not a SKU though it is made of the right characters.
+/// Names that are not a SKU although their characters are allowed.
 const RESERVED: [&str; 3] = ["audit", ".", ".."];
 
-/// What is sold. Becomes part of key names, so it has none of the characters that mean something there.
+/// What is sold. It becomes part of key names, so it has none of the characters that mean something there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Sku(String);
 
 impl Sku {
     /// # Errors
     /// Unless `text` is 1 to 128 bytes without control characters, white space, `:`, `{` or `}`, and not `audit` (which
-    /// would name the audit stream), `.` or `..` (which clients that normalise a path take out of it).
+    /// would name the audit stream), `.` or `..` (which clients that normalise a path remove from it).
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let forbidden = |c: char| c.is_whitespace() || matches!(c, ':' | '{' | '}');
         if !is_name(text) || text.contains(forbidden) || RESERVED.contains(&text) {
@@ -98,7 +98,7 @@ impl IdempotencyKey {
     }
 }
 
-/// A key may be a secret of the caller's: it is not printed.
+/// A key may be a secret of the caller, so it is not printed.
 impl fmt::Debug for IdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("IdempotencyKey(..)")

@@ -1,4 +1,5 @@
-//! The id of a reservation: a UUID that carries its shard and, if need be, the identity of a request.
+//! The id of a reservation: a UUID that carries its shard and, for a request with an idempotency key, the identity of
+//! that request.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +10,7 @@ use super::{IdempotencyKey, Invalid};
 
 /// A version 8 UUID (RFC 9562): 48 bits of time in milliseconds, 4 of version, 12 of shard, 2 of variant, 62 random.
 ///
-/// The time is for sorting by eye; nothing is decided by it.
+/// The time lets people sort ids by eye. Nothing is decided by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReservationId(Uuid);
 
@@ -22,21 +23,21 @@ impl ReservationId {
         Self::assemble(bytes, shard)
     }
 
-    /// The id of the request that `key` stands for: time and random bits come from the key's SHA-256, so the same key
-    /// finds the same reservation, and the record itself is the memory of the request.
+    /// The id of the request that `key` stands for. Time and random bits come from the key's SHA-256, so the same key
+    /// finds the same reservation, and no other record of the request is needed.
     pub fn from_idempotency_key(key: &IdempotencyKey, shard: u16) -> Self {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&key.digest()[..16]);
         Self::assemble(bytes, shard)
     }
 
-    /// An id on `shard` that no reservation has: of no time and no randomness.
-    pub fn nobodys(shard: u16) -> Self {
+    /// An id on `shard` that no reservation has: its time and its random bits are zero.
+    pub fn unused(shard: u16) -> Self {
         Self::assemble([0; 16], shard)
     }
 
     /// # Errors
-    /// Unless `text` is a UUID in its hyphenated form, of any version: other services may mint their own.
+    /// Unless `text` is a UUID in its hyphenated form, of any version: other services may generate their own ids.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         match Uuid::try_parse(text) {
             Ok(uuid) if text.len() == uuid::fmt::Hyphenated::LENGTH => Ok(Self(uuid)),
@@ -47,7 +48,7 @@ impl ReservationId {
         }
     }
 
-    /// The shard that it was minted on.
+    /// The shard that the id carries.
     pub fn shard(&self) -> u16 {
         let bytes = self.0.as_bytes();
         u16::from_be_bytes([bytes[6], bytes[7]]) & 0x0fff
@@ -60,7 +61,7 @@ impl ReservationId {
     }
 }
 
-/// Lower case with hyphens: the only form that the scripts take.
+/// Lower case with hyphens: the only form that the scripts accept.
 impl fmt::Display for ReservationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.hyphenated().fmt(f)

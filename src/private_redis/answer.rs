@@ -1,6 +1,6 @@
 //! What the redis-server at a loopback port reports: its data folder, and its loading progress.
 //!
-//! The timeout is longer than that of a request's call: while it loads, it answers only now and then.
+//! The timeout is longer than that of a request's call: during loading, it answers only now and then.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -53,7 +53,7 @@ pub(super) async fn until_ready(port: u16, folder: &Path, patience: Duration) ->
                 }
                 sleep(LOADING_POLL).await;
             }
-            // Nothing listens yet. Or another process does, and ours will end by itself.
+            // Nothing listens yet. Or another process does, and our redis-server will end by itself.
             _ => sleep(POLL).await,
         }
     }

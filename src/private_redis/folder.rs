@@ -54,14 +54,14 @@ impl Folder {
         &self.path
     }
 
-    /// Takes the lock for a redis-server on `port`, after stopping an earlier one, if there is one.
+    /// Takes the lock for a redis-server on `port`. Stops an earlier redis-server first, if there is one.
     pub(super) async fn claim(&self, port: u16) -> anyhow::Result<Claim> {
         let path = self.path.join("redis.lock");
         let file = open(&path)?;
         let held = !try_lock(&file)?;
         let recorded = std::fs::read_to_string(&path).ok().and_then(|port| port.trim().parse().ok());
         let mut asked = false;
-        // Also without the lock: one may have been started in our folder by hand.
+        // Even without the lock: somebody may have started one in our folder by hand.
         for port in recorded.into_iter().filter(|recorded| *recorded != port).chain([port]) {
             if !is_free(port).unwrap_or(false) && answer::folder(port).await.as_ref() == Some(&self.path) {
                 warn!(port, "taking over from a redis-server that was left behind");
@@ -90,7 +90,7 @@ impl Folder {
     }
 }
 
-/// Ends the holders of the lock that do not answer, or do not end when asked. Returns whether the lock is ours.
+/// Ends the holders of the lock that do not answer, or do not end when asked. Returns whether we have the lock now.
 async fn force_out(lock: &File, asked: bool) -> anyhow::Result<bool> {
     let forces = if asked { &[Force::Kill][..] } else { &[Force::Terminate, Force::Kill] };
     for &force in forces {
@@ -111,14 +111,14 @@ async fn force_out(lock: &File, asked: bool) -> anyhow::Result<bool> {
 }
 
 impl Claim {
-    /// The lock, for another process to hold too, as its standard input.
+    /// The lock as standard input for another process, which then holds it too.
     pub(super) fn share(&self) -> anyhow::Result<Stdio> {
         Ok(self.0.try_clone()?.into())
     }
 
-    /// The lock, for the redis-server to hold instead of us, as its standard input; its port is recorded.
+    /// The lock as standard input for the redis-server, which then holds it instead of us. Records its port.
     pub(super) fn hand_over(mut self, port: u16) -> anyhow::Result<Stdio> {
-        // Before it runs: we may be killed as soon as it does.
+        // Recorded before it runs: we may be killed as soon as it runs.
         write(&mut self.0, port.into())?;
         Ok(self.0.into())
     }
@@ -134,7 +134,7 @@ pub(super) fn is_free(port: u16) -> anyhow::Result<bool> {
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {
-    // Not truncated: the recorded number belongs to the holder.
+    // Not truncated: the recorded number belongs to the holder of the lock.
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     opened.with_context(|| format!("cannot write {}", path.display()))
 }
@@ -153,7 +153,7 @@ fn write(file: &mut File, number: u32) -> anyhow::Result<()> {
     writeln!(file, "{number}").context("cannot write to the data folder")
 }
 
-/// Tries until it is done or the time is over, at least once. Returns whether it is done.
+/// Tries at least once, until it is done or the time is over. Returns whether it is done.
 async fn within(time: Duration, mut done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<bool> {
     let deadline = Instant::now() + time;
     while !done()? {

@@ -1,16 +1,16 @@
-//! The processes that hold a lock by their standard input: the redis-server that got it, and its forks.
+//! The processes that hold a lock through their standard input: the redis-server that got it, and its forks.
 
 use std::fs::File;
 
-/// How a process is told to end.
+/// How strongly a process is told to end.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Force {
-    /// It may write its data; a frozen one is woken for that.
+    /// It may write its data to disk; a frozen process is woken for that.
     Terminate,
     Kill,
 }
 
-/// Tells them to end. Returns how many there are, if this is known.
+/// Tells them to end. Returns how many there are, if that is known.
 #[cfg(target_os = "linux")]
 pub(super) fn end(lock: &File, force: Force) -> anyhow::Result<usize> {
     use std::os::unix::fs::MetadataExt;
@@ -36,12 +36,12 @@ pub(super) fn end(lock: &File, force: Force) -> anyhow::Result<usize> {
         let process = entry?.path();
         let number = process.file_name().and_then(|name| name.to_str()?.parse().ok());
         let Some(id) = number.and_then(Pid::from_raw) else { continue };
-        // The handle first: another process may get the number, but not the handle.
+        // The handle first: another process may get the same number, but not the same handle.
         let Ok(handle) = pidfd_open(id, PidfdFlags::empty()) else { continue };
         if holds(&process) {
             found += 1;
             for signal in signals {
-                // It may have ended meanwhile.
+                // The process may have ended meanwhile.
                 let _ = pidfd_send_signal(&handle, *signal);
             }
         }
@@ -49,7 +49,7 @@ pub(super) fn end(lock: &File, force: Force) -> anyhow::Result<usize> {
     Ok(found)
 }
 
-/// Other systems do not show for certain which they are.
+/// Other systems do not show reliably which processes these are.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn end(_: &File, _: Force) -> anyhow::Result<usize> {
     Ok(0)

@@ -1,5 +1,5 @@
-//! How much memory the private redis-server may use. Above that, Redis refuses holds and still settles them. Without a
-//! limit, the system would kill it, or other processes.
+//! How much memory the private redis-server may use. Above the limit, Redis refuses holds and still settles them.
+//! Without a limit, the system would kill it, or other processes.
 
 use std::fs::read_to_string;
 use std::path::Path;
@@ -17,9 +17,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// Percent of the limit: above the first it warns, below the second it may warn again.
 const WARNING: [u64; 2] = [80, 75];
 
-/// Three quarters of the memory that this process may use, in bytes. The rest is for other programs, and for what
-/// Redis needs besides its data, such as the copy that rewrites its file. 0, which is no limit, where that is not
-/// known: outside Linux.
+/// Three quarters of the memory that this process may use, in bytes. The rest is for other programs, and for what Redis
+/// needs besides its data, such as the copy that rewrites its file. 0 (no limit) where that memory is not known:
+/// outside Linux.
 pub fn default_maxmemory() -> u64 {
     memory(Path::new("/")).unwrap_or(0) / 4 * 3
 }
@@ -42,7 +42,7 @@ fn memory(root: &Path) -> Option<u64> {
             _ => return None,
         };
         let hierarchy = root.join(hierarchy);
-        // In a container the path may be the machine's path, and not exist here: then use the root.
+        // In a container the path may be that of the machine, and not exist here: then the root is used.
         let above = Path::new(path.trim_start_matches('/')).ancestors();
         // `max` is not a number, so there is no limit.
         above.filter_map(|group| read_to_string(hierarchy.join(group).join(file)).ok()?.trim().parse().ok()).min()
@@ -50,7 +50,7 @@ fn memory(root: &Path) -> Option<u64> {
     limits.chain([total]).min()
 }
 
-/// Warns when the redis-server at a port comes near its limit, while it is polled.
+/// Warns when the redis-server at a port comes near its limit. Runs while it is polled.
 pub(super) async fn watch(port: u16) {
     let Ok(redis) = Redis::open(&format!("redis://127.0.0.1:{port}")) else { return std::future::pending().await };
     let [warn_at, calm_below] = WARNING;

@@ -51,7 +51,7 @@ impl Redis {
         typed(self.call(cmd("HGET").arg(key).arg(field)).await?)
     }
 
-    /// How many members of a sorted set are scored `score` or lower.
+    /// How many members of a sorted set have the score `score` or lower.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -59,7 +59,7 @@ impl Redis {
         typed(self.call(cmd("ZCOUNT").arg(key).arg("-inf").arg(score)).await?)
     }
 
-    /// The same, and the member with the lowest score; not atomic.
+    /// The same number, and the member with the lowest score; not read atomically.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -100,7 +100,7 @@ impl Redis {
         Ok((typed(members)?, if before == after { typed(after)? } else { None }))
     }
 
-    /// The members of a sorted set scored `score` or higher, with their scores, at most `count`.
+    /// The members of a sorted set with the score `score` or higher, with their scores, at most `count`.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -118,8 +118,8 @@ impl Redis {
         typed(self.call(cmd("ZRANGE").arg(key).arg(0).arg(count - 1)).await?)
     }
 
-    /// The members of a sorted set scored `score` or lower, at most `count` of them after the first `skip`, each with
-    /// its score. As bytes, because a member may not be text.
+    /// The members of a sorted set with the score `score` or lower, each with its score: at most `count` of them, after
+    /// the first `skip`. As bytes, because a member may not be text.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -135,8 +135,8 @@ impl Redis {
         typed(self.call(&command).await?)
     }
 
-    /// For each pair of a member and another sorted set: if the member is scored `score` or lower in `list`, the
-    /// members of the other set, the lowest first, at most `count`. Each has its own outcome.
+    /// For each pair of a member and another sorted set: if the member has the score `score` or lower in `list`, the
+    /// members of the other set, the lowest first, at most `count`. Each pair has its own outcome.
     ///
     /// # Errors
     /// See [`Failure`].

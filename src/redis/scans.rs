@@ -7,13 +7,13 @@ use ::redis::{Value, cmd, pipe};
 use super::reads::{malformed, typed};
 use super::{Failure, Redis};
 
-/// Elements that one call of a scan looks at, about.
+/// About how many elements one call of a scan looks at.
 const PAGE: usize = 500;
 
-/// A page of a scan, and where the next one starts; 0 after the last.
+/// A page of a scan, and where the next one starts; 0 after the last page.
 pub type Page<T> = (u64, Vec<T>);
 
-/// The fields of a stream entry, with its id; no fields when one of them is not text.
+/// The fields of a stream entry, with its id; `None` for the fields when one of them is not text.
 pub type Entry = (String, HashMap<String, String>);
 
 /// The present and past contents of a stream.
@@ -32,15 +32,15 @@ pub struct StreamInfo {
 /// A member of a sorted set with the hash that it names, read atomically.
 #[derive(Debug, Clone)]
 pub struct Look {
-    /// The fields of the hash; empty when there is no such hash, none when a field is not text.
+    /// The fields of the hash; empty when there is no such hash, `None` when a field is not text.
     pub fields: Option<HashMap<String, String>>,
-    /// The member's score as Redis writes it; none when it is not a member.
+    /// The member's score as Redis writes it; `None` when it is not a member.
     pub score: Option<String>,
     /// Whether the hash has a TTL.
     pub is_mortal: bool,
 }
 
-/// A member of a sorted set, the lowest of another, and whether it is in a set, read atomically.
+/// The score of a member of a sorted set, the lowest score of another, and whether it is in a set, read atomically.
 #[derive(Debug, Clone)]
 pub struct IndexLook {
     /// The member's score.
@@ -168,7 +168,7 @@ impl Redis {
         Ok(page.into_iter().next().map(|(id, _)| id))
     }
 
-    /// The present and past contents of a stream, read atomically; none when there is no such key.
+    /// The present and past contents of a stream, read atomically; `None` when there is no such key.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -201,7 +201,7 @@ fn entry((id, fields): RawEntry) -> Entry {
     (id, text_fields(fields).unwrap_or_default())
 }
 
-/// None when one of them is not text.
+/// `None` when one of them is not text.
 fn text_fields(fields: HashMap<Vec<u8>, Vec<u8>>) -> Option<HashMap<String, String>> {
     let text = |bytes| String::from_utf8(bytes).ok();
     fields.into_iter().map(|(name, value)| Some((text(name)?, text(value)?))).collect()

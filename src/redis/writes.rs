@@ -14,7 +14,8 @@ impl Redis {
         self.call(cmd("HSET").arg(key).arg(fields)).await.map(drop)
     }
 
-    /// Removes the oldest entries from a stream until about `most` are left, 10,000 at most. Returns how many.
+    /// Removes the oldest entries from a stream until about `most` are left, 10,000 at most. Returns the number of
+    /// removed entries.
     ///
     /// # Errors
     /// See [`Failure`].

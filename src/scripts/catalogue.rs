@@ -1,4 +1,4 @@
-//! The Lua sources as they were compiled in, with the SHA-1 that is their name in Redis.
+//! The Lua sources that were compiled in, with the SHA-1 that is their name in Redis.
 
 use include_dir::{Dir, include_dir};
 use sha1::{Digest, Sha1};
@@ -7,19 +7,19 @@ use super::header::Contract;
 
 static LUA: Dir<'_> = include_dir!("$OUT_DIR/lua");
 
-/// One script: its file's bytes are what runs.
+/// One script: the bytes of its file are what runs.
 #[derive(Debug, Clone)]
 pub struct Script {
     /// The file's name without `.lua`.
     pub name: &'static str,
-    /// The file's content.
+    /// The file's contents.
     pub source: &'static str,
-    /// SHA-1 of the content in lower-case hexadecimal, as `sha1sum` and `SCRIPT LOAD` give it.
+    /// SHA-1 of the contents in lower-case hexadecimal, as `sha1sum` and `SCRIPT LOAD` give it.
     pub sha1: String,
     /// What its header says.
     pub contract: Contract,
-    /// The last release's version of a script that has changed since. It stays loaded, for callers that have not yet
-    /// looked for the new one, and is not published.
+    /// Whether it is the last release's version of a script that has changed since then. It stays loaded, for callers
+    /// that have not yet looked for the new one, and is not published.
     pub previous: bool,
 }
 
@@ -49,7 +49,7 @@ impl Catalogue {
     /// Adds the previous version of a script.
     ///
     /// # Panics
-    /// When `source` has not the header of a script of that name.
+    /// When `source` does not have the header of a script of that name.
     pub fn with_previous(mut self, name: &'static str, source: &'static str) -> Self {
         self.add(name, source, true);
         self

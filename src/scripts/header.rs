@@ -1,4 +1,4 @@
-//! What a script's header says, as data: the manifest is read from the same lines that people read.
+//! What a script's header says, as data: the manifest comes from the same lines that people read.
 
 /// The contract of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -7,9 +7,9 @@ pub struct Contract {
     pub purpose: &'static str,
     /// The flags of its first line, such as `no-writes`.
     pub flags: Vec<&'static str>,
-    /// What is to be given as KEYS.
+    /// The slots of KEYS.
     pub keys: Vec<KeySlot>,
-    /// What is to be given as ARGV.
+    /// The slots of ARGV.
     pub arguments: Vec<ArgumentSlot>,
     /// The replies, in the order in which they are decided.
     pub replies: Vec<ReplyWord>,
@@ -17,12 +17,12 @@ pub struct Contract {
     pub errors: Vec<ReplyWord>,
 }
 
-/// A place in KEYS.
+/// A slot of KEYS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySlot {
-    /// Its number, from 1; `3i+1` for those of item i, `5...` for any number from there on.
+    /// Its number, from 1; `3i+1` for the slots of item i, `5...` for any number of slots from there on.
     pub slot: &'static str,
-    /// What the header calls it.
+    /// Its name in the header.
     pub name: &'static str,
     /// The Redis type of the key.
     pub kind: &'static str,
@@ -30,14 +30,14 @@ pub struct KeySlot {
     pub shape: String,
 }
 
-/// A place in ARGV.
+/// A slot of ARGV.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArgumentSlot {
-    /// Its number, as in [`KeySlot::slot`].
+    /// Its number, see [`KeySlot::slot`].
     pub slot: &'static str,
-    /// What the header calls it.
+    /// Its name in the header.
     pub name: &'static str,
-    /// The rule that it must keep.
+    /// The rule for its value.
     pub rule: String,
 }
 
@@ -48,7 +48,7 @@ pub struct ReplyWord {
     pub word: &'static str,
     /// The elements after it.
     pub fields: Vec<&'static str>,
-    /// When it is given.
+    /// When the script gives it.
     pub meaning: String,
 }
 
@@ -83,11 +83,11 @@ impl Contract {
         Ok(contract)
     }
 
-    /// Takes in one indented line of a section.
+    /// Takes one indented line of a section.
     fn entry(&mut self, section: &str, indent: usize, text: &'static str) -> Option<()> {
         let mut words = text.split_whitespace();
         match section {
-            // What introduces the slots of each item says nothing that their numbers do not say.
+            // A line that introduces the slots of each item adds nothing to their numbers.
             "KEYS" | "ARGV" if text.starts_with("then ") => {}
             "KEYS" => {
                 let (slot, name, kind) = (words.next()?, words.next()?, words.next()?);
@@ -106,7 +106,7 @@ impl Contract {
                         let (word, fields) = (words.next()?, words.collect());
                         replies.push(ReplyWord { word, fields, meaning: meaning.trim().to_owned() });
                     }
-                    // More fields, or more of the meaning, which stands far to the right.
+                    // More fields, or more of the meaning, which is far to the right.
                     4..20 => replies.last_mut()?.fields.extend(words),
                     _ => {
                         let last = replies.last_mut()?;

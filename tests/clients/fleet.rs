@@ -1,4 +1,4 @@
-//! A mixed fleet: buyers over HTTP, in Python by SHA and in Node by SHA, all after the same units at the same time.
+//! A mixed fleet: buyers over HTTP, in Python by SHA and in Node by SHA, all of them after the same units.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -22,16 +22,16 @@ use crate::support::stockhold::{Answer, Stockhold};
 
 const UNITS: u64 = 500;
 const HTTP_BUYERS: usize = 8;
-/// Every kind of buyer has had that much to do before the next thing goes wrong.
+/// Buyers of every kind have made this number of holds before the next fault.
 const HOLDS_BETWEEN: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two purchases of one buyer.
+/// The pause between two purchases of one buyer.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What a buyer was told, by the word of the contract, and the id that it was about.
+/// What a buyer was told: the word of the contract, and the id of the reservation.
 type Told = Vec<(String, String)>;
 
-/// A program whose threads or tasks buy until its standard input ends.
+/// A program whose threads or tasks buy until its standard input is closed.
 struct Program {
     child: Child,
     told: JoinHandle<Told>,
@@ -56,7 +56,7 @@ impl Program {
     }
 }
 
-/// Buys over HTTP until told to close.
+/// Buys over HTTP until it is stopped.
 async fn buy(server: Arc<Stockhold>, closing: Arc<AtomicBool>) -> Told {
     let mut told = Told::new();
     for turn in 0_u64.. {
@@ -84,7 +84,7 @@ async fn buy(server: Arc<Stockhold>, closing: Arc<AtomicBool>) -> Told {
     told
 }
 
-/// Posts until it is answered: the key makes that safe.
+/// Repeats the request until it is answered: the key makes that safe.
 async fn answered(server: &Stockhold, path: &str, body: Option<Value>, key: &str) -> Answer {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -113,7 +113,7 @@ async fn events_after(redis: &mut MultiplexedConnection, last: &mut String) -> V
     entries.into_iter().map(event).collect()
 }
 
-/// Follows the audit until every kind of buyer has held so many times more.
+/// Follows the audit until buyers of every kind have held `times` more times.
 async fn until_all_have_held(redis: &RedisServer, times: usize, audit: &mut Vec<Event>, last: &mut String) {
     let mut connection = redis.connection().await;
     audit.extend(events_after(&mut connection, last).await);
@@ -133,7 +133,7 @@ async fn until_all_have_held(redis: &RedisServer, times: usize, audit: &mut Vec<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_oversold_while_scripts_are_flushed_and_redis_is_killed() {
-    // What was answered is in the file by then, so a killed process loses nothing of it.
+    // What was answered is in the file by then, so a killed process loses nothing that was answered.
     let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "no"]);
     let server = Arc::new(Stockhold::start(&redis));
     server.seed("tea", UNITS).await;
@@ -163,16 +163,16 @@ async fn nothing_is_oversold_while_scripts_are_flushed_and_redis_is_killed() {
     told.extend(programs.into_iter().flat_map(Program::finish));
 
     let mut connection = redis.connection().await;
-    // Nothing is oversold, the audit accounts for every unit, and each reservation ended once at most.
+    // Nothing is oversold, the audit accounts for every unit, and each reservation ended at most once.
     assert_invariants(&mut connection, History::Whole).await;
     assert_eq!(server.counts("tea").await.iter().sum::<u64>(), UNITS);
-    // What anybody was told is what the audit says, and what was refused is not in it.
+    // Everything that a buyer was told is in the audit, and what was refused is not in it.
     audit.extend(events_after(&mut connection, &mut last).await);
     let happened: BTreeSet<(String, String)> = audit.into_iter().map(|[event, id, _]| (event, id)).collect();
     for (word, id) in told {
         let has = |event: &str| happened.contains(&(event.to_owned(), id.clone()));
         let (event, expected) = match &*word {
-            // Of a settlement too: whatever was settled was held.
+            // REPLAYED may also answer a settlement: whatever was settled was held.
             "REPLAYED" | "HELD" => ("hold", true),
             "CONFIRMED" => ("confirm", true),
             "RELEASED" => ("release", true),

@@ -1,5 +1,5 @@
-//! What the examples need: the client libraries, installed from their registries into the build's folder once for each
-//! version of their lists, and the example in Rust, built.
+//! What the examples need: the client libraries, which are installed from their registries into the build folder once
+//! for each version of their lists, and the Rust example, which is built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| {
     python
 });
 
-/// A folder with the example for Node, its library, and the buyers that import it.
+/// A folder with the Node example, its library, and the buyers that import it.
 pub static NODE: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = folder("node");
     once(&folder, &["clients/node/package.json", "clients/node/package-lock.json"], || {
@@ -38,7 +38,7 @@ pub static NODE: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// The example in Rust, built as this test was.
+/// The Rust example, built like this test.
 pub static RUST: LazyLock<PathBuf> = LazyLock::new(|| {
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
@@ -60,7 +60,7 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients").join(name)
 }
 
-/// Installs unless the folder was made from these very lists.
+/// Runs `install` unless the folder was made from the same lists.
 fn once(folder: &Path, lists: &[&str], install: impl FnOnce()) {
     let wanted: String = lists.iter().map(|list| fs::read_to_string(source(list)).unwrap()).collect();
     let stamp = folder.join("installed-from");

@@ -14,10 +14,10 @@ use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
-/// Longer than a client waits for one answer, shorter than it goes on asking.
+/// Longer than a client waits for one reply, and shorter than it continues to retry.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// A hold that lapses before anything else can happen to it.
+/// The time of a hold that lapses before anything else can happen to it.
 const AT_ONCE: &str = "1";
 const LATER: &str = "60000";
 
@@ -41,7 +41,7 @@ fn rust() -> Command {
     Command::new(&*RUST)
 }
 
-/// A shop with tea, and one of the examples as its customer.
+/// A server with tea on sale, and one of the examples as its customer.
 struct Customer {
     example: fn() -> Command,
     redis: RedisServer,
@@ -52,7 +52,7 @@ struct Customer {
 impl Customer {
     async fn of(example: fn() -> Command) -> Self {
         let redis = RedisServer::start();
-        // So that what has lapsed stays until the customer sweeps it.
+        // With this interval, lapsed holds stay until the customer sweeps them.
         let server = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
         server.seed("tea", 5).await;
         Self { example, redis, server, words: BTreeSet::new() }
@@ -64,7 +64,7 @@ impl Customer {
         command
     }
 
-    /// Runs a command of the example: its exit status and its first lines must be these.
+    /// Runs a command of the example: its exit status and its first lines must be as given.
     async fn gets(&mut self, command: &str, status: i32, lines: &[&str]) {
         let command = self.command(command);
         let output = run(command).await;
@@ -92,7 +92,7 @@ impl Customer {
         sleep(Duration::from_millis(5)).await;
         self.gets(&format!("confirm tea {b} pay-2"), 1, &["EXPIRED: too late, back on sale"]).await;
 
-        // All that is left is on a hold that has lapsed: the customer sweeps it and gets the units.
+        // All units that are left are on a lapsed hold: the customer sweeps it and gets the units.
         self.gets(&format!("hold cart-3 {AT_ONCE} tea 3 {c}"), 0, &["HELD: until 1"]).await;
         sleep(Duration::from_millis(5)).await;
         self.gets(&format!("hold cart-4 {LATER} tea 3 {d}"), 0, &["HELD: until 1"]).await;
@@ -110,8 +110,8 @@ impl Customer {
         assert_eq!(self.server.counts("pot").await, [0, 1, 0]);
     }
 
-    /// Every word of the scripts that it calls, but for `missing`.
-    fn has_met_all_but(&self, missing: &[&str]) {
+    /// It has met every word of the scripts that it calls, except `missing`.
+    fn has_met_all_except(&self, missing: &[&str]) {
         let catalogue = Catalogue::embedded();
         let scripts = ["hold", "confirm", "release"].map(|name| catalogue.get(name).unwrap());
         let promised: BTreeSet<String> =
@@ -127,7 +127,7 @@ impl Customer {
         cmd("DEL").arg("stockhold:scripts").exec_async(&mut redis).await.unwrap();
         self.gets(&format!("hold cart-6 {LATER} tea 1 {a}"), 0, &["HELD: until 1"]).await;
 
-        // It asks, gets no answer, and asks again: by then the first call may have been carried out, or not.
+        // The client calls, gets no reply, and calls again. The first call may have been carried out by then, or not.
         self.redis.stop_process();
         let asking = tokio::spawn(run(self.command(&format!("confirm tea {a} pay-6"))));
         sleep(SILENCE).await;
@@ -137,7 +137,7 @@ impl Customer {
         let settled = ["CONFIRMED: sold\n", "REPLAYED: done before; it is confirmed\n"];
         assert!(settled.contains(&&*printed) && output.status.success(), "{printed:?} {:?}", output.stderr);
 
-        // A defect of the caller is told at once and not repeated, and changes nothing.
+        // A defect of the caller is reported at once, is not repeated, and changes nothing.
         let output = run(self.command(&format!("hold cart-7 {LATER} tea 0 {b}"))).await;
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(told.contains("BADARGS quantity of item 1"), "{told}");
@@ -155,7 +155,7 @@ async fn the_example_in_python() {
     let mut customer = Customer::of(python).await;
     customer.meets_every_word().await;
     customer.buys_a_whole_cart_or_nothing().await;
-    customer.has_met_all_but(&[]);
+    customer.has_met_all_except(&[]);
     customer.recovers().await;
 }
 
@@ -164,7 +164,7 @@ async fn the_example_for_node() {
     let mut customer = Customer::of(node).await;
     customer.meets_every_word().await;
     customer.buys_a_whole_cart_or_nothing().await;
-    customer.has_met_all_but(&[]);
+    customer.has_met_all_except(&[]);
     customer.recovers().await;
 }
 
@@ -172,8 +172,8 @@ async fn the_example_for_node() {
 async fn the_example_for_a_shell() {
     let mut customer = Customer::of(shell).await;
     customer.meets_every_word().await;
-    // It holds one line at a time, and only a line of several is withdrawn.
-    customer.has_met_all_but(&["WITHDRAWN"]);
+    // It holds one line at a time, and only one of several lines can be withdrawn.
+    customer.has_met_all_except(&["WITHDRAWN"]);
     customer.recovers().await;
 }
 
@@ -197,7 +197,7 @@ async fn the_example_in_rust() {
     sleep(Duration::from_millis(1100)).await;
     customer.gets(&format!("confirm {lapsed} pay-3"), 1, &["EXPIRED: too late, back on sale"]).await;
 
-    // Frozen, and its scripts lost: it asks until it knows.
+    // Redis is frozen, and its scripts are lost: the client retries until it knows the outcome.
     let mut redis = customer.redis.connection().await;
     cmd("SCRIPT").arg("FLUSH").exec_async(&mut redis).await.unwrap();
     customer.redis.stop_process();

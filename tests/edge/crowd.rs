@@ -1,4 +1,4 @@
-//! Two thousand who connect and ask for nothing, and come again when they are turned out.
+//! Two thousand clients that connect and request nothing, and connect again when they are closed.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use crate::wire::{connect, most_memory};
 const THREADS: usize = 20;
 const EACH: usize = 100;
 const GOOD: usize = 50;
-/// All good clients together. If each had to wait until some of the crowd run out of time, it would be minutes.
+/// The time for all good clients together. If each had to wait until clients of the crowd time out, it would take
+/// minutes.
 const BOUND: Duration = Duration::from_secs(40);
 const MEMORY: u64 = 64 << 20;
 
-/// Bytes that are sent one by one.
+/// Bytes that are sent one at a time.
 const SLOW: [&str; 3] = [
     "",
     "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
@@ -28,21 +29,21 @@ const SLOW: [&str; 3] = [
 ];
 const HEAD: &str = "POST /api/inventory/seed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n{";
 
-async fn hold(shop: &Stockhold, key: &str) -> Result<(), String> {
+async fn hold(server: &Stockhold, key: &str) -> Result<(), String> {
     let body = json!({ "cartId": "cart-1", "sku": "tea", "quantity": 1 }).to_string();
-    let request = Request::post(shop.url("/api/reservations/hold")).header("content-type", "application/json");
-    shop.attempt(request.header("idempotency-key", key), body.into()).await.map(|answer| drop(answer.ok()))
+    let request = Request::post(server.url("/api/reservations/hold")).header("content-type", "application/json");
+    server.attempt(request.header("idempotency-key", key), body.into()).await.map(|answer| drop(answer.ok()))
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn two_thousand_slow_clients_keep_nobody_out() {
+async fn two_thousand_slow_clients_do_not_keep_others_out() {
     rlimit::increase_nofile_limit(8192).unwrap();
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 1000).await;
-    let before = most_memory(shop.id());
-    let address = shop.address;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 1000).await;
+    let before = most_memory(server.id());
+    let address = server.address;
     let stop = Arc::new(AtomicBool::new(false));
     let crowd: Vec<_> = (0..THREADS)
         .map(|thread| {
@@ -78,10 +79,10 @@ async fn two_thousand_slow_clients_keep_nobody_out() {
 
     let started = Instant::now();
     for good in 0..GOOD {
-        // One that was there before the crowd, and one that comes now.
+        // One client that was there before the crowd, and one that connects now.
         let key = format!("hold-{good}");
-        while let Err(error) = hold(&shop, &key).await {
-            // A connection that is idle for too long is closed, also while a request is on its way.
+        while let Err(error) = hold(&server, &key).await {
+            // A connection that has been idle for too long may be closed while a request is on its way.
             assert!(started.elapsed() < BOUND, "{error}");
         }
         let mut stream = connect(address);
@@ -95,7 +96,7 @@ async fn two_thousand_slow_clients_keep_nobody_out() {
     stop.store(true, Ordering::Relaxed);
     let turned_out: usize = crowd.into_iter().map(|thread| thread.join().unwrap()).sum();
     assert!(turned_out > 0, "there was room for all");
-    let grown = most_memory(shop.id()) - before;
+    let grown = most_memory(server.id()) - before;
     assert!(grown < MEMORY, "{grown} bytes for a crowd");
-    assert_eq!(shop.counts("tea").await, [1000 - GOOD as u64, GOOD as u64, 0]);
+    assert_eq!(server.counts("tea").await, [1000 - GOOD as u64, GOOD as u64, 0]);
 }

@@ -1,4 +1,4 @@
-//! Bytes that are no requests, or are more than one to those who read them otherwise.
+//! Bytes that are not requests, or that another reader could take for more than one request.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -11,11 +11,11 @@ use crate::support::stockhold::Stockhold;
 use crate::wire::{Raw, connect, exchange, split};
 
 const LIVE: &str = "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
-/// To be followed by a length.
+/// A length follows.
 const HOLD: &str = "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
 const BODY: &str = r#"{"cartId":"c","sku":"tea","quantity":1}"#;
 
-/// What is sent, and how many answers there may be at most. What is answered must be a refusal.
+/// What is sent, and the maximum number of answers. Every answer must be a refusal.
 fn shapes() -> Vec<(Vec<u8>, usize)> {
     let (post, length) = (HOLD, BODY.len());
     let hidden = format!("{HOLD}content-length: {length}\r\n\r\n{BODY}");
@@ -32,7 +32,7 @@ fn shapes() -> Vec<(Vec<u8>, usize)> {
         ("GET /livez HTTP/1.1\r\n: shop\r\n\r\n".to_owned(), 1),
         (format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(1000)), 1),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0".to_owned(), 1),
-        // Lengths that do not fit together: nobody may take the rest for another request.
+        // Lengths that contradict each other: the rest must not be taken for another request.
         (format!("{post}content-length: {length}\r\ncontent-length: 0\r\n\r\n{BODY}"), 1),
         (format!("{post}content-length: {length}, 0\r\n\r\n{BODY}"), 1),
         (format!("{post}content-length: +{length}\r\n\r\n{BODY}"), 1),
@@ -53,7 +53,7 @@ fn shapes() -> Vec<(Vec<u8>, usize)> {
         (format!("POST /api/reservations/hold HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"), 1),
     ];
     let mut shapes: Vec<_> = texts.into_iter().map(|(text, answers)| (text.into_bytes(), answers)).collect();
-    // The greeting of TLS, and bytes of no meaning.
+    // The start of a TLS handshake, and bytes without meaning.
     shapes.push((b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), 1));
     shapes.push(((0..=255).cycle().take(100_000).collect(), 1));
     shapes.push((vec![0; 100_000], 1));
@@ -61,7 +61,7 @@ fn shapes() -> Vec<(Vec<u8>, usize)> {
     shapes
 }
 
-/// Every answer tells what is wrong, also to what never was a request.
+/// Every answer says what is wrong, even for bytes that were never a request.
 #[track_caller]
 fn assert_problem(answer: &Raw) {
     assert_eq!(answer.header("content-type"), Some(&b"application/problem+json"[..]), "{answer:?}");
@@ -73,12 +73,12 @@ fn assert_problem(answer: &Raw) {
     }
 }
 
-/// What hyper refuses before it is a request is refused in the same words as everything else.
+/// What hyper refuses to parse is refused in the same form as everything else.
 #[tokio::test]
-async fn what_is_no_request_is_told_why() {
+async fn bytes_that_are_not_a_request_get_a_reason() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
     let hold = format!("{HOLD}content-length: {}\r\n\r\n{BODY}", BODY.len());
     let head = "HEAD /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let wrong = "GET /livez HTTP/1.1\r\nho st: x\r\n\r\n";
@@ -99,17 +99,17 @@ async fn what_is_no_request_is_told_why() {
         (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(5_000)), &[(414, "uri_too_long")]),
         (format!("{HOLD}transfer-encoding: chunked\r\n\r\nx\r\n"), &[(400, "body_incomplete")]),
         (format!("{HOLD}transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n"), &[(400, "body_incomplete")]),
-        // After others that are answered as they should be.
+        // After requests that are answered normally.
         (format!("{hold}{wrong}"), &[(200, ""), (400, "invalid_http")]),
         (format!("{LIVE}{}{LIVE}", many(101)), &[(200, ""), (431, "headers_too_large")]),
-        // The length that counts is that of the chunks, and nothing after them is taken for a request of its own.
+        // The length of the chunks counts, and nothing after them is taken for a separate request.
         (
             format!("{HOLD}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hold}"),
             &[(400, "invalid_json")],
         ),
     ] {
         let shown = bytes[..bytes.len().min(200)].to_owned();
-        let address = shop.address;
+        let address = server.address;
         let answer = tokio::task::spawn_blocking(move || exchange(address, bytes.as_bytes())).await.unwrap();
         let answers = split(&answer).0;
         let told = |answer: &Raw| match answer.status {
@@ -125,7 +125,7 @@ async fn what_is_no_request_is_told_why() {
         assert_eq!(told, expected, "{shown:?}");
     }
     // An answer to HEAD has a length and no body.
-    let address = shop.address;
+    let address = server.address;
     let bytes = format!("{head}{wrong}");
     let answer = tokio::task::spawn_blocking(move || exchange(address, bytes.as_bytes())).await.unwrap();
     let answer = String::from_utf8(answer).unwrap();
@@ -133,15 +133,15 @@ async fn what_is_no_request_is_told_why() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_refused_and_changes_nothing() {
+async fn bytes_that_are_not_a_request_are_refused_and_change_nothing() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
     let mut connection = redis.connection().await;
     let before = Snapshot::take(&mut connection).await;
     for (bytes, most) in shapes() {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
-        let address = shop.address;
+        let address = server.address;
         let sent = bytes.clone();
         let answer = tokio::task::spawn_blocking(move || exchange(address, &sent)).await.unwrap();
         let answers = split(&answer).0;
@@ -149,34 +149,34 @@ async fn what_is_no_request_is_refused_and_changes_nothing() {
         assert!(answers.iter().all(|answer| (400..500).contains(&answer.status)), "{shown:?} was answered {answers:?}");
         answers.iter().for_each(assert_problem);
         assert_eq!(before.changed(&Snapshot::take(&mut connection).await), Vec::<String>::new(), "{shown:?}");
-        shop.get("/livez").await.ok();
+        server.get("/livez").await.ok();
     }
 }
 
-/// Requests before garbage are served, and the garbage is not. A few, which go out before the connection is reset for what
-/// was not read of it.
+/// Requests before garbage are served, and the garbage is not. There are only a few requests, so that their answers are
+/// sent before the unread rest resets the connection.
 #[tokio::test]
-async fn garbage_after_a_request_spoils_only_itself() {
+async fn garbage_after_requests_does_not_affect_them() {
     const REQUESTS: usize = 5;
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
+    let server = Stockhold::start(&redis);
     let mut bytes = LIVE.repeat(REQUESTS).into_bytes();
     bytes.extend((0..=255).cycle().take(10_000));
-    let address = shop.address;
+    let address = server.address;
     let answer = tokio::task::spawn_blocking(move || exchange(address, &bytes)).await.unwrap();
     let statuses: Vec<_> = split(&answer).0.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses[..REQUESTS], [200; REQUESTS]);
     assert!(statuses[REQUESTS..].iter().all(|status| *status == 400) && statuses.len() <= REQUESTS + 1, "{statuses:?}");
-    shop.get("/livez").await.ok();
+    server.get("/livez").await.ok();
 }
 
 #[tokio::test]
-async fn who_has_nothing_more_to_ask_still_gets_the_answers() {
+async fn a_client_that_closed_its_sending_side_still_gets_the_answers() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
     let hold = format!("{HOLD}content-length: {}\r\n\r\n{BODY}", BODY.len());
-    let mut stream = connect(shop.address);
+    let mut stream = connect(server.address);
     stream.write_all((hold + LIVE).as_bytes()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let answer = tokio::task::spawn_blocking(move || {
@@ -186,5 +186,5 @@ async fn who_has_nothing_more_to_ask_still_gets_the_answers() {
     });
     let statuses: Vec<_> = split(&answer.await.unwrap()).0.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses, [200, 200]);
-    assert_eq!(shop.counts("tea").await, [4, 1, 0]);
+    assert_eq!(server.counts("tea").await, [4, 1, 0]);
 }

@@ -1,4 +1,4 @@
-//! Bodies without end, and answers that nobody takes.
+//! Bodies without end, and answers that no client reads.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -18,10 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn a_gigabyte_is_refused_before_it_is_sent() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
-    let before = most_memory(shop.id());
-    let address = shop.address;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
+    let before = most_memory(server.id());
+    let address = server.address;
     let senders: Vec<_> = (0..16)
         .map(|sender| {
             thread::spawn(move || {
@@ -40,7 +40,7 @@ async fn a_gigabyte_is_refused_before_it_is_sent() {
                 }
                 let mut answer = Vec::new();
                 let _ = stream.read_to_end(&mut answer);
-                // A reset may have overtaken the answer; that the rest was not taken is what counts.
+                // A reset may have overtaken the answer. What counts is that the rest was not read.
                 let answers = split(&answer).0;
                 assert!(answers.iter().all(|answer| answer.status == 413), "{answers:?}");
                 sent
@@ -51,33 +51,33 @@ async fn a_gigabyte_is_refused_before_it_is_sent() {
         let sent = sender.join().unwrap();
         assert!(sent < 64 << 20, "{sent} bytes were taken");
     }
-    let grown = most_memory(shop.id()) - before;
+    let grown = most_memory(server.id()) - before;
     assert!(grown < MEMORY, "{grown} bytes of memory for bodies that were refused");
-    shop.get("/livez").await.ok();
+    server.get("/livez").await.ok();
 }
 
-/// Clients that ask for much, time and again, and read nothing of it.
+/// Clients that request much, again and again, and read nothing of it.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn who_does_not_read_is_given_up() {
+async fn a_client_that_does_not_read_is_closed() {
     const GREEDY: usize = 10;
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5000).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5000).await;
     for _ in 0..5000 / 50 {
-        let holds = (0..50).map(|_| shop.held("tea", 1));
+        let holds = (0..50).map(|_| server.held("tea", 1));
         for hold in holds.collect::<Vec<_>>() {
             hold.await;
         }
     }
-    let open_files = || std::fs::read_dir(format!("/proc/{}/fd", shop.id())).unwrap().count();
-    let (before, own) = (most_memory(shop.id()), open_files());
+    let open_files = || std::fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap().count();
+    let (before, own) = (most_memory(server.id()), open_files());
     let greedy: Vec<_> = (0..GREEDY)
         .map(|_| {
-            let mut stream = connect(shop.address);
+            let mut stream = connect(server.address);
             SockRef::from(&stream).set_recv_buffer_size(16 * 1024).unwrap();
             stream.set_nonblocking(true).unwrap();
-            // More answers than all buffers on the way take; the server stops reading before it has all requests.
+            // More answers than fit all buffers on the way: the server stops reading before it has all requests.
             let requests = "GET /api/inventory/tea HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(5000);
             let sent = stream.write(requests.as_bytes()).unwrap();
             assert!(sent > 50_000, "{sent} bytes are not enough");
@@ -90,12 +90,12 @@ async fn who_does_not_read_is_given_up() {
         thread::sleep(Duration::from_millis(5));
     }
     while open_files() > own + 3 {
-        shop.get("/livez").await.ok();
+        server.get("/livez").await.ok();
         assert!(asked.elapsed() < PATIENCE, "{} connections are still open", open_files() - own);
         thread::sleep(Duration::from_millis(50));
     }
     assert!(asked.elapsed() > Duration::from_secs(2), "they were not given a chance");
-    let grown = most_memory(shop.id()) - before;
+    let grown = most_memory(server.id()) - before;
     assert!(grown < MEMORY, "{grown} bytes of memory for answers that nobody took");
     drop(greedy);
 }

@@ -1,4 +1,4 @@
-//! Requests made up at random from good ones: whatever is sent, the answer is one that the documentation knows.
+//! Random variants of good requests: whatever is sent, the answer is one that is documented.
 
 use std::env;
 use std::net::SocketAddr;
@@ -14,13 +14,13 @@ use crate::wire::{Raw, exchange, most_memory, split};
 
 const CASES: u64 = 1500;
 const MEMORY: u64 = 64 << 20;
-/// Of so many cases one is followed by a look at all that is stored.
+/// After one of this number of cases, everything that is stored is compared.
 const LOOK: u64 = 50;
 
 const STATUSES: [u16; 15] = [200, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 421, 422, 431, 503];
 const ID: &str = "00000000-0000-8000-8000-00000000000a";
 
-/// Pieces that mean something somewhere.
+/// Pieces that mean something in some place.
 const SPICES: [&[u8]; 40] = [
     b"\0",
     b"\r\n",
@@ -94,7 +94,7 @@ fn good(rng: &mut Rng) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Any JSON, and much of what is nearly JSON.
+/// Any JSON, and much that is almost JSON.
 fn json(rng: &mut Rng, depth: u32) -> String {
     match rng.u32(..if depth > 3 { 8 } else { 11 }) {
         0 => "null".to_owned(),
@@ -114,7 +114,7 @@ fn json(rng: &mut Rng, depth: u32) -> String {
     }
 }
 
-/// Something is wrong with it, most likely.
+/// Makes a request wrong, most likely.
 fn spoil(rng: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {
     for _ in 0..rng.usize(..4) {
         let at = rng.usize(..=bytes.len());
@@ -134,7 +134,8 @@ fn spoil(rng: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// What answers HEAD has a length and no body; what is no request at all has a body, whatever it begins with.
+/// An answer to HEAD has a length and no body. An answer to what is not a request has a body, whatever the bytes begin
+/// with.
 fn is_for_head(answer: &Raw, sent: &[u8]) -> bool {
     let begins = sent.windows(4).any(|method| method == b"HEAD");
     begins && answer.body.is_empty() && answer.header("content-length") != Some(b"0")
@@ -158,24 +159,24 @@ fn judge(answer: &Raw, sent: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_sent_the_answer_is_a_known_one() {
+async fn every_answer_is_a_documented_one() {
     let seed = setting("EDGE_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
     let cases = setting("EDGE_CASES").unwrap_or(CASES);
     println!("EDGE_SEED={seed} EDGE_CASES={cases}");
     let redis = RedisServer::start();
-    // It sweeps seldom, so that what changes was changed by a request.
-    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
-    shop.seed("tea", 1_000_000).await;
+    // The sweeper seldom runs, so a request made every change.
+    let server = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
+    server.seed("tea", 1_000_000).await;
     let mut connection = redis.connection().await;
     let mut rng = Rng::with_seed(seed);
-    let before = most_memory(shop.id());
+    let before = most_memory(server.id());
     let (mut answered, mut good_ones) = (0, 0);
     for case in 0..cases {
         let request = good(&mut rng);
         let request = spoil(&mut rng, request);
         let looks = case % LOOK == 0;
         let stored = if looks { Some(Snapshot::take(&mut connection).await) } else { None };
-        let answers = ask(shop.address, request.clone()).await;
+        let answers = ask(server.address, request.clone()).await;
         for answer in &answers {
             judge(answer, &request);
         }
@@ -185,13 +186,13 @@ async fn whatever_is_sent_the_answer_is_a_known_one() {
             let refused = answers.iter().all(|answer| answer.status != 200);
             let changed = stored.changed(&Snapshot::take(&mut connection).await);
             assert!(!refused || changed.is_empty(), "{:?} changed {changed:?}", String::from_utf8_lossy(&request));
-            shop.get("/livez").await.ok();
+            server.get("/livez").await.ok();
         }
     }
     println!("{answered} answers, {good_ones} of them 200");
     assert!(good_ones > 0 && good_ones < answered, "{good_ones} of {answered}");
     assert_invariants(&mut connection, History::Whole).await;
-    let grown = most_memory(shop.id()) - before;
+    let grown = most_memory(server.id()) - before;
     assert!(grown < MEMORY, "{grown} bytes of memory for nonsense");
 }
 

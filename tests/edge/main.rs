@@ -1,6 +1,6 @@
-//! The edge of the HTTP server: crowds, slow and greedy clients, and bytes that are no requests.
+//! The edge of the HTTP server: crowds, slow and greedy clients, and bytes that are not requests.
 //!
-//! `EDGE_CASES` says how many requests are made up, `EDGE_SEED` which.
+//! `EDGE_CASES` sets the number of random requests, `EDGE_SEED` the seed.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! A request that is refused before its body was read: the answer reaches a client that is still sending it.
+//! A request that is refused before its body was read: the answer reaches a client that is still sending the body.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,11 +16,11 @@ use crate::wire::{Raw, connect, split};
 
 const READER: &str = "reader-reader-reader-1";
 const WRITER: &str = "writer-writer-writer-1";
-/// More than all buffers on the way take.
+/// More than all buffers on the way can hold.
 const BYTES: usize = 2_000_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server that has every reason to refuse.
+/// A server with every reason to refuse: tokens, and a list of host names.
 struct Guarded {
     server: Stockhold,
     _redis: RedisServer,
@@ -38,7 +38,7 @@ impl Guarded {
     }
 }
 
-/// What is asked for, and how it is refused.
+/// A request, and how it is refused.
 struct Case {
     method: &'static str,
     path: &'static str,
@@ -68,15 +68,15 @@ fn cases() -> Vec<Case> {
         case("GET", "/api/audit", &[bearer(READER)], 413, "body_too_large"),
         case("POST", &LONG_TARGET, &[bearer(WRITER)], 414, "uri_too_long"),
         case("POST", seed, &[("x-large", "x".repeat(20_000)), bearer(WRITER)], 431, "headers_too_large"),
-        // hyper refuses this by itself.
+        // hyper itself refuses this.
         case("POST", "/nowhere", &[("ho st", "x".to_owned())], 400, "invalid_http"),
     ]
 }
 
 static LONG_TARGET: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| format!("/{}", "x".repeat(5000)));
 
-/// Sends a request whole before it reads anything, and gives the one answer.
-fn send_all(shop: &Stockhold, case: &Case, framing: &str, body: &[u8]) -> Raw {
+/// Sends a whole request before it reads anything, and returns the one answer.
+fn send_all(server: &Stockhold, case: &Case, framing: &str, body: &[u8]) -> Raw {
     let mut head = format!("{} {} HTTP/1.1\r\n", case.method, case.path);
     if !case.headers.iter().any(|(name, _)| *name == "host") {
         head += "host: localhost\r\n";
@@ -84,7 +84,7 @@ fn send_all(shop: &Stockhold, case: &Case, framing: &str, body: &[u8]) -> Raw {
     for (name, value) in &case.headers {
         head += &format!("{name}: {value}\r\n");
     }
-    let mut stream = connect(shop.address);
+    let mut stream = connect(server.address);
     write!(stream, "{head}{framing}\r\n\r\n").unwrap();
     stream.write_all(body).unwrap_or_else(|error| panic!("{head}{framing}: {error}"));
     let mut answer = Vec::new();
@@ -95,8 +95,8 @@ fn send_all(shop: &Stockhold, case: &Case, framing: &str, body: &[u8]) -> Raw {
 }
 
 #[tokio::test]
-async fn whatever_is_refused_is_told_why() {
-    let shop = Guarded::start();
+async fn every_refusal_says_why() {
+    let guarded = Guarded::start();
     let whole = vec![b'x'; BYTES];
     let chunks = format!("2710\r\n{}\r\n", "x".repeat(10_000)).repeat(BYTES / 10_000) + "0\r\n\r\n";
     for case in cases() {
@@ -104,7 +104,7 @@ async fn whatever_is_refused_is_told_why() {
             (format!("content-length: {BYTES}"), &*whole),
             ("transfer-encoding: chunked".to_owned(), chunks.as_bytes()),
         ] {
-            let answer = send_all(&shop.server, &case, &framing, body);
+            let answer = send_all(&guarded.server, &case, &framing, body);
             let problem: Value = serde_json::from_slice(&answer.body).unwrap();
             assert_eq!((answer.status, problem["code"].as_str().unwrap()), case.told, "{framing}");
             assert_eq!(answer.header("connection"), Some(&b"close"[..]), "{} {}", case.path, case.told.1);
@@ -114,8 +114,8 @@ async fn whatever_is_refused_is_told_why() {
 }
 
 #[tokio::test]
-async fn clients_that_people_use_are_told_why() {
-    let shop = Guarded::start();
+async fn common_clients_get_the_reason() {
+    let guarded = Guarded::start();
     let folder = tempfile::tempdir().unwrap();
     let body = folder.path().join("body");
     fs::write(&body, vec![b'x'; BYTES]).unwrap();
@@ -126,7 +126,7 @@ async fn clients_that_people_use_are_told_why() {
             let mut python = Command::new("python3");
             python.args([
                 sender,
-                &shop.server.address.to_string(),
+                &guarded.server.address.to_string(),
                 case.method,
                 case.path,
                 &BYTES.to_string(),
@@ -137,11 +137,11 @@ async fn clients_that_people_use_are_told_why() {
             let (told, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             assert_eq!(told.trim(), format!("{status} {code} close"), "{framing}: {failed}");
         }
-        // With more than 1 MB curl waits to be told to go on, unless told otherwise.
+        // With more than 1 MB, curl waits for a `100 Continue` unless it is told otherwise.
         for arguments in [&[][..], &["-H", "Expect:"], &["-H", "Expect: 100-continue"], &["--http1.0"]] {
             let mut curl = Command::new("curl");
             curl.args(["-sS", "-w", "\n%{http_code}", "-X", case.method]).args(arguments);
-            curl.args(["--data-binary", &format!("@{}", body.display()), &shop.server.url(case.path)]);
+            curl.args(["--data-binary", &format!("@{}", body.display()), &guarded.server.url(case.path)]);
             for (name, value) in &case.headers {
                 curl.args(["-H", &format!("{name}: {value}")]);
             }
@@ -153,12 +153,12 @@ async fn clients_that_people_use_are_told_why() {
     }
 }
 
-/// A small body that is there costs no connection.
+/// A small body that has arrived does not cost the connection.
 #[tokio::test]
-async fn a_small_body_is_taken_and_the_connection_goes_on() {
-    let shop = Guarded::start();
+async fn a_small_body_is_read_and_the_connection_stays_open() {
+    let guarded = Guarded::start();
     for case in cases().into_iter().filter(|case| ![400, 413].contains(&case.told.0)) {
-        let mut stream = connect(shop.server.address);
+        let mut stream = connect(guarded.server.address);
         let mut head = format!("{} {} HTTP/1.1\r\ncontent-length: 2\r\n", case.method, case.path);
         if !case.headers.iter().any(|(name, _)| *name == "host") {
             head += "host: localhost\r\n";
@@ -173,25 +173,25 @@ async fn a_small_body_is_taken_and_the_connection_goes_on() {
     }
 }
 
-/// What is sent after a refusal is taken for so long, and no longer, and is never a request.
+/// What is sent after a refusal is read for a limited time, and is never taken for a request.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn who_goes_on_after_a_refusal_is_given_up() {
+async fn a_client_that_continues_after_a_refusal_is_closed() {
     const MANY: usize = 100;
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
-    let open_files = || fs::read_dir(format!("/proc/{}/fd", shop.id())).unwrap().count();
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
+    let open_files = || fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap().count();
     let own = open_files();
     let head = "POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9000000\r\n\r\n";
     let silent: Vec<_> = (0..MANY)
         .map(|_| {
-            let mut stream = connect(shop.address);
+            let mut stream = connect(server.address);
             stream.write_all(head.as_bytes()).unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
-            // For the server this is the rest of a body.
+            // To the server, this is the rest of a body.
             let body = r#"{"cartId":"c","sku":"tea","quantity":1}"#;
             let hold = format!(
                 "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -203,13 +203,13 @@ async fn who_goes_on_after_a_refusal_is_given_up() {
         .collect();
     let started = Instant::now();
     while open_files() > own + 3 {
-        shop.get("/livez").await.ok();
+        server.get("/livez").await.ok();
         assert!(started.elapsed() < PATIENCE, "{} connections are still open", open_files() - own);
         thread::sleep(Duration::from_millis(50));
     }
     drop(silent);
 
-    let mut stream = connect(shop.address);
+    let mut stream = connect(server.address);
     write!(stream, "POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 1_usize << 40).unwrap();
     let piece = vec![b'x'; 1 << 16];
     let mut sent = 0;
@@ -218,5 +218,5 @@ async fn who_goes_on_after_a_refusal_is_given_up() {
         assert!(sent < 64 << 20, "{sent} bytes were taken");
     }
     assert!(sent >= MAX_LINGER_BYTES, "{sent} bytes were taken and no more");
-    assert_eq!(shop.counts("tea").await, [5, 0, 0]);
+    assert_eq!(server.counts("tea").await, [5, 0, 0]);
 }

@@ -1,4 +1,4 @@
-"""Sends a body of which it reads nothing back before all of it is sent, as most clients do; prints status and code of the answer.
+"""Sends the whole body before it reads anything, as most clients do; prints status and code of the answer.
 
     python3 sender.py ADDRESS METHOD PATH BYTES length|chunked [NAME VALUE ...]
 """

@@ -1,15 +1,15 @@
-//! Bytes to a server and from it, as they are.
+//! Raw bytes to and from a server.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// What a busy machine may need for what takes milliseconds on an idle one.
+/// How long a busy machine may need for what takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// After this long without a byte the server is told that no more will come.
+/// After this long without a byte, the server is told that no more will follow.
 const LULL: Duration = Duration::from_millis(30);
 
-/// An answer as it came.
+/// An answer as it was received.
 #[derive(Debug)]
 pub struct Raw {
     pub status: u16,
@@ -31,10 +31,10 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends bytes on a connection of their own and reads all that comes back, until the server closes or nothing more comes.
+/// Sends bytes on a separate connection and reads all that comes back, until the server closes or nothing more comes.
 pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = connect(address);
-    // The server may have answered and closed before it took everything.
+    // The server may have answered and closed before it read everything.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     stream.set_read_timeout(Some(LULL)).unwrap();
@@ -58,7 +58,7 @@ pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The whole answers in what came back, and what is left over.
+/// The whole answers in the bytes, and the bytes that are left over.
 pub struct Answers<'a>(pub Vec<Raw>, pub &'a [u8]);
 
 impl Answers<'_> {
@@ -78,7 +78,7 @@ pub fn split(mut bytes: &[u8]) -> Answers<'_> {
             parsed.headers.iter().map(|header| (header.name.to_ascii_lowercase(), header.value.to_vec())).collect();
         let length = headers.iter().find(|(name, _)| name == "content-length");
         let length = length.map_or(0, |(_, value)| std::str::from_utf8(value).unwrap().parse().unwrap());
-        // What answers HEAD has a length and no body.
+        // An answer to HEAD has a length and no body.
         let body = &bytes[head..];
         let body = &body[..length.min(body.len())];
         bytes = &bytes[head + body.len()..];
@@ -88,7 +88,7 @@ pub fn split(mut bytes: &[u8]) -> Answers<'_> {
     }
 }
 
-/// What the process has in memory at most so far, in bytes.
+/// The highest memory use of the process so far, in bytes.
 pub fn most_memory(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -1,7 +1,8 @@
-//! Fail-overs with a partitioned master: it and its replica are hosts of their own, and the cable between them is cut.
+//! Fail-overs with a partitioned master. The master and its replica are separate hosts, and the cable between them is
+//! cut.
 //!
-//! In network namespaces, so on Linux only, with `ip` and `unshare`. `make failover`; `ROUNDS` says how often, 20 unless
-//! told.
+//! It uses network namespaces, so it runs on Linux only, with `ip` and `unshare`. `make failover`; `ROUNDS` sets the
+//! number of rounds, 20 by default.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -28,7 +29,7 @@ const UNITS: u64 = 1_000_000_000;
 /// The two ends of the cable.
 const MASTER: [&str; 2] = ["west", "10.77.0.1"];
 const REPLICA: [&str; 2] = ["east", "10.77.0.2"];
-/// How long the shop is open before, without its replica, and while there are two masters.
+/// How long buyers buy before the cut, then without the replica, and then with two masters.
 const OPEN: Duration = Duration::from_millis(300);
 const CUT: Duration = Duration::from_millis(800);
 const TWO_MASTERS: Duration = Duration::from_millis(800);
@@ -38,12 +39,12 @@ const TWO_MASTERS: Duration = Duration::from_millis(800);
 struct Told {
     /// Reservations that were acknowledged.
     promised: Vec<String>,
-    /// Keys of the holds of which nobody knows.
+    /// Keys of the holds with an unknown outcome.
     unknown: Vec<String>,
 }
 
 fn main() {
-    // The hosts of this test have a network of their own, in which it may lay cables.
+    // The hosts of this test have a separate network, in which it may create cables.
     if std::env::var_os("HOSTS").is_none() {
         let myself = std::env::current_exe().unwrap();
         let error = Command::new("unshare")
@@ -69,15 +70,15 @@ fn main() {
     }
 }
 
-/// What came of a fail-over.
-struct Toll {
+/// The outcome of a fail-over.
+struct Outcome {
     promised: usize,
     unknown: usize,
-    /// Of the unknown ones, those that the new master had.
+    /// Unknown holds that the new master had.
     done: usize,
 }
 
-async fn fail_over() -> Toll {
+async fn fail_over() -> Outcome {
     let open_to_all = ["--bind", "0.0.0.0", "--protected-mode", "no", "--repl-diskless-sync-delay", "0"];
     let master = RedisServer::start_with(&open_to_all);
     let replica = thread::spawn(move || start_elsewhere(&open_to_all)).join().unwrap();
@@ -94,7 +95,7 @@ async fn fail_over() -> Toll {
         buyers.spawn(buy(Arc::clone(&server), Arc::clone(&closing)));
     }
     sleep(OPEN).await;
-    // Nobody is told: what either sends from now on goes nowhere. The master serves on.
+    // No process is notified: what either side sends from now on is lost. The master continues to serve.
     ip(&["link", "set", MASTER[0], "down"]);
     sleep(CUT).await;
     cmd("REPLICAOF").arg(&["NO", "ONE"]).exec_async(&mut replica.connection().await).await.unwrap();
@@ -108,7 +109,7 @@ async fn fail_over() -> Toll {
     assert!(!told.promised.is_empty() && !told.unknown.is_empty(), "the cable was cut neither too early nor too late");
     drop(server);
 
-    // The old master follows the new one, and forgets what it did on its own.
+    // The old master follows the new one, and loses what it did alone.
     ip(&["link", "set", MASTER[0], "up"]);
     follow(&master, REPLICA[1], &replica.port().to_string()).await;
     replica.until_followed().await;
@@ -117,7 +118,7 @@ async fn fail_over() -> Toll {
     for id in &told.promised {
         server.get(&format!("/api/reservations/{id}")).await.ok();
     }
-    // Asked again, each of the unknown ones is done once, whether it was or not.
+    // When it is retried, each unknown hold is done exactly once.
     let mut done = 0;
     for key in &told.unknown {
         let answer = hold(&server, key).await;
@@ -130,12 +131,12 @@ async fn fail_over() -> Toll {
         assert_invariants(&mut redis.connection().await, History::Whole).await;
     }
     ip(&["link", "delete", MASTER[0]]);
-    Toll { promised: told.promised.len(), unknown: told.unknown.len(), done }
+    Outcome { promised: told.promised.len(), unknown: told.unknown.len(), done }
 }
 
-/// Starts a Redis on a host of its own, with a cable to this one.
+/// Starts a Redis on a separate host, with a cable to this one.
 fn start_elsewhere(arguments: &[&str]) -> RedisServer {
-    // Only this thread, and what it starts.
+    // For this thread only, and for what it starts.
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let here = std::process::id().to_string();
     ip(&["link", "set", "lo", "up"]);
@@ -164,7 +165,7 @@ async fn hold(server: &Stockhold, key: &str) -> Answer {
     server.post_with("/api/reservations/hold", body, Some(key)).await
 }
 
-/// Buys until told to close.
+/// Buys until it is stopped.
 async fn buy(server: Arc<Stockhold>, closing: Arc<AtomicBool>) -> Told {
     let mut told = Told::default();
     while !closing.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! What can happen in a sequence, and the call that it comes to: a script's name, keys and arguments, all byte strings.
+//! The steps of a sequence, and the call that each makes: a script's name, keys and arguments, all byte strings.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use crate::spoil::Spoil;
 use crate::state::Model;
 
-/// Few of each, so that calls get into each other's way.
+/// Few names of each kind, so that calls affect each other.
 pub const SKUS: [&str; 3] = ["tea", "cup", "Grüner-Tee"];
 pub const CARTS: [&str; 2] = ["cart-1", "Körbchen 🛒"];
 pub const TOKENS: [&str; 3] = ["", "token", "otro"];
@@ -23,16 +23,16 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub enum Act {
     WaitMs(u64),
-    /// The operator sets how long settled records are kept, or sets nothing.
+    /// The operator sets how long settled records are kept, or removes the setting.
     Keep(Option<u64>),
     /// The sweeper trims the audit to about this number of entries.
     Trim(usize),
-    /// No call either: an active reservation becomes what a clock that was so much ahead would have made of it.
+    /// Not a call: an active reservation becomes what a clock that was `ms` ahead would have made of it.
     Ahead {
         id: u8,
         ms: u64,
     },
-    /// Without a quantity, a probe.
+    /// Without a quantity, it is a probe.
     Seed {
         sku: &'static str,
         quantity: Option<u64>,
@@ -54,7 +54,7 @@ pub enum Act {
         sku: &'static str,
         ids: Vec<u8>,
     },
-    /// The damage was found so many events of the SKU ago.
+    /// The damage was found `found` events of the SKU ago.
     Repair {
         sku: &'static str,
         ids: Vec<(u8, Record)>,
@@ -74,7 +74,7 @@ pub enum Act {
     },
 }
 
-/// What a repair is to do with a reservation's record.
+/// What a repair does with a reservation's record.
 #[derive(Clone, Copy, Debug)]
 pub enum Record {
     LeaveAsItIs,
@@ -82,7 +82,7 @@ pub enum Record {
     MakeFromTheLastEventOfAll,
 }
 
-/// Where a repair lets the audit of its SKU begin again.
+/// Where the audit of the SKU begins again after a repair.
 #[derive(Clone, Copy, Debug)]
 pub enum Restart {
     Nowhere,
@@ -115,7 +115,7 @@ pub struct Call {
 }
 
 impl Step {
-    /// The call, unless it is something else that is to happen; `events` are the ids of all events so far.
+    /// The call, unless the step is something else; `events` are the ids of all events so far.
     pub fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
         let mut call = self.act.call(model, events)?;
         if let Some(spoil) = &self.spoil {

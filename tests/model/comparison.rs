@@ -1,4 +1,4 @@
-//! The same calls for Redis and for the model.
+//! Makes the same calls on Redis and on the model, and compares.
 
 use std::iter;
 use std::thread::sleep;
@@ -26,17 +26,17 @@ pub struct Comparison {
     _server: RedisServer,
 }
 
-/// What Redis and the model do not have in common after so many steps.
+/// What differs between Redis and the model after `length` steps.
 pub struct Difference {
     pub length: usize,
     pub why: String,
 }
 
-/// What a call came to in Redis.
+/// The result of a call in Redis.
 struct Seen {
     answer: Answer,
     stores: Stores,
-    /// Epoch ms before the call, after it, and after all was read.
+    /// Epoch ms before the call, after it, and after everything was read.
     began: u64,
     ended: u64,
     read: u64,
@@ -63,7 +63,7 @@ impl Comparison {
         }
     }
 
-    /// Goes through a sequence from an empty Redis on.
+    /// Plays a sequence, from an empty Redis on.
     pub fn play(&mut self, steps: &[Step], pause: Duration) -> Result<(), Difference> {
         cmd("FLUSHALL").exec(&mut self.redis).unwrap();
         (self.model, self.ids) = (Model::default(), Vec::new());
@@ -98,7 +98,7 @@ impl Comparison {
         commands.exec(&mut self.redis).unwrap();
     }
 
-    /// Makes a call. The model agrees if there is a moment at which it gives the same answer and has the same stored.
+    /// Makes a call. The model agrees if there is a moment at which it gives the same answer and stores the same.
     fn compare(&mut self, call: &Call) -> Result<(), String> {
         let since = self.ids.len();
         let seen = self.call(call)?;
@@ -130,7 +130,7 @@ impl Comparison {
         Err(least.expect("there is at least one moment").join("\n"))
     }
 
-    /// As the operator does.
+    /// As the operator does it.
     fn set_keep_ms(&mut self, keep_ms: Option<u64>) {
         match keep_ms {
             Some(keep_ms) => cmd("HSET").arg("stockhold:settings").arg("keepMs").arg(keep_ms).exec(&mut self.redis),
@@ -140,17 +140,17 @@ impl Comparison {
         self.model.keep_ms = keep_ms;
     }
 
-    /// As the sweeper does.
+    /// As the sweeper does it.
     fn trim(&mut self, most: usize) {
         cmd("XTRIM").arg("inventory:audit").arg("MAXLEN").arg("~").arg(most).exec(&mut self.redis).unwrap();
         let kept = cmd("XLEN").arg("inventory:audit").query(&mut self.redis).unwrap();
         self.model.trim(most, kept);
     }
 
-    /// The call between two looks at the clock, and then all that is stored.
+    /// The call between two reads of the clock, and then everything that is stored.
     fn call(&mut self, call: &Call) -> Result<Seen, String> {
         let sha1 = &self.scripts.get(call.script).expect("one of ours").sha1;
-        // From the last event known on, and not that one again.
+        // From the last known event on, without that one.
         let since = self.ids.last().map_or("-".to_owned(), |id| format!("({id}"));
         let (began, answer, ended, all): (Value, RedisResult<Vec<Vec<String>>>, Value, Value) = pipe()
             .cmd("TIME")
@@ -179,7 +179,7 @@ impl Comparison {
         Ok(Seen { answer, stores, began: epoch_ms(began), ended: epoch_ms(ended), read })
     }
 
-    /// What happened early in a sequence is still there unchanged at its end.
+    /// What happened early in a sequence is still there, unchanged, at its end.
     fn compare_whole_audit(&mut self) -> Result<(), String> {
         let all = cmd("EVALSHA").arg(&self.read_all).arg(0).arg("-").query(&mut self.redis).unwrap();
         let (mut found, _) = Stores::from_redis(all);
@@ -195,8 +195,8 @@ impl Comparison {
     }
 }
 
-/// The moments at which the call can have begun, each with those that the script can have read from the clock. When it
-/// began matters only for what is dropped in between.
+/// The moments at which the call can have begun, each with the times that the script can have read. The moment of the
+/// beginning matters only for records that are dropped in between.
 fn moments(model: &Model, seen: &Seen) -> Vec<(u64, u64)> {
     let (first, last) = (seen.began, seen.ended);
     let drops = model.records.values().filter_map(|record| record.dropped_at.map(|(_, latest)| latest + 1));

@@ -1,4 +1,4 @@
-//! Sequences of calls that get into each other's way: few names, short lives, and mostly what fits together.
+//! Generates sequences of calls that affect each other: few names, short lifetimes, and mostly matching keys.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -28,7 +28,7 @@ pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         30 => (act(), prop::option::weighted(0.07, spoil())),
-        // These are few, and what is wrong with them is to be seen too.
+        // Calls of these kinds are rare, and their errors must be covered too.
         2 => (prop_oneof![2 => read(), 1 => seed(), 1 => sweep(), 1 => repair()], spoil().prop_map(Some)),
     ]
     .prop_map(|(act, spoil)| Step { act, spoil })
@@ -74,8 +74,8 @@ fn sweep() -> impl Strategy<Value = Act> {
     sku_and_ids().prop_map(|(sku, ids)| Act::Sweep { sku, ids })
 }
 
-/// Of what is in order: what a repair does with damage is another test's. So nothing here takes reserved units away from
-/// the reservations that hold them.
+/// For sound data only: another test covers the repair of damage. So nothing here takes reserved units away from the
+/// reservations that hold them.
 fn repair() -> impl Strategy<Value = Act> {
     let ids = sku_and_ids().prop_flat_map(|(sku, ids)| {
         let ids: std::collections::BTreeSet<_> = ids.into_iter().collect();
@@ -103,7 +103,7 @@ fn repair() -> impl Strategy<Value = Act> {
     })
 }
 
-/// All of a SKU are looked at, as their records are.
+/// A repair that looks at all reservations of a SKU, and leaves their records as they are.
 fn filing() -> impl Strategy<Value = Act> {
     (0..SKUS.len() as u8).prop_map(|n| Act::Repair {
         sku: SKUS[usize::from(n)],
@@ -131,7 +131,7 @@ fn spoil() -> impl Strategy<Value = Spoil> {
     ]
 }
 
-/// As many as one call takes here; often so few that they may all be in order.
+/// As many as one call takes here; often so few that all of them may be valid.
 fn some<T: std::fmt::Debug>(item: impl Strategy<Value = T> + Clone) -> impl Strategy<Value = Vec<T>> {
     prop_oneof![vec(item.clone(), 1..=2), vec(item, 1..=6)]
 }
@@ -153,12 +153,12 @@ fn item() -> impl Strategy<Value = Item> + Clone {
     })
 }
 
-/// An id with a SKU: its usual one, so that calls agree about it, or any.
+/// An id with a SKU: its usual SKU, so that calls agree about it, or any SKU.
 fn reservation() -> impl Strategy<Value = (&'static str, u8)> + Clone {
     (IDS, mostly(14), sku()).prop_map(|(id, usual, other)| (if usual { usual_sku(id) } else { other }, id))
 }
 
-/// A SKU with some ids that are mostly its own.
+/// A SKU with some ids, most of which are its own.
 fn sku_and_ids() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
     (0..SKUS.len() as u8, vec((0..IDS_OF_SKU, mostly(9), IDS), 0..=6)).prop_map(|(n, ids)| {
         let ids = ids.into_iter().map(|(turn, own, other)| if own { id_of_sku(n, turn) } else { other });
@@ -182,17 +182,17 @@ fn mode() -> impl Strategy<Value = &'static str> {
     select(vec!["each", "all"])
 }
 
-/// Soon over, or never within a test.
+/// A short time, or one that never ends within a test.
 fn ttl_ms() -> impl Strategy<Value = u64> + Clone {
     prop_oneof![5 => 1..=20u64, 4 => Just(LONG_MS), 1 => Just(2_592_000_000)]
 }
 
-/// Mostly soon over: an id can be used again when its record is gone.
+/// Mostly short: an id can be used again when its record is gone.
 fn keep_ms() -> impl Strategy<Value = Option<u64>> {
     prop_oneof![1 => Just(None), 2 => Just(Some(0)), 1 => Just(Some(LONG_MS)), 27 => (SHORTEST_KEPT_MS..=15).prop_map(Some)]
 }
 
-/// True but for one time in this number.
+/// True, except one time in `times`.
 fn mostly(times: u32) -> impl Strategy<Value = bool> + Clone {
     prop_oneof![times - 1 => Just(true), 1 => Just(false)]
 }

@@ -1,7 +1,7 @@
-//! The rules of the scripts, written a second time and without Redis, against the scripts themselves: whatever is called
-//! in whatever order, each reply and all that is stored afterwards is what the model says.
+//! The rules of the scripts, written a second time without Redis, against the scripts themselves. For any calls in any
+//! order, each reply, and everything that is stored afterwards, is what the model says.
 //!
-//! `MODEL_CASES` says how many sequences of calls are tried; `-- --nocapture` shows what they reached.
+//! `MODEL_CASES` sets the number of sequences; `-- --nocapture` shows which replies they reached.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -27,11 +27,11 @@ use stockhold::scripts::Catalogue;
 use crate::generate::sequence;
 use crate::search::Search;
 
-/// Enough that every word of the contract is reached, and over in seconds.
+/// Enough to reach every word of the contract, in a few seconds.
 const DEFAULT_CASES: u32 = 60;
 
 #[test]
-fn whatever_is_called_the_scripts_do_what_the_model_says() {
+fn the_scripts_do_what_the_model_says() {
     let cases = std::env::var("MODEL_CASES").map_or(DEFAULT_CASES, |cases| cases.parse().expect("MODEL_CASES"));
     let search = RefCell::new(Search::start());
     let defaults = Config::default();

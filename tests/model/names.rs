@@ -13,7 +13,7 @@ pub fn text(bytes: &[u8]) -> Option<String> {
     ((1..=128).contains(&text.len()) && !text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
-/// Text with neither white space nor what has a meaning in keys.
+/// Text without white space and without characters that have a meaning in keys.
 pub fn sku(bytes: &[u8]) -> Option<String> {
     text(bytes).filter(|sku| {
         !["audit", ".", ".."].contains(&&**sku) && !sku.contains(|c: char| c.is_whitespace() || ":{}".contains(c))
@@ -29,7 +29,7 @@ pub fn reservation_id(bytes: &[u8]) -> Option<String> {
     (bytes.len() == 36 && bytes.iter().enumerate().all(fits)).then(|| String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// The id of an event as two numbers, so that ids can be put in order.
+/// The id of an event as two numbers, so that ids can be sorted.
 pub fn event_id(bytes: &[u8]) -> Option<(u64, u64)> {
     let part = |text: &str| {
         let digits = (1..=19).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,6 +1,6 @@
-//! What a repair does where nothing is damaged but perhaps the clock was ahead: it moves the counts as it is told, makes
-//! records again from their events, shortens holds that would outlive their time, and refuses when more has happened than
-//! its caller knew.
+//! What a repair does when nothing is damaged, except that the clock may have been ahead. It moves the counts by the
+//! given change, makes records again from their events, and shortens holds that would last too long. It refuses when
+//! more has happened than its caller knew.
 
 use std::rc::Rc;
 
@@ -109,7 +109,7 @@ impl Model {
         self.events.iter().find(|event| event.sku() == sku && event_id(event.id.as_bytes()) == Some(id)).cloned()
     }
 
-    /// What an event tells of a reservation; the times, as far as there still is a record.
+    /// What an event says of a reservation; the times come from the record if there still is one.
     fn record_from(&self, event: &Event, now: u64) -> Record {
         let kept = self.records.get(event.reservation());
         let at = event.happened_at();
@@ -134,7 +134,7 @@ impl Model {
 }
 
 impl Record {
-    /// With the end that is due to it, if it would outlive that.
+    /// The same record with the latest allowed end, if its own end is later.
     fn shortened(&self, now: u64) -> Option<Self> {
         let ttl = self.expires_at.saturating_sub(self.created_at);
         let ttl = if ttl == 0 { LONGEST_MS } else { ttl.min(LONGEST_MS) };

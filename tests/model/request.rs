@@ -1,7 +1,7 @@
-//! What a call asks for, or what is wrong with it: the rules for keys and arguments, as the headers state them.
+//! What a call requests, or what is wrong with it: the rules for keys and arguments, as the headers state them.
 //!
-//! Only one thing is ever done to spoil a call. So the order of the checks does not show, and a key of a shard stands
-//! among keys of none, where it does not fit.
+//! A call gets at most one defect. So the order of the checks does not matter, and a key of a shard is always among
+//! keys without a shard, where it does not fit.
 
 use std::collections::BTreeSet;
 
@@ -13,16 +13,16 @@ const MOST_UNITS: u64 = 1_000_000_000;
 const MOST_TTL_MS: u64 = 2_592_000_000;
 const MOST: u64 = 1_000_000_000_000;
 
-/// Why nothing was done.
+/// Why a call did nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     BadArgs,
     BadKey,
 }
 
-/// A call that keeps all rules.
+/// A call that follows all rules.
 pub enum Request {
-    /// Without a quantity, a probe.
+    /// Without a quantity, it is a probe.
     Seed {
         sku: String,
         ids: Vec<String>,
@@ -76,7 +76,7 @@ pub struct Repair {
     /// The version and the last event when the damage was found.
     pub seen: [String; 2],
     pub restart: Option<Restart>,
-    /// Units more that are available, reserved, confirmed.
+    /// The change of the units: available, reserved, confirmed.
     pub change: [i64; 3],
 }
 
@@ -96,7 +96,7 @@ pub enum Restart {
 pub enum Events {
     All,
     Sku(String),
-    /// Those of a shard, where nothing ever happens.
+    /// The events of a shard in which nothing ever happens.
     Elsewhere,
 }
 
@@ -206,7 +206,7 @@ impl Args<'_> {
         event_id(&self.0[place]).ok_or(Fault::BadArgs)
     }
 
-    /// Whether it is all or nothing.
+    /// Whether the mode is `all`.
     fn mode(&self, place: usize) -> Result<bool, Fault> {
         match &self.0[place][..] {
             b"all" => Ok(true),
@@ -216,10 +216,10 @@ impl Args<'_> {
     }
 }
 
-/// So many fixed keys, and those after them.
+/// A number of fixed keys, and the keys after them.
 type Tail<'a, const FIXED: usize> = ([&'a [u8]; FIXED], &'a [Vec<u8>]);
 
-/// The keys of a call with reservations at its end.
+/// The keys of a call that ends with reservations.
 fn tail<const FIXED: usize>(call: &Call, args: usize) -> Result<Tail<'_, FIXED>, Fault> {
     let (fixed, rest) = call.keys.split_first_chunk::<FIXED>().ok_or(Fault::BadArgs)?;
     count(rest.len() <= MOST_ITEMS && call.args.len() == args)?;
@@ -250,7 +250,7 @@ fn id(key: &[u8]) -> Result<String, Fault> {
     key.strip_prefix(b"reservation:").and_then(reservation_id).ok_or(Fault::BadKey)
 }
 
-/// The SKU of two keys that belong to one.
+/// The SKU of two keys that belong together.
 fn stock(inventory: &[u8], active: &[u8]) -> Result<String, Fault> {
     let sku = stock_name(inventory)?;
     fits(active == [inventory, b":active"].concat())?;

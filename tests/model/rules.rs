@@ -1,4 +1,5 @@
-//! The rules as a state machine: no Redis, no clock, no chance. What is Redis's own to choose comes with each [`Turn`].
+//! The rules as a state machine: no Redis, no clock, no randomness. What only Redis can choose comes with each
+//! [`Turn`].
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -8,14 +9,14 @@ use crate::names::event_id;
 use crate::request::{Events, Fault, Item, Line, Request};
 use crate::state::{CONFIRM, DRAIN, EXPIRE, Ending, Event, Model, RELEASE, Record, Turn, reply};
 
-/// How long settled records are kept unless the operator says otherwise.
+/// How long settled records are kept by default.
 const THIRTY_DAYS_MS: u64 = 2_592_000_000;
 
 /// A line for each item.
 pub type Answer = Result<Vec<Vec<String>>, Fault>;
 
 impl Model {
-    /// What a call answers; what it changes is changed.
+    /// The answer to a call. Applies its changes.
     pub fn step(&mut self, call: &Call, turn: &Turn) -> Answer {
         self.records.retain(|_, record| record.dropped_at.is_none_or(|(_, latest)| turn.began <= latest));
         let request = Request::read(call)?;
@@ -144,7 +145,7 @@ impl Model {
         }
         if all && refused {
             withdraw(&mut replies, items.iter().map(|item| ended.contains(&item.id)));
-            // Time is not withdrawn.
+            // An expiry is not withdrawn.
             for id in expired {
                 self.end_and_look(id, &EXPIRE, keep_ms, turn);
             }
@@ -154,7 +155,7 @@ impl Model {
         replies
     }
 
-    /// `repeated`: an earlier item of the call has ended it, which counts as a repeat with whatever token.
+    /// `repeated`: an earlier item of the call has settled it, which counts as a repeat with any token.
     fn settle(&mut self, ending: &Ending, item: &Item, repeated: bool, keep_ms: u64, turn: &Turn) -> Vec<String> {
         let Some(record) = self.records.get(&item.id) else { return reply("NOT_FOUND", []) };
         if record.sku != item.sku {
@@ -238,7 +239,7 @@ impl Model {
     }
 }
 
-/// The items that would have been done are withdrawn.
+/// Items that would have been done are withdrawn.
 fn withdraw(replies: &mut [Vec<String>], done: impl Iterator<Item = bool>) {
     for (line, done) in replies.iter_mut().zip(done) {
         if done && ["HELD", "CONFIRMED", "RELEASED", "REPLAYED"].contains(&&*line[0]) {

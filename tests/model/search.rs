@@ -1,11 +1,11 @@
-//! The search for a sequence that Redis and the model take differently, and for the shortest like it.
+//! The search for a sequence on which Redis and the model differ, and for the shortest such sequence.
 
 use std::time::Duration;
 
 use crate::call::Step;
 use crate::comparison::{Comparison, Difference};
 
-/// Between the steps of a sequence that is being shortened: each, and all together.
+/// The pause after each step while a sequence is being shortened, and the sum of all pauses.
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSES: Duration = Duration::from_millis(150);
 
@@ -14,7 +14,7 @@ pub struct Search {
     found: Option<Found>,
 }
 
-/// The shortest sequence so far, and what is wrong at its end.
+/// The shortest sequence so far, and what differs at its end.
 struct Found {
     steps: String,
     length: usize,
@@ -26,9 +26,9 @@ impl Search {
         Self { comparison: Comparison::start(), found: None }
     }
 
-    /// Tries a sequence. Once one was found, those that come are variants of it: what is in them after the step at
-    /// which the two differed is left out, and since fewer steps take less time, so that what lapsed in the longer
-    /// sequence no longer does, they are tried slowly as well.
+    /// Tries a sequence. After one was found, the next ones are variants of it, and the steps after the difference are
+    /// left out. Fewer steps take less time, so a hold that lapsed in the longer sequence may not lapse. So variants
+    /// are also tried slowly.
     pub fn attempt(&mut self, steps: &[Step]) -> Result<(), String> {
         let Some(found) = &self.found else { return self.play(steps, Duration::ZERO) };
         let steps = &steps[..steps.len().min(found.length)];
@@ -40,7 +40,7 @@ impl Search {
         self.play(steps, pause)
     }
 
-    /// The shortest sequence, a step a line, and what differs.
+    /// The shortest sequence, one step on each line, and what differs.
     pub fn report(&self) -> String {
         self.found.as_ref().map_or(String::new(), |found| format!("{}{}", found.steps, found.why))
     }

@@ -1,13 +1,13 @@
-//! Ways to get a call wrong. The model judges what comes out, which may by chance be right.
+//! Ways to make a call wrong. The model judges the result, which may be right by chance.
 
 use std::fmt;
 
 use crate::call::Call;
 
-/// The place among the arguments of a repair.
+/// The position among the arguments of a repair.
 const RESERVED: usize = 4;
 
-/// One thing that is done to a call; a place counts around when there are fewer.
+/// One change to a call. A position is taken modulo the number of keys or arguments.
 #[derive(Clone)]
 pub enum Spoil {
     Key(usize, &'static [u8]),
@@ -19,11 +19,11 @@ pub enum Spoil {
     MoreArgs(&'static [u8]),
     KeepKeys(usize),
     KeepArgs(usize),
-    /// The last item once more, and again, until there are so many items.
+    /// Repeats the last item until there are this number of items.
     Items(usize),
 }
 
-/// Keys that are wrong wherever they stand, and some that are right in one place.
+/// Keys that are wrong in any position, and some that are right in one.
 pub const KEYS: &[&[u8]] = &[
     b"",
     b"tea",
@@ -64,7 +64,7 @@ pub const KEYS: &[&[u8]] = &[
       aaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
 
-/// Arguments that break the rule of one place or another.
+/// Arguments that break the rule of some position.
 pub const ARGS: &[&[u8]] = &[
     b"",
     b"0",
@@ -128,9 +128,9 @@ impl Spoil {
                 keys[place] = key.to_vec();
             }
             Self::Arg(place, arg) => {
-                // A sweep has none.
+                // A sweep has no arguments.
                 let Some(place) = place.checked_rem(args.len()) else { return };
-                // Units that are held cannot be taken away: that would be damage.
+                // Units that are held must not be taken away: that would be damage.
                 if (call.script, place) != ("repair", RESERVED) {
                     args[place] = arg.to_vec();
                 }

@@ -1,21 +1,20 @@
-//! What the model holds to be stored, and the two ways in which it changes: an event is written down, and an active
-//! reservation ends.
+//! What the model stores, and the two ways in which it changes: an event is recorded, and an active reservation ends.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Redis drops audit entries by whole nodes of so many; the server of this test is told so.
+/// Redis drops audit entries in whole nodes of this size; the server of this test has this setting.
 pub const ENTRIES_PER_NODE: usize = 4;
 
 /// What Redis chose for one call.
 pub struct Turn<'a> {
-    /// Epoch ms at which the call began: what was to be dropped before is not there any more.
+    /// Epoch ms at which the call began: records that were to be dropped before then are gone.
     pub began: u64,
-    /// What the script read as the time.
+    /// The time that the script read.
     pub now: u64,
-    /// By when it had ended.
+    /// Epoch ms by which the call had ended.
     pub ended: u64,
-    /// The ids of all events, those of this call too.
+    /// The ids of all events, including those of this call.
     pub ids: &'a [String],
 }
 
@@ -24,11 +23,12 @@ pub struct Model {
     pub stocks: BTreeMap<String, Stock>,
     pub records: BTreeMap<String, Record>,
     pub due: BTreeMap<String, u64>,
-    /// The audit as far as it was not trimmed. Shared, since a call that may come to nothing works on a copy of all.
+    /// The part of the audit that was not trimmed. Shared, because a call that may have no effect works on a copy of
+    /// the whole model.
     pub events: Vec<Rc<Event>>,
-    /// How many events there ever were.
+    /// The number of events that there ever were.
     pub count: usize,
-    /// What the operator has set: how long settled records are kept, 0 for ever.
+    /// What the operator has set: how long settled records are kept; 0 keeps them forever.
     pub keep_ms: Option<u64>,
 }
 
@@ -53,13 +53,13 @@ pub struct Record {
     pub created_at: u64,
     pub updated_at: u64,
     pub token: String,
-    /// When Redis drops it: the earliest and the latest moment, until it is seen which.
+    /// When Redis drops it: the earliest and the latest moment, until the exact moment is known.
     pub dropped_at: Option<(u64, u64)>,
 }
 
 pub struct Event {
     pub id: String,
-    /// In the order of the header, from `event` on.
+    /// In the order of the header, beginning with `event`.
     pub fields: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ pub struct Ending {
 pub enum Pool {
     Available,
     Confirmed,
-    Nobody,
+    Discarded,
 }
 
 pub const CONFIRM: Ending =
@@ -99,7 +99,7 @@ pub const DRAIN: Ending = Ending {
     event: "release",
     state: "released",
     reason: "inventory_reseeded",
-    units_to: Pool::Nobody,
+    units_to: Pool::Discarded,
 };
 
 impl Model {
@@ -115,8 +115,9 @@ impl Model {
         self.active(sku).iter().filter(|(expires, _)| *expires <= now).count()
     }
 
-    /// Takes over when Redis drops what, as far as that is within the limits; what is gone when it may be is forgotten.
-    /// Redis drops a key when its time is over, but at once if it is just over when it is told the time.
+    /// Takes the moments at which Redis drops records, if they are within the limits. Forgets a record that is gone and
+    /// may be gone. Redis drops a key when its time is over. If the time is already over when it is set, Redis drops
+    /// the key at once.
     pub fn see_dropped<T>(&mut self, keys: &BTreeMap<String, T>, moments: &BTreeMap<String, u64>, read: u64) {
         self.records.retain(|id, record| {
             let key = format!("reservation:{id}");
@@ -128,7 +129,7 @@ impl Model {
         });
     }
 
-    /// Ends a reservation, and stops looking out for its SKU when it was the last.
+    /// Ends a reservation. Removes its SKU from the due list if it was the last one.
     pub fn end_and_look(&mut self, id: &str, ending: &Ending, keep_ms: u64, turn: &Turn) {
         self.end(id, ending, keep_ms, turn);
         let sku = &self.records[id].sku;
@@ -137,7 +138,7 @@ impl Model {
         }
     }
 
-    /// An active reservation becomes one that is over; its units go where they belong.
+    /// Ends an active reservation, and moves its units.
     pub fn end(&mut self, id: &str, ending: &Ending, keep_ms: u64, turn: &Turn) {
         let record = self.records.get_mut(id).expect("it is active");
         (record.state, record.reason, record.updated_at) = (ending.state, ending.reason, turn.now);
@@ -148,18 +149,18 @@ impl Model {
         match ending.units_to {
             Pool::Available => stock.available += units,
             Pool::Confirmed => stock.confirmed += units,
-            Pool::Nobody => {}
+            Pool::Discarded => {}
         }
         self.log_of(id, ending.event, turn);
     }
 
-    /// Writes down what has become of a reservation.
+    /// Records what happened to a reservation.
     pub fn log_of(&mut self, id: &str, event: &str, turn: &Turn) {
         let Record { cart, sku, quantity, state, reason, .. } = self.records[id].clone();
         self.log(&sku, [event, id, &cart, &sku, &quantity.to_string(), state, reason], turn);
     }
 
-    /// Writes an event down; the counts are by now what they are after it.
+    /// Records an event; the counts are already those after the event.
     pub fn log(&mut self, sku: &str, what: [&str; 7], turn: &Turn) {
         let id = turn.ids.get(self.count).cloned().unwrap_or_default();
         self.count += 1;
@@ -172,13 +173,13 @@ impl Model {
         self.events.push(Rc::new(Event { id, fields: fields.chain([previous]).collect() }));
     }
 
-    /// The id of the last event that says what became of a reservation; empty if none is known.
+    /// The id of the last event about the state of a reservation; empty if none is known.
     pub fn last_event_of(&self, id: &str) -> String {
         let tells = |event: &&Rc<Event>| event.reservation() == id && event.kind() != "repair";
         self.events.iter().rev().find(tells).map_or(String::new(), |event| event.id.clone())
     }
 
-    /// Redis keeps at least as many as it was told, and at most a node more.
+    /// Redis keeps at least `most` entries, and at most one node more.
     pub fn trim(&mut self, most: usize, kept: usize) {
         let kept = kept.clamp(most, most + ENTRIES_PER_NODE);
         self.events.drain(..self.events.len().saturating_sub(kept));

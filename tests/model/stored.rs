@@ -1,4 +1,4 @@
-//! All that is stored, in a form in which what Redis has and what the model says can be compared.
+//! Everything that is stored, in a form in which Redis and the model can be compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,8 +6,8 @@ use redis::{FromRedisValue, Value, from_redis_value};
 
 use crate::state::{Event, Model};
 
-/// Reads everything at one moment: every key with its type, when Redis drops it (-1: never) and its content; of a
-/// stream the length, the first id and what is new since ARGV[1]. Then the time.
+/// Reads everything at one moment: for every key its type, when Redis drops it (-1: never) and its contents; for a
+/// stream the length, the first id and the entries after ARGV[1]. Then the time.
 pub const READ_ALL: &str = "
 local found = {}
 for i, key in ipairs(redis.call('KEYS', '*')) do
@@ -48,7 +48,7 @@ pub enum Stored {
         first: String,
         new: Vec<Entry>,
     },
-    /// Nothing that a script is meant to store.
+    /// Something that no script should store.
     Strange(String),
 }
 
@@ -59,12 +59,12 @@ type Entry = (String, Vec<(String, String)>);
 #[derive(Default)]
 pub struct Stores {
     pub keys: BTreeMap<String, Stored>,
-    /// When Redis drops those that it does not keep.
+    /// When Redis drops the keys that it does not keep.
     pub dropped_at: BTreeMap<String, u64>,
 }
 
 impl Stores {
-    /// From the answer to [`READ_ALL`], with the epoch ms by which it was given.
+    /// From the answer to [`READ_ALL`], with the epoch ms of the read.
     pub fn from_redis(answer: Value) -> (Self, u64) {
         let (found, time): (Vec<Value>, Value) = typed(answer);
         let mut stores = Self::default();
@@ -89,7 +89,7 @@ impl Stores {
         (stores, epoch_ms(time))
     }
 
-    /// What the model says is stored; of the audit what is new since there were so many events.
+    /// What the model says is stored; of the audit, the events after the first `since`.
     pub fn from_model(model: &Model, since: usize) -> Self {
         let mut stores = Self::default();
         for (sku, stock) in &model.stocks {
@@ -118,7 +118,7 @@ impl Stores {
                 ("reason", record.reason),
                 ("token", &record.token),
             ];
-            // An empty token and an empty reason are none, and what is active was not updated yet.
+            // An empty token and an empty reason are not stored, and an active reservation was not updated yet.
             let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
             let updated = Some(("updatedAt", record.updated_at)).filter(|_| record.state != "active");
             let numbers =
@@ -155,7 +155,7 @@ impl Stores {
         }
     }
 
-    /// One line for each key that is not the same in both.
+    /// One line for each key that differs.
     pub fn differences(&self, found: &Self) -> Vec<String> {
         let mut differences = Vec::new();
         let names: BTreeSet<_> = self.keys.keys().chain(found.keys.keys()).collect();

@@ -1,4 +1,4 @@
-//! How often each answer was met: a sequence that reaches nothing proves nothing.
+//! How often each answer occurred: a sequence that reaches nothing proves nothing.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,11 +1,11 @@
-//! Bugs, each of which somebody could write.
+//! A list of realistic bugs.
 
-/// A bug, and the test that is to catch it.
+/// A bug, and the test that must catch it.
 pub struct Bug {
     pub what: &'static str,
     pub caught_by: Catcher,
     pub file: &'static str,
-    /// What stands in the file, once.
+    /// Text that occurs once in the file.
     pub good: &'static str,
     pub bad: &'static str,
 }
@@ -17,7 +17,7 @@ pub enum Catcher {
 }
 
 impl Catcher {
-    /// The name of the test.
+    /// The name of the test target.
     #[allow(dead_code, reason = "another test includes this file for the list alone")]
     pub fn test(self) -> &'static str {
         match self {
@@ -236,10 +236,11 @@ pub const BUGS: [Bug; 39] = [
     way(
         "src/engine/settle.rs",
         "the engine asks again without a token when a reply is lost, and tells the second answer",
-        "        let reply = of_shard(each, &keys).submit(item(&keys, id, vec![token])).await?;\n",
+        "        Ok(of_shard(each, &keys).submit(item(&keys, id, vec![token])).await?)\n",
         "        let _ = token;\n        let script = of_shard(each, &keys);\n        let item = || item(&keys, id, vec![String::new()]);\n        \
-         let reply = match script.submit(item()).await {\n            \
-         Err(Failure::NoReply(_)) => script.submit(item()).await?,\n            other => other?,\n        };\n",
+         match script.submit(item()).await {\n            \
+         Err(crate::redis::Failure::NoReply(_)) => Ok(script.submit(item()).await?),\n            \
+         other => Ok(other?),\n        }\n",
     ),
     way(
         "src/engine/group_commit.rs",

@@ -1,4 +1,4 @@
-//! Plants one bug after another in a copy of the source, and tells how soon a test notices.
+//! Plants one bug after another in a copy of the source, and reports how soon a test fails.
 //!
 //! Not a test itself: it compiles everything once for each bug. `make sabotage`.
 
@@ -13,9 +13,9 @@ use std::{env, fs};
 
 use bugs::{BUGS, Bug, Catcher};
 
-/// By then a bug is to be noticed.
+/// A bug must be caught within this time.
 const BOUND: Duration = Duration::from_secs(60);
-/// Some show in one sequence out of a hundred.
+/// Some bugs show in only one of a hundred sequences.
 const MODEL_CASES: &str = "1000";
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -31,13 +31,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all were caught. With words as arguments: only the bugs whose titles have one of them.
+/// Whether all bugs were caught. With words as arguments: only the bugs whose titles contain one of them.
 fn run() -> Outcome<bool> {
     let words: Vec<_> = env::args().skip(1).collect();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let copy = root.join("target/sabotage");
     copy_sources(root, &copy)?;
-    // A test that fails without a bug catches nothing.
+    // A test that already fails without a bug proves nothing.
     for catcher in [Catcher::Model, Catcher::Torture] {
         if let (_, Some(symptom)) = watch(catcher, &copy)? {
             return Err(format!("{} fails without any bug: {symptom}", catcher.test()).into());
@@ -64,14 +64,14 @@ fn run() -> Outcome<bool> {
     Ok(caught == planted)
 }
 
-/// What git knows of, as it is now.
+/// Copies all files that git knows, as they are now.
 fn copy_sources(root: &Path, copy: &Path) -> Outcome<()> {
     let listed = succeed(Command::new("git").args(["ls-files", "-z"]).current_dir(root))?;
     for name in String::from_utf8(listed.stdout)?.split_terminator('\0') {
         let to = copy.join(name);
         fs::create_dir_all(to.parent().ok_or("a file is in a folder")?)?;
         let from = root.join(name);
-        // What is as it was need not be compiled again. A copy keeps the mode: some files are run.
+        // An unchanged file need not be compiled again. A copy keeps the mode, because some files are executed.
         let is_same = fs::metadata(&to).is_ok_and(|to| fs::metadata(&from).is_ok_and(|from| to.mode() == from.mode()))
             && fs::read(&to).ok() == Some(fs::read(&from)?);
         if !is_same {
@@ -81,7 +81,7 @@ fn copy_sources(root: &Path, copy: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// How long the test ran, and what it said if it failed.
+/// How long the test ran, and what it printed if it failed.
 fn catch(bug: &Bug, copy: &Path) -> Outcome<(Duration, Option<String>)> {
     if bug.file.starts_with("lua/") {
         let sums = succeed(Command::new("sh").args(["-c", "sha1sum *.lua"]).current_dir(copy.join("lua")))?;
@@ -94,7 +94,7 @@ fn catch(bug: &Bug, copy: &Path) -> Outcome<(Duration, Option<String>)> {
 fn watch(catcher: Catcher, copy: &Path) -> Outcome<(Duration, Option<String>)> {
     let cargo = || {
         let mut cargo = Command::new(env!("CARGO"));
-        // A first failure is enough: nobody is to read a shortest one.
+        // A first failure is enough: there is no need for the shortest sequence.
         cargo.env("PROPTEST_MAX_SHRINK_ITERS", "0").env("MODEL_CASES", MODEL_CASES).env("RUST_BACKTRACE", "0");
         cargo.env_remove("CARGO_TARGET_DIR").current_dir(copy).args(["test", "--quiet", "--test", catcher.test()]);
         cargo
@@ -106,7 +106,7 @@ fn watch(catcher: Catcher, copy: &Path) -> Outcome<(Duration, Option<String>)> {
     Ok((took, (!output.status.success()).then(|| symptom(&output))))
 }
 
-/// What was wrong, in one line: the first that is said at the panic, or after the calls that the model lists there.
+/// What was wrong, in one line: the first line of the panic, or the line after the calls that the model lists there.
 fn symptom(output: &Output) -> String {
     let said = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat();
     let mut said = said.lines().skip_while(|line| !line.contains("panicked at")).skip(1);

@@ -1,13 +1,13 @@
-//! What breaks the rule of a slot, by the slot's name: for an argument, for a key.
+//! Values that break the rule of a slot, by the slot's name: for an argument, for a key.
 
 use crate::call::Call;
 use crate::contract::Contract;
-use crate::shop::ACTIVE;
+use crate::fixture::ACTIVE;
 
 /// Not whole numbers in plain decimal, whatever the range.
 const NOT_NUMBERS: &str = r#"-1 1.5 "2" true null nan inf 0x10 1e3 1e18 01 +1 1, ١ 99999999999999999999"#;
 
-/// The same, as far as it is about white space.
+/// The same for white space.
 const NOT_TRIMMED: [&str; 5] = ["", " 1", "1 ", "1\n", "\t1"];
 
 const NOT_MODES: [&str; 5] = ["", "EACH", "any", "all ", "each\n"];
@@ -15,7 +15,7 @@ const NOT_MODES: [&str; 5] = ["", "EACH", "any", "all ", "each\n"];
 /// Not ids of stream entries.
 const NOT_EVENTS: &str = "x 1 -1 1- 1-1-1 (1-1 + - $ * 1-* 0x1-1 1.0-1 1-99999999999999999999 99999999999999999999-1";
 
-/// Not names of SKUs, though valid UTF-8: what parts a key's name, reserved words, control characters, white space.
+/// Not names of SKUs, but valid UTF-8: separators in key names, reserved words, control characters, white space.
 const NOT_SKUS: [&str; 27] = [
     "",
     ":",
@@ -74,7 +74,7 @@ const NOT_UTF8: [&[u8]; 14] = [
     b"\xff",             // never in UTF-8
 ];
 
-/// What breaks the rule of a script's argument.
+/// Values that break the rule of a script's argument.
 pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
     match name {
         "quantity" if script == "seed" => numbers(&["1000000001", "Probe"]),
@@ -91,7 +91,7 @@ pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
         }
         "restart" => bytes(NOT_EVENTS.split(' ').chain(["HERE", "here ", "now"])),
         "event" => bytes(NOT_EVENTS.split(' ').chain(["here"])),
-        // As they were seen, whatever that was.
+        // Whatever the caller saw is allowed.
         "version" | "lastEvent" => Vec::new(),
         "cartId" => [bytes([""]), texts()].concat(),
         "token" => texts(),
@@ -99,7 +99,7 @@ pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
     }
 }
 
-/// What breaks the rule of one of a call's keys; the call is on the shard of that prefix.
+/// Values that break the rule of one of a call's keys; the call is on the shard of that prefix.
 pub fn bad_keys(call: &Call, slot: usize, prefix: &str) -> Vec<Vec<u8>> {
     let (name, _) = Contract::of(call.script).keys.at(slot);
     if name == "inventory" {
@@ -107,7 +107,7 @@ pub fn bad_keys(call: &Call, slot: usize, prefix: &str) -> Vec<Vec<u8>> {
     }
     let good = String::from_utf8(call.keys[slot].clone()).unwrap();
     let mut bad = vec![String::new(), format!("x{good}"), format!("{good}x"), format!("{good}\n")];
-    // The audit alone is on any shard; with others, each is where the inventory is.
+    // The audit alone may be on any shard. Other keys must be on the shard of the inventory.
     if call.keys.len() > 1 {
         let elsewhere = if prefix.is_empty() { "{8}:" } else { "" };
         bad.push(format!("{elsewhere}{}", &good[prefix.len()..]));
@@ -137,12 +137,12 @@ fn bad_inventories(prefix: &str) -> Vec<Vec<u8>> {
     bad
 }
 
-/// Bad carts and tokens; whether an empty one is bad depends.
+/// Bad carts and tokens, without the empty one, which is bad in some slots only.
 fn texts() -> Vec<Vec<u8>> {
     [bytes(CONTROLS), too_long(), NOT_UTF8.map(<[u8]>::to_vec).into()].concat()
 }
 
-/// Just more than 128 bytes, in one-byte and in fewer, two-byte characters, and far more.
+/// Just over 128 bytes, of one-byte characters and of fewer two-byte characters; and far over.
 fn too_long() -> Vec<Vec<u8>> {
     bytes(["x".repeat(129), format!("{}x", "ö".repeat(64)), "x".repeat(5000)])
 }

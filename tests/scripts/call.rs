@@ -1,4 +1,4 @@
-//! Calls as a client in any language makes them: a script's name, keys and arguments, all of them byte strings.
+//! Calls as a client in any language makes them: a script's name, keys and arguments, all byte strings.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub struct Call {
     pub args: Vec<Vec<u8>>,
 }
 
-/// One item of a hold: one unit for `cart-1` for a long time, unless said otherwise.
+/// One item of a hold: one unit for `cart-1` for a long time, by default.
 #[derive(Clone, Copy)]
 pub struct Line<'a> {
     sku: &'a str,
@@ -89,11 +89,12 @@ pub fn sweep(sku: &str, ids: &[&str]) -> Call {
     Call::new("sweep", keys, vec![])
 }
 
-/// As [`crate::shop::Shop`] puts it in: the `lastEvent` of the SKU; behind a `:`, the last event of that reservation.
+/// The fixture replaces this with the `lastEvent` of the SKU; with `:` and an id after it, with the last event of that
+/// reservation.
 pub const LAST_EVENT: &str = "last-event";
 
-/// Repairs a SKU: the version and `lastEvent` seen and where to restart, units to add to the counts, and reservations with
-/// the events to make them again from.
+/// Repairs a SKU: the version and the `lastEvent` seen and where to restart, units to add to the counts, and
+/// reservations with the events from which they are made again.
 pub fn repair(sku: &str, [version, last, restart]: [&str; 3], change: [i64; 3], items: &[(&str, &str)]) -> Call {
     let [inventory, active] = stock_keys(sku);
     let mut keys = [AUDIT, DUE, SKUS, SETTINGS].map(String::from).to_vec();
@@ -109,7 +110,7 @@ pub fn inventory(sku: &str, limit: u64) -> Call {
     Call::new("inventory", stock_keys(sku).into(), vec![limit.to_string()])
 }
 
-/// The newest events of a SKU; those before an event when `before` is not empty.
+/// The newest events of a SKU; if `before` is not empty, those before that event.
 pub fn audit(sku: &str, limit: u64, before: &str) -> Call {
     Call::new("audit", vec![AUDIT.into(), format!("inventory:{sku}")], vec![limit.to_string(), before.to_owned()])
 }
@@ -141,7 +142,7 @@ impl Call {
     }
 }
 
-/// As one would type it, with what is not ASCII escaped.
+/// As it would be typed, with escapes for what is not ASCII.
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}", self.script)?;

@@ -1,6 +1,6 @@
-//! The contract of a script as its header states it: what its slots are called and what it may answer.
+//! The contract of a script as its header states it: the names of its slots, and its possible replies.
 //!
-//! Parsed and not repeated here, so that a header and these tests cannot drift apart.
+//! Parsed from the header and not repeated here, so that the header and these tests cannot differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,9 +21,9 @@ static CONTRACTS: LazyLock<BTreeMap<String, Contract>> = LazyLock::new(|| {
         .collect()
 });
 
-/// What one script promises.
+/// The contract of one script.
 pub struct Contract {
-    /// The bytes of the file: what is loaded, and what its SHA-1 is taken of.
+    /// The contents of the file: what is loaded, and what the SHA-1 is computed from.
     pub source: String,
     pub keys: Slots,
     pub arguments: Slots,
@@ -44,7 +44,7 @@ pub struct Slots {
 #[derive(Default)]
 pub struct Reply {
     pub names: Vec<String>,
-    /// Given in mode `all` only.
+    /// Given only in mode `all`.
     pub all_only: bool,
 }
 
@@ -57,7 +57,7 @@ impl Contract {
         CONTRACTS.iter().map(|(name, contract)| (name.as_str(), contract))
     }
 
-    /// Whether the script takes a mode, that is, many items.
+    /// Whether the script has a mode, which means that it takes many items.
     pub fn has_modes(&self) -> bool {
         self.arguments.fixed.first().is_some_and(|name| name == "mode")
     }
@@ -109,7 +109,7 @@ fn parse_replies<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeMap<String, R
     for line in lines {
         let text = line.trim_start();
         let indent = line.len() - text.len();
-        // Two spaces part the names from the description; a line that starts far to the right is all description.
+        // Two spaces separate the names from the description. A line that starts far to the right is description only.
         let (names, description) =
             if indent > DESCRIPTION { ("", text) } else { text.split_once("  ").unwrap_or((text, "")) };
         let mut names = names.split_whitespace().map(str::to_owned);
@@ -134,7 +134,7 @@ fn section<'a>(source: &'a str, heading: &'a str) -> impl Iterator<Item = &'a st
         .take_while(|line| !line.is_empty())
 }
 
-/// The line's text if it starts an entry of a section, that is, if it is indented by three.
+/// The line's text if the line starts an entry of a section, which is indented by three.
 fn entry(line: &str) -> Option<&str> {
     line.strip_prefix("   ").filter(|text| !text.starts_with(' '))
 }

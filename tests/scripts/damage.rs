@@ -1,9 +1,9 @@
-//! A stored value that no script can have written is reported and not built upon.
+//! A stored value that no script can have written is reported, and nothing is computed from it.
 
 use redis::cmd;
 
 use crate::call::{Call, audit, confirm, hold, inventory, line, release, seed, sweep};
-use crate::shop::{ACTIVE, CUP, LAPSED, NEW, Shop, id};
+use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture, id};
 
 const NOT_COUNTS: [&str; 8] = ["", "x", "-1", "1.5", "1e1", "0x6", "06", "1000000000001"];
 /// Those of an active reservation.
@@ -90,14 +90,14 @@ async fn a_last_event_that_is_no_id_is_not_followed() {
     assert_reported(&damages, &[audit("tea", 10, "")], "inventory").await;
 }
 
-/// Each damage alone, done to the stocked shop, makes each call answer `BADKEY` and change nothing.
+/// After each damage alone on the stocked fixture, each call answers `BADKEY` and changes nothing.
 async fn assert_reported(damages: &[Vec<&str>], calls: &[Call], slot: &str) {
-    let mut shop = Shop::open().await;
+    let mut fixture = ScriptFixture::open().await;
     for damage in damages {
-        shop.stock().await;
-        shop.run::<redis::Value>(cmd(damage[0]).arg(&damage[1..])).await;
+        fixture.stock().await;
+        fixture.run::<redis::Value>(cmd(damage[0]).arg(&damage[1..])).await;
         for call in calls {
-            let refusal = shop.refusal(call).await;
+            let refusal = fixture.refusal(call).await;
             assert_eq!(refusal.word, "BADKEY", "{call:?} after {damage:?}: {refusal:?}");
             assert!(refusal.text.starts_with(slot), "{call:?} after {damage:?}: {refusal:?}");
         }

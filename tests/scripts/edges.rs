@@ -3,7 +3,7 @@
 use redis::cmd;
 
 use crate::call::{LONG_MS, audit, audit_all, confirm, hold, inventory, line, release, seed, settle, sweep};
-use crate::shop::{ACTIVE, LAPSED, NEW, Shop, hold_many, id};
+use crate::fixture::{ACTIVE, LAPSED, NEW, ScriptFixture, hold_many, id};
 
 const MOST_UNITS: u64 = 1_000_000_000;
 const LONGEST_TTL_MS: u64 = 2_592_000_000;
@@ -11,41 +11,41 @@ const LONGEST_TTL_MS: u64 = 2_592_000_000;
 #[tokio::test]
 async fn quantities_go_from_one_to_a_thousand_million() {
     for units in [1, MOST_UNITS] {
-        let mut shop = Shop::open().await;
-        shop.replies(&seed("tea", units, &[])).await;
-        assert_eq!(shop.words(&hold("each", &[line("tea", NEW).quantity(units)])).await, ["HELD"]);
-        assert_eq!(shop.counts("tea").await, [0, units, 0]);
-        assert_eq!(shop.words(&confirm("each", &[("tea", NEW, "")])).await, ["CONFIRMED"]);
-        assert_eq!(shop.counts("tea").await, [0, 0, units]);
+        let mut fixture = ScriptFixture::open().await;
+        fixture.replies(&seed("tea", units, &[])).await;
+        assert_eq!(fixture.words(&hold("each", &[line("tea", NEW).quantity(units)])).await, ["HELD"]);
+        assert_eq!(fixture.counts("tea").await, [0, units, 0]);
+        assert_eq!(fixture.words(&confirm("each", &[("tea", NEW, "")])).await, ["CONFIRMED"]);
+        assert_eq!(fixture.counts("tea").await, [0, 0, units]);
     }
 }
 
 #[tokio::test]
 async fn a_hold_lasts_from_a_millisecond_to_thirty_days() {
-    let mut shop = Shop::open().await;
-    shop.replies(&seed("tea", 10, &[])).await;
+    let mut fixture = ScriptFixture::open().await;
+    fixture.replies(&seed("tea", 10, &[])).await;
     for (n, ttl_ms) in [1, LONGEST_TTL_MS].into_iter().enumerate() {
-        let reply = shop.reply(&hold("each", &[line("tea", &id(n)).ttl_ms(ttl_ms)])).await;
+        let reply = fixture.reply(&hold("each", &[line("tea", &id(n)).ttl_ms(ttl_ms)])).await;
         let [expires, created] = [1, 2].map(|element: usize| reply[element].parse::<u64>().unwrap());
         assert_eq!(expires, created + ttl_ms);
     }
 }
 
 #[tokio::test]
-async fn retention_goes_from_for_ever_to_a_million_million() {
+async fn retention_goes_from_forever_to_a_million_million() {
     for keep_ms in [0, 1_000_000_000_000] {
-        let mut shop = Shop::stocked().await;
-        shop.keep_ms(keep_ms).await;
-        shop.replies(&seed("tea", 10, &[ACTIVE, LAPSED])).await;
+        let mut fixture = ScriptFixture::stocked().await;
+        fixture.keep_ms(keep_ms).await;
+        fixture.replies(&seed("tea", 10, &[ACTIVE, LAPSED])).await;
     }
 }
 
 #[tokio::test]
 async fn a_sku_goes_off_sale_with_a_quantity_of_0() {
-    let mut shop = Shop::stocked().await;
-    assert_eq!(shop.words(&seed("tea", 0, &[ACTIVE, LAPSED])).await, ["SEEDED"]);
-    assert_eq!(shop.counts("tea").await, [0, 0, 0]);
-    assert_eq!(shop.reply(&hold("each", &[line("tea", NEW)])).await, ["INSUFFICIENT", "0", "0"]);
+    let mut fixture = ScriptFixture::stocked().await;
+    assert_eq!(fixture.words(&seed("tea", 0, &[ACTIVE, LAPSED])).await, ["SEEDED"]);
+    assert_eq!(fixture.counts("tea").await, [0, 0, 0]);
+    assert_eq!(fixture.reply(&hold("each", &[line("tea", NEW)])).await, ["INSUFFICIENT", "0", "0"]);
 }
 
 #[tokio::test]
@@ -73,10 +73,10 @@ async fn names_may_be_long_and_in_any_script() {
         &"😀".repeat(32),
         &longest,
     ];
-    let mut shop = Shop::open().await;
+    let mut fixture = ScriptFixture::open().await;
     for prefix in ["", "{7}:", "{0}:", "{4095}:"] {
         for name in names {
-            shop.run::<()>(&cmd("FLUSHALL")).await;
+            fixture.run::<()>(&cmd("FLUSHALL")).await;
             let id = id(1);
             let calls = [
                 (seed(name, 10, &[]), "SEEDED"),
@@ -91,47 +91,47 @@ async fn names_may_be_long_and_in_any_script() {
                 (audit_all(1, ""), "EVENT"),
             ];
             for (call, word) in calls {
-                assert_eq!(shop.words(&call.in_shard(prefix)).await, [word], "{name:?}");
+                assert_eq!(fixture.words(&call.in_shard(prefix)).await, [word], "{name:?}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn a_cart_id_and_a_token_may_hold_what_a_sku_may_not() {
-    let mut shop = Shop::open().await;
-    shop.replies(&seed("tea", 10, &[])).await;
+async fn a_cart_id_and_a_token_may_contain_what_a_sku_may_not() {
+    let mut fixture = ScriptFixture::open().await;
+    fixture.replies(&seed("tea", 10, &[])).await;
     for (n, name) in ["a b", "a:b", "{a}", "a\u{a0}b", "\u{3000}", "audit", " "].into_iter().enumerate() {
         let id = id(n);
-        assert_eq!(shop.words(&hold("each", &[line("tea", &id).cart(name)])).await, ["HELD"]);
-        assert_eq!(shop.words(&confirm("each", &[("tea", &id, name)])).await, ["CONFIRMED"]);
-        assert_eq!(shop.words(&confirm("each", &[("tea", &id, name)])).await, ["REPLAYED"]);
+        assert_eq!(fixture.words(&hold("each", &[line("tea", &id).cart(name)])).await, ["HELD"]);
+        assert_eq!(fixture.words(&confirm("each", &[("tea", &id, name)])).await, ["CONFIRMED"]);
+        assert_eq!(fixture.words(&confirm("each", &[("tea", &id, name)])).await, ["REPLAYED"]);
     }
 }
 
 #[tokio::test]
 async fn a_hundred_items_fit_one_call() {
-    let mut shop = Shop::open().await;
+    let mut fixture = ScriptFixture::open().await;
     for (script, done) in [("confirm", "CONFIRMED"), ("release", "RELEASED")] {
-        shop.run::<()>(&cmd("FLUSHALL")).await;
-        shop.replies(&seed("tea", 100, &[])).await;
-        let ids = hold_many(&mut shop, "tea", 100, LONG_MS).await;
+        fixture.run::<()>(&cmd("FLUSHALL")).await;
+        fixture.replies(&seed("tea", 100, &[])).await;
+        let ids = hold_many(&mut fixture, "tea", 100, LONG_MS).await;
         let items: Vec<_> = ids.iter().map(|id| ("tea", &**id, "token")).collect();
-        assert_eq!(shop.words(&settle(script, "all", &items)).await, vec![done; 100]);
+        assert_eq!(fixture.words(&settle(script, "all", &items)).await, vec![done; 100]);
     }
 }
 
 #[tokio::test]
 async fn a_hundred_holds_are_swept_or_seeded_over_in_one_call() {
-    let mut shop = Shop::open().await;
-    shop.replies(&seed("tea", 100, &[])).await;
-    let ids = hold_many(&mut shop, "tea", 100, 1).await;
+    let mut fixture = ScriptFixture::open().await;
+    fixture.replies(&seed("tea", 100, &[])).await;
+    let ids = hold_many(&mut fixture, "tea", 100, 1).await;
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    shop.lapse(ids[99]).await;
-    assert_eq!(shop.reply(&sweep("tea", &ids)).await, ["SWEPT", "100", ""]);
+    fixture.lapse(ids[99]).await;
+    assert_eq!(fixture.reply(&sweep("tea", &ids)).await, ["SWEPT", "100", ""]);
 
-    shop.run::<()>(&cmd("FLUSHALL")).await;
-    shop.replies(&seed("tea", 100, &[])).await;
-    hold_many(&mut shop, "tea", 100, LONG_MS).await;
-    assert_eq!(shop.words(&seed("tea", 5, &ids)).await, ["SEEDED"]);
+    fixture.run::<()>(&cmd("FLUSHALL")).await;
+    fixture.replies(&seed("tea", 100, &[])).await;
+    hold_many(&mut fixture, "tea", 100, LONG_MS).await;
+    assert_eq!(fixture.words(&seed("tea", 5, &ids)).await, ["SEEDED"]);
 }

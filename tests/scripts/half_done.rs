@@ -1,8 +1,8 @@
-//! Nothing half done: at whatever step Redis refuses, all of a change is there or no byte of it.
+//! No partial changes: at whatever step Redis refuses, either the whole change is made or no byte of it.
 //!
-//! What can go wrong is listed by machine: every command that a script contains and every key that it is handed, denied
-//! to the caller one at a time; streams and counters at their ends. A key of the wrong type is in `wrong_type`, a full
-//! memory in `full_memory`.
+//! The possible failures are listed by the test itself: every command that a script contains and every key that it is
+//! given, denied to the caller one at a time; streams and counters at their limits. Keys of the wrong type are in
+//! `wrong_type`, full memory in `full_memory`.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +10,14 @@ use redis::cmd;
 
 use crate::call::{Call, LAST_EVENT, confirm, hold, line, release, repair, seed, sweep};
 use crate::contract::Contract;
-use crate::shop::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, Shop, id};
+use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::snapshot::Snapshot;
 
-/// The highest id that a stream takes, without its last digit.
+/// The highest id that a stream accepts, without its last digit.
 const LAST_IDS: &str = "18446744073709551615-1844674407370955161";
 
-/// Calls on the stocked shop that come to every command of the scripts that write.
+/// Calls on the stocked fixture that reach every command of the scripts that write.
 fn calls() -> Vec<Call> {
     let other = id(1);
     let [active, confirmed] = [ACTIVE, CONFIRMED].map(|id| format!("{LAST_EVENT}:{id}"));
@@ -52,27 +52,28 @@ fn commands(script: &str) -> BTreeSet<String> {
     calls.map(|call| call.split('\'').next().unwrap().to_lowercase()).collect()
 }
 
-/// Makes the call as the user `weak`, who has these rights, and tells whether it was refused. Refused or not, it is whole.
-async fn call_as_weak(shop: &mut Shop, call: &Call, rights: &[String]) -> bool {
-    shop.stock().await;
-    // Settled records that Redis drops later are one write more.
-    shop.keep_ms(60_000).await;
+/// Makes the call as the user `weak`, who has these rights, and returns whether it was refused. In both cases there
+/// must be no partial change.
+async fn call_as_weak(fixture: &mut ScriptFixture, call: &Call, rights: &[String]) -> bool {
+    fixture.stock().await;
+    // With this setting a settled record gets a TTL, which is one more write.
+    fixture.keep_ms(60_000).await;
     let mut acl = cmd("ACL");
     acl.arg("SETUSER").arg("weak").arg(&["reset", "on", "nopass"]).arg(rights);
-    shop.run::<()>(&acl).await;
-    let before = Snapshot::take(&mut shop.redis).await;
-    let mut weak = shop.connect_as("weak").await;
-    let answer = shop.evalsha_on(&mut weak, call).await;
-    let changed = before.changed(&Snapshot::take(&mut shop.redis).await);
+    fixture.run::<()>(&acl).await;
+    let before = Snapshot::take(&mut fixture.redis).await;
+    let mut weak = fixture.connect_as("weak").await;
+    let answer = fixture.evalsha_on(&mut weak, call).await;
+    let changed = before.changed(&Snapshot::take(&mut fixture.redis).await);
     match answer {
         Err(refusal) => {
-            // Redis 7.0 has no word of its own for a command inside a script.
+            // Redis 7.0 has no separate error word for a command inside a script.
             assert!(["NOPERM", "ERR"].contains(&&*refusal.word), "{call:?} with {rights:?}: {refusal:?}");
             assert!(changed.is_empty(), "{call:?} with {rights:?} changed {changed:?} and failed with {refusal:?}");
             true
         }
         Ok(_) => {
-            assert_invariants(&mut shop.redis, History::Whole).await;
+            assert_invariants(&mut fixture.redis, History::Whole).await;
             false
         }
     }
@@ -80,57 +81,57 @@ async fn call_as_weak(shop: &mut Shop, call: &Call, rights: &[String]) -> bool {
 
 #[tokio::test]
 async fn a_command_that_the_caller_may_not_run_changes_nothing() {
-    let mut shop = Shop::open().await;
+    let mut fixture = ScriptFixture::open().await;
     let mut refused = BTreeSet::new();
     let mut all = BTreeSet::new();
     for call in calls() {
         for command in commands(call.script) {
             let rights = ["~*", "+@all", &format!("-{command}")].map(str::to_owned);
-            if call_as_weak(&mut shop, &call, &rights).await {
+            if call_as_weak(&mut fixture, &call, &rights).await {
                 refused.insert((call.script, command.clone()));
             }
             all.insert((call.script, command));
         }
     }
-    // A command that is never refused is one that these calls never come to.
+    // A command that is never refused is one that these calls never reach.
     let missed: Vec<_> = all.difference(&refused).collect();
     assert!(missed.is_empty(), "{missed:?}");
 }
 
 #[tokio::test]
 async fn a_key_that_the_caller_may_only_read_is_not_written_nor_any_other() {
-    let mut shop = Shop::open().await;
+    let mut fixture = ScriptFixture::open().await;
     for call in calls() {
         let keys: BTreeSet<String> = call.keys.iter().map(|key| String::from_utf8(key.clone()).unwrap()).collect();
         for denied in &keys {
             let mut rights = vec!["+@all".to_owned(), format!("%R~{denied}")];
             rights.extend(keys.iter().filter(|key| *key != denied).map(|key| format!("~{key}")));
-            call_as_weak(&mut shop, &call, &rights).await;
+            call_as_weak(&mut fixture, &call, &rights).await;
         }
     }
 }
 
 #[tokio::test]
 async fn a_stream_at_the_end_of_its_ids_takes_all_events_of_a_call_or_none() {
-    let mut shop = Shop::open().await;
+    let mut fixture = ScriptFixture::open().await;
     let mut words = BTreeSet::new();
     for call in calls() {
         for last_digit in 0..=5 {
-            shop.stock().await;
-            // An event of nobody: the books would not balance with it, so only bytes are compared.
+            fixture.stock().await;
+            // An event of no SKU. The books do not balance with it, so only bytes are compared.
             let id = format!("{LAST_IDS}{last_digit}");
-            shop.run::<String>(cmd("XADD").arg("inventory:audit").arg(&id).arg("event").arg("planted")).await;
-            let before = Snapshot::take(&mut shop.redis).await;
-            let entries = shop.events().await;
-            let answer = shop.evalsha(&call).await;
-            let changed = before.changed(&Snapshot::take(&mut shop.redis).await);
+            fixture.run::<String>(cmd("XADD").arg("inventory:audit").arg(&id).arg("event").arg("planted")).await;
+            let before = Snapshot::take(&mut fixture.redis).await;
+            let entries = fixture.events().await;
+            let answer = fixture.evalsha(&call).await;
+            let changed = before.changed(&Snapshot::take(&mut fixture.redis).await);
             match answer {
                 Err(refusal) => {
                     assert!(changed.is_empty(), "{call:?} changed {changed:?} and failed with {refusal:?}");
                     words.insert(refusal.word);
                 }
-                // With an id left for its one event, a call of one may go through.
-                Ok(_) => assert!(shop.events().await <= entries + 1, "{call:?}"),
+                // A call with one event may succeed if one id is left.
+                Ok(_) => assert!(fixture.events().await <= entries + 1, "{call:?}"),
             }
         }
     }
@@ -139,16 +140,16 @@ async fn a_stream_at_the_end_of_its_ids_takes_all_events_of_a_call_or_none() {
 
 #[tokio::test]
 async fn a_counter_at_its_end_stops_the_call_before_it_writes() {
-    let mut shop = Shop::open().await;
+    let mut fixture = ScriptFixture::open().await;
     for call in calls() {
         for version in ["999999999800", "999999999801", "999999999999", "1000000000000"] {
-            shop.stock().await;
+            fixture.stock().await;
             for inventory in ["inventory:tea", "inventory:cup"] {
-                shop.run::<()>(cmd("HSET").arg(inventory).arg("version").arg(version)).await;
+                fixture.run::<()>(cmd("HSET").arg(inventory).arg("version").arg(version)).await;
             }
-            let before = Snapshot::take(&mut shop.redis).await;
-            if let Err(refusal) = shop.evalsha(&call).await {
-                let changed = before.changed(&Snapshot::take(&mut shop.redis).await);
+            let before = Snapshot::take(&mut fixture.redis).await;
+            if let Err(refusal) = fixture.evalsha(&call).await {
+                let changed = before.changed(&Snapshot::take(&mut fixture.redis).await);
                 assert!(changed.is_empty(), "{call:?} changed {changed:?} and failed with {refusal:?}");
                 assert_eq!(refusal.word, "BADKEY", "{call:?}: {refusal:?}");
             }

@@ -1,33 +1,33 @@
-//! Holding: what `hold` does beyond answering.
+//! Holding: what `hold` does, besides its reply.
 
 use crate::call::{LONG_MS, hold, line, seed, sweep};
-use crate::shop::{ACTIVE, CONFIRMED, LAPSED, NEW, Shop, id};
+use crate::fixture::{ACTIVE, CONFIRMED, LAPSED, NEW, ScriptFixture, id};
 
 #[tokio::test]
 async fn moves_units_from_available_to_reserved() {
-    let mut shop = Shop::open().await;
-    shop.replies(&seed("tea", 10, &[])).await;
-    let reply = shop.reply(&hold("each", &[line("tea", NEW).quantity(3).cart("cart-9")])).await;
-    assert_eq!(shop.counts("tea").await, [7, 3, 0]);
+    let mut fixture = ScriptFixture::open().await;
+    fixture.replies(&seed("tea", 10, &[])).await;
+    let reply = fixture.reply(&hold("each", &[line("tea", NEW).quantity(3).cart("cart-9")])).await;
+    assert_eq!(fixture.counts("tea").await, [7, 3, 0]);
 
     let [expires, created] = [1, 2].map(|element: usize| reply[element].parse::<u64>().unwrap());
     assert_eq!(expires, created + LONG_MS);
-    assert!(created.abs_diff(shop.now_ms().await) < 60_000, "not the server's clock");
+    assert!(created.abs_diff(fixture.now_ms().await) < 60_000, "not the server's clock");
     let key = format!("reservation:{NEW}");
-    assert_eq!(shop.field(&key, "cartId").await, "cart-9");
-    assert_eq!(shop.field(&key, "expiresAt").await, reply[1]);
-    assert_eq!(shop.field(&key, "createdAt").await, reply[2]);
-    assert_eq!(shop.due("tea").await, Some(expires));
+    assert_eq!(fixture.field(&key, "cartId").await, "cart-9");
+    assert_eq!(fixture.field(&key, "expiresAt").await, reply[1]);
+    assert_eq!(fixture.field(&key, "createdAt").await, reply[2]);
+    assert_eq!(fixture.due("tea").await, Some(expires));
 }
 
 #[tokio::test]
 async fn due_keeps_the_earliest_expiry() {
-    let mut shop = Shop::open().await;
-    shop.replies(&seed("tea", 10, &[])).await;
+    let mut fixture = ScriptFixture::open().await;
+    fixture.replies(&seed("tea", 10, &[])).await;
     for (n, (ttl_ms, earliest)) in [(60_000, 0), (90_000, 0), (30_000, 2)].into_iter().enumerate() {
-        shop.replies(&hold("each", &[line("tea", &id(n)).ttl_ms(ttl_ms)])).await;
-        let expires = shop.field(&format!("reservation:{}", id(earliest)), "expiresAt").await;
-        assert_eq!(shop.due("tea").await, Some(expires.parse().unwrap()));
+        fixture.replies(&hold("each", &[line("tea", &id(n)).ttl_ms(ttl_ms)])).await;
+        let expires = fixture.field(&format!("reservation:{}", id(earliest)), "expiresAt").await;
+        assert_eq!(fixture.due("tea").await, Some(expires.parse().unwrap()));
     }
 }
 
@@ -39,81 +39,81 @@ async fn counts_one_sku_down_through_a_call() {
         ("each", vec!["HELD", "HELD", "INSUFFICIENT"], [2, 8, 0]),
         ("all", vec!["WITHDRAWN", "WITHDRAWN", "INSUFFICIENT"], [10, 0, 0]),
     ] {
-        let mut shop = Shop::open().await;
-        shop.replies(&seed("tea", 10, &[])).await;
-        let answer = shop.replies(&hold(mode, &lines)).await;
+        let mut fixture = ScriptFixture::open().await;
+        fixture.replies(&seed("tea", 10, &[])).await;
+        let answer = fixture.replies(&hold(mode, &lines)).await;
         assert_eq!(answer.iter().map(|reply| &*reply[0]).collect::<Vec<_>>(), replies);
         assert_eq!(answer[2], ["INSUFFICIENT", "2", "0"]);
-        assert_eq!(shop.counts("tea").await, counts);
+        assert_eq!(fixture.counts("tea").await, counts);
     }
 }
 
 #[tokio::test]
 async fn a_smaller_item_still_fits_after_one_that_does_not() {
-    let mut shop = Shop::stocked().await;
+    let mut fixture = ScriptFixture::stocked().await;
     let (large, small) = (id(1), id(2));
     let lines = [line("tea", &large).quantity(7), line("tea", &small).quantity(6)];
-    assert_eq!(shop.words(&hold("each", &lines)).await, ["INSUFFICIENT", "HELD"]);
-    assert_eq!(shop.counts("tea").await, [0, 9, 1]);
+    assert_eq!(fixture.words(&hold("each", &lines)).await, ["INSUFFICIENT", "HELD"]);
+    assert_eq!(fixture.counts("tea").await, [0, 9, 1]);
 }
 
 #[tokio::test]
 async fn takes_all_of_a_cart_or_nothing() {
-    let mut shop = Shop::stocked().await;
+    let mut fixture = ScriptFixture::stocked().await;
     let ids = [id(1), id(2)];
     let cart = |cups| [line("tea", &ids[0]).quantity(2), line("cup", &ids[1]).quantity(cups)];
-    assert_eq!(shop.words(&hold("all", &cart(5))).await, ["WITHDRAWN", "INSUFFICIENT"]);
-    assert_eq!([shop.counts("tea").await, shop.counts("cup").await], [[6, 3, 1], [4, 1, 0]]);
-    assert_eq!(shop.words(&hold("all", &cart(4))).await, ["HELD", "HELD"]);
-    assert_eq!([shop.counts("tea").await, shop.counts("cup").await], [[4, 5, 1], [0, 5, 0]]);
+    assert_eq!(fixture.words(&hold("all", &cart(5))).await, ["WITHDRAWN", "INSUFFICIENT"]);
+    assert_eq!([fixture.counts("tea").await, fixture.counts("cup").await], [[6, 3, 1], [4, 1, 0]]);
+    assert_eq!(fixture.words(&hold("all", &cart(4))).await, ["HELD", "HELD"]);
+    assert_eq!([fixture.counts("tea").await, fixture.counts("cup").await], [[4, 5, 1], [0, 5, 0]]);
 }
 
 #[tokio::test]
 async fn acts_once_on_an_id_named_twice() {
     for mode in ["each", "all"] {
-        let mut shop = Shop::stocked().await;
-        let before = shop.events().await;
+        let mut fixture = ScriptFixture::stocked().await;
+        let before = fixture.events().await;
         let twice = [line("tea", NEW).quantity(2), line("tea", NEW).quantity(2).ttl_ms(1)];
-        let replies = shop.replies(&hold(mode, &twice)).await;
+        let replies = fixture.replies(&hold(mode, &twice)).await;
         assert_eq!([&*replies[0][0], &*replies[1][0]], ["HELD", "REPLAYED"]);
         assert_eq!([&replies[1][6], &replies[1][7]], [&replies[0][1], &replies[0][2]], "the first expiry stands");
-        assert_eq!(shop.events().await, before + 1);
-        assert_eq!(shop.counts("tea").await, [4, 5, 1]);
+        assert_eq!(fixture.events().await, before + 1);
+        assert_eq!(fixture.counts("tea").await, [4, 5, 1]);
     }
 }
 
 #[tokio::test]
-async fn an_id_named_twice_with_a_difference_is_in_conflict_with_itself() {
+async fn an_id_named_twice_with_different_values_is_a_conflict() {
     let different = [line("tea", NEW), line("tea", NEW).quantity(2)];
-    let mut shop = Shop::stocked().await;
-    assert_eq!(shop.replies(&hold("all", &different)).await[1], ["CONFLICT", "quantity"]);
-    assert_eq!(shop.counts("tea").await, [6, 3, 1]);
-    assert_eq!(shop.words(&hold("each", &different)).await, ["HELD", "CONFLICT"]);
-    assert_eq!(shop.counts("tea").await, [5, 4, 1]);
+    let mut fixture = ScriptFixture::stocked().await;
+    assert_eq!(fixture.replies(&hold("all", &different)).await[1], ["CONFLICT", "quantity"]);
+    assert_eq!(fixture.counts("tea").await, [6, 3, 1]);
+    assert_eq!(fixture.words(&hold("each", &different)).await, ["HELD", "CONFLICT"]);
+    assert_eq!(fixture.counts("tea").await, [5, 4, 1]);
 }
 
 #[tokio::test]
-async fn withdraws_a_replay_of_what_it_withdraws() {
-    let mut shop = Shop::stocked().await;
+async fn a_replay_of_a_withdrawn_item_is_withdrawn() {
+    let mut fixture = ScriptFixture::stocked().await;
     let lines = [line("tea", NEW), line("tea", NEW), line("tea", ACTIVE).quantity(2), line("nil", CONFIRMED)];
-    assert_eq!(shop.words(&hold("all", &lines)).await, ["WITHDRAWN", "WITHDRAWN", "REPLAYED", "CONFLICT"]);
+    assert_eq!(fixture.words(&hold("all", &lines)).await, ["WITHDRAWN", "WITHDRAWN", "REPLAYED", "CONFLICT"]);
 }
 
 #[tokio::test]
 async fn a_replay_shows_the_record_as_it_is_whatever_the_ttl() {
-    let mut shop = Shop::stocked().await;
-    let expires = shop.field(&format!("reservation:{ACTIVE}"), "expiresAt").await;
-    let reply = shop.reply(&hold("each", &[line("tea", ACTIVE).quantity(2).ttl_ms(1)])).await;
+    let mut fixture = ScriptFixture::stocked().await;
+    let expires = fixture.field(&format!("reservation:{ACTIVE}"), "expiresAt").await;
+    let reply = fixture.reply(&hold("each", &[line("tea", ACTIVE).quantity(2).ttl_ms(1)])).await;
     assert_eq!(reply[..7], ["REPLAYED", "cart-1", "tea", "2", "active", "", &expires]);
-    let settled = shop.reply(&hold("each", &[line("tea", CONFIRMED).ttl_ms(1)])).await;
+    let settled = fixture.reply(&hold("each", &[line("tea", CONFIRMED).ttl_ms(1)])).await;
     assert_eq!(settled[4], "confirmed");
 }
 
 #[tokio::test]
 async fn a_lapsed_hold_keeps_its_units_until_it_is_swept() {
-    let mut shop = Shop::stocked().await;
+    let mut fixture = ScriptFixture::stocked().await;
     let too_many = hold("each", &[line("tea", NEW).quantity(7)]);
-    assert_eq!(shop.reply(&too_many).await, ["INSUFFICIENT", "6", "1"]);
-    shop.replies(&sweep("tea", &[LAPSED])).await;
-    assert_eq!(shop.words(&too_many).await, ["HELD"]);
+    assert_eq!(fixture.reply(&too_many).await, ["INSUFFICIENT", "6", "1"]);
+    fixture.replies(&sweep("tea", &[LAPSED])).await;
+    assert_eq!(fixture.words(&too_many).await, ["HELD"]);
 }

@@ -1,7 +1,7 @@
 //! The contract of the scripts in `lua/`, called as any client in any language would: keys, arguments, replies.
 //!
-//! What is said of every call (what is refused leaves no trace, the reply is one that the header lists, the books
-//! balance) is checked in [`shop::Shop::call`], so that each test here checks it too.
+//! What must be true of every call (a refusal changes nothing, the header lists the reply, the books balance) is
+//! checked in [`fixture::ScriptFixture::call`], so each test here checks it too.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -9,7 +9,7 @@ mod support;
 mod bad_values;
 mod call;
 mod contract;
-mod shop;
+mod fixture;
 
 mod audit;
 mod damage;

@@ -1,22 +1,22 @@
-//! What breaks a rule is named and changes nothing: every slot of every script with every kind of wrong value.
+//! A value that breaks a rule is named and changes nothing: every slot of every script with every kind of wrong value.
 //!
-//! The slots and their names come from the headers. What a script does not refuse, nothing refuses.
+//! The slots and their names come from the headers. There is no other check than that of the scripts.
 
 use crate::bad_values::{bad_arguments, bad_keys};
 use crate::call::{Call, LAST_EVENT, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
 use crate::contract::Contract;
-use crate::shop::{ACTIVE, CUP, LAPSED, NEW, NEWER, Shop, id, stocking};
+use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, NEWER, ScriptFixture, id, stocking};
 
 #[tokio::test]
 async fn an_argument_that_breaks_its_rule_is_named() {
-    let mut shop = Shop::stocked().await;
+    let mut fixture = ScriptFixture::stocked().await;
     for call in calls() {
         for slot in 0..call.args.len() {
             let (name, item) = Contract::of(call.script).arguments.at(slot);
             for value in bad_arguments(call.script, name) {
                 let mut bad = call.clone();
                 bad.args[slot] = value;
-                assert_refused(&mut shop, &bad, "BADARGS", name, item).await;
+                assert_refused(&mut fixture, &bad, "BADARGS", name, item).await;
             }
         }
     }
@@ -33,9 +33,9 @@ async fn a_key_whose_name_breaks_its_rule_is_named_in_a_shard() {
 }
 
 async fn assert_bad_keys_refused(prefix: &str) {
-    let mut shop = Shop::open().await;
+    let mut fixture = ScriptFixture::open().await;
     for call in stocking(prefix) {
-        shop.replies(&call).await;
+        fixture.replies(&call).await;
     }
     for call in calls() {
         let call = call.in_shard(prefix);
@@ -44,11 +44,11 @@ async fn assert_bad_keys_refused(prefix: &str) {
             for value in bad_keys(&call, slot, prefix) {
                 let mut bad = call.clone();
                 if name == "inventory" && call.script != "audit" {
-                    // The active set of the bad name, so that nothing but the name is wrong.
+                    // The active set has the bad name too, so that nothing but the name is wrong.
                     bad.keys[slot + 1] = [&value[..], b":active"].concat();
                 }
                 bad.keys[slot] = value;
-                assert_refused(&mut shop, &bad, "BADKEY", name, item).await;
+                assert_refused(&mut fixture, &bad, "BADKEY", name, item).await;
             }
         }
     }
@@ -56,21 +56,21 @@ async fn assert_bad_keys_refused(prefix: &str) {
 
 #[tokio::test]
 async fn one_call_is_on_one_shard() {
-    let mut shop = Shop::stocked().await;
+    let mut fixture = ScriptFixture::stocked().await;
     for call in two_items() {
         let mut bad = call.clone();
-        // Those of the second item.
+        // The keys of the second item.
         let second = bad.keys.len() - 3;
         for key in &mut bad.keys[second..] {
             key.splice(0..0, *b"{7}:");
         }
-        assert_refused(&mut shop, &bad, "BADKEY", "inventory", Some(2)).await;
+        assert_refused(&mut fixture, &bad, "BADKEY", "inventory", Some(2)).await;
     }
 }
 
 #[tokio::test]
-async fn a_count_of_keys_or_arguments_that_does_not_fit_is_refused() {
-    let mut shop = Shop::stocked().await;
+async fn a_wrong_count_of_keys_or_arguments_is_refused() {
+    let mut fixture = ScriptFixture::stocked().await;
     for call in calls() {
         let fits = |keys: usize| match call.script {
             "seed" => keys >= 6,
@@ -83,19 +83,19 @@ async fn a_count_of_keys_or_arguments_that_does_not_fit_is_refused() {
         for count in (0..12).filter(|count| !fits(*count)) {
             let mut bad = call.clone();
             bad.keys.resize(count, b"reservation:".to_vec());
-            assert_eq!(shop.refusal(&bad).await.word, "BADARGS", "{bad:?}");
+            assert_eq!(fixture.refusal(&bad).await.word, "BADARGS", "{bad:?}");
         }
         for count in (0..12).filter(|count| *count != call.args.len()) {
             let mut bad = call.clone();
             bad.args.resize(count, b"1".to_vec());
-            assert_eq!(shop.refusal(&bad).await.word, "BADARGS", "{bad:?}");
+            assert_eq!(fixture.refusal(&bad).await.word, "BADARGS", "{bad:?}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_call_takes_no_more_than_a_hundred_items() {
-    let mut shop = Shop::stocked().await;
+    let mut fixture = ScriptFixture::stocked().await;
     let ids: Vec<String> = (0..101).map(id).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let items: Vec<_> = ids.iter().map(|id| ("tea", *id, "")).collect();
@@ -107,11 +107,11 @@ async fn a_call_takes_no_more_than_a_hundred_items() {
         calls.extend([hold(mode, &[]), confirm(mode, &[]), release(mode, &[])]);
     }
     for call in calls {
-        assert_eq!(shop.refusal(&call).await.word, "BADARGS", "{call:?}");
+        assert_eq!(fixture.refusal(&call).await.word, "BADARGS", "{call:?}");
     }
 }
 
-/// Calls that the stocked shop grants: nothing but what a test puts into them is wrong.
+/// Calls that succeed on the stocked fixture: only what a test puts into them is wrong.
 fn calls() -> Vec<Call> {
     let mut calls = vec![
         seed("tea", 7, &[ACTIVE, LAPSED]),
@@ -133,9 +133,9 @@ fn two_items() -> [Call; 3] {
     [hold("all", &[line("tea", NEW), line("cup", NEWER)]), confirm("all", &items), release("all", &items)]
 }
 
-/// The error's text begins with the slot's name, and tells the item where there are several.
-async fn assert_refused(shop: &mut Shop, call: &Call, word: &str, name: &str, item: Option<usize>) {
-    let refusal = shop.refusal(call).await;
+/// The text of the error begins with the slot's name, and with the item's number when there are several.
+async fn assert_refused(fixture: &mut ScriptFixture, call: &Call, word: &str, name: &str, item: Option<usize>) {
+    let refusal = fixture.refusal(call).await;
     assert_eq!(refusal.word, word, "{call:?}: {refusal:?}");
     let place = match (call.script, item) {
         (_, None) => format!("{name}:"),

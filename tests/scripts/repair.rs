@@ -1,122 +1,123 @@
-//! repair: what it repairs, what it tells of it, and when it stays its hand.
+//! Repair: what it repairs, what it records, and when it refuses.
 
 use redis::cmd;
 
 use crate::call::{LAST_EVENT, LONG_MS, confirm, hold, line, release, repair, seed};
-use crate::shop::{ACTIVE, CONFIRMED, CUP, NEW, Shop, id};
+use crate::fixture::{ACTIVE, CONFIRMED, CUP, NEW, ScriptFixture, id};
 
-async fn newest(shop: &mut Shop) -> String {
-    shop.field("inventory:tea", "lastEvent").await
+async fn newest(fixture: &mut ScriptFixture) -> String {
+    fixture.field("inventory:tea", "lastEvent").await
 }
 
 #[tokio::test]
 async fn a_vanished_record_is_made_again_from_its_event() {
-    let mut shop = Shop::stocked().await;
-    let expires = shop.field(&format!("reservation:{ACTIVE}"), "expiresAt").await;
-    shop.run::<()>(cmd("DEL").arg(format!("reservation:{ACTIVE}"))).await;
+    let mut fixture = ScriptFixture::stocked().await;
+    let expires = fixture.field(&format!("reservation:{ACTIVE}"), "expiresAt").await;
+    fixture.run::<()>(cmd("DEL").arg(format!("reservation:{ACTIVE}"))).await;
     let event = format!("{LAST_EVENT}:{ACTIVE}");
-    let reply = shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, &event)])).await;
+    let reply = fixture.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, &event)])).await;
     assert_eq!(reply, ["REPAIRED", "1", "6", "3", "1", "8"]);
-    assert_eq!(shop.field(&format!("reservation:{ACTIVE}"), "expiresAt").await, expires);
-    assert_eq!(shop.words(&confirm("each", &[("tea", ACTIVE, "")])).await, ["CONFIRMED"]);
+    assert_eq!(fixture.field(&format!("reservation:{ACTIVE}"), "expiresAt").await, expires);
+    assert_eq!(fixture.words(&confirm("each", &[("tea", ACTIVE, "")])).await, ["CONFIRMED"]);
 }
 
-/// Nobody knows when it would have lapsed: it lapses now, in the usual way.
+/// The time at which it would have lapsed is lost: it lapses now, in the usual way.
 #[tokio::test]
-async fn a_hold_without_a_trace_of_its_end_is_over() {
-    let mut shop = Shop::stocked().await;
-    shop.run::<()>(cmd("DEL").arg(format!("reservation:{ACTIVE}"))).await;
-    shop.run::<()>(cmd("ZREM").arg("inventory:tea:active").arg(ACTIVE)).await;
+async fn a_hold_whose_expiry_is_lost_lapses_at_once() {
+    let mut fixture = ScriptFixture::stocked().await;
+    fixture.run::<()>(cmd("DEL").arg(format!("reservation:{ACTIVE}"))).await;
+    fixture.run::<()>(cmd("ZREM").arg("inventory:tea:active").arg(ACTIVE)).await;
     let event = format!("{LAST_EVENT}:{ACTIVE}");
-    shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, &event)])).await;
-    shop.lapse(ACTIVE).await;
-    assert_eq!(shop.words(&confirm("each", &[("tea", ACTIVE, "")])).await, ["EXPIRED"]);
-    assert_eq!(shop.counts("tea").await, [8, 1, 1]);
+    fixture.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, &event)])).await;
+    fixture.lapse(ACTIVE).await;
+    assert_eq!(fixture.words(&confirm("each", &[("tea", ACTIVE, "")])).await, ["EXPIRED"]);
+    assert_eq!(fixture.counts("tea").await, [8, 1, 1]);
 }
 
 #[tokio::test]
 async fn a_settled_record_keeps_its_token_and_its_times() {
-    let mut shop = Shop::stocked().await;
+    let mut fixture = ScriptFixture::stocked().await;
     let record = format!("reservation:{CONFIRMED}");
-    let created = shop.field(&record, "createdAt").await;
-    shop.run::<()>(cmd("HSET").arg(&record).arg(&["state", "active", "quantity", "x"])).await;
+    let created = fixture.field(&record, "createdAt").await;
+    fixture.run::<()>(cmd("HSET").arg(&record).arg(&["state", "active", "quantity", "x"])).await;
     let event = format!("{LAST_EVENT}:{CONFIRMED}");
-    shop.keep_ms(60_000).await;
-    shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(CONFIRMED, &event)])).await;
-    assert_eq!(shop.field(&record, "createdAt").await, created);
-    assert_eq!(shop.words(&confirm("each", &[("tea", CONFIRMED, "token")])).await, ["REPLAYED"]);
-    let left: i64 = shop.run(cmd("PTTL").arg(&record)).await;
+    fixture.keep_ms(60_000).await;
+    fixture.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(CONFIRMED, &event)])).await;
+    assert_eq!(fixture.field(&record, "createdAt").await, created);
+    assert_eq!(fixture.words(&confirm("each", &[("tea", CONFIRMED, "token")])).await, ["REPLAYED"]);
+    let left: i64 = fixture.run(cmd("PTTL").arg(&record)).await;
     assert!((1..=60_000).contains(&left), "{left}");
 }
 
 #[tokio::test]
-async fn counts_are_moved_so_that_what_happened_since_stays() {
-    let mut shop = Shop::stocked().await;
-    // Three units too many, and nobody told the audit.
-    shop.run::<()>(cmd("HINCRBY").arg("inventory:tea").arg("available").arg(3)).await;
-    shop.run::<()>(cmd("HINCRBY").arg("inventory:tea").arg("seeded").arg(3)).await;
-    let seen = newest(&mut shop).await;
+async fn moving_the_counts_keeps_later_changes() {
+    let mut fixture = ScriptFixture::stocked().await;
+    // Three units too many, which no event records.
+    fixture.run::<()>(cmd("HINCRBY").arg("inventory:tea").arg("available").arg(3)).await;
+    fixture.run::<()>(cmd("HINCRBY").arg("inventory:tea").arg("seeded").arg(3)).await;
+    let seen = newest(&mut fixture).await;
     for n in 0..1000 {
         let reservation = id(n);
-        shop.evalsha(&hold("each", &[line("tea", &reservation)])).await.unwrap();
-        shop.evalsha(&release("each", &[("tea", &reservation, "")])).await.unwrap();
+        fixture.evalsha(&hold("each", &[line("tea", &reservation)])).await.unwrap();
+        fixture.evalsha(&release("each", &[("tea", &reservation, "")])).await.unwrap();
         if n == 2 {
-            shop.evalsha(&hold("each", &[line("tea", NEW)])).await.unwrap();
-            let reply = shop.evalsha(&repair("tea", ["7", &seen, ""], [-3, 0, 0], &[])).await.unwrap();
+            fixture.evalsha(&hold("each", &[line("tea", NEW)])).await.unwrap();
+            let reply = fixture.evalsha(&repair("tea", ["7", &seen, ""], [-3, 0, 0], &[])).await.unwrap();
             assert_eq!(reply[0], ["REPAIRED", "1", "5", "4", "1", "15"]);
-            // It is done once: whoever found the same damage at the same time comes too late.
-            let reply = shop.evalsha(&repair("tea", ["7", &seen, ""], [-3, 0, 0], &[])).await.unwrap();
+            // It is done once: a second caller that found the same damage is too late.
+            let reply = fixture.evalsha(&repair("tea", ["7", &seen, ""], [-3, 0, 0], &[])).await.unwrap();
             assert_eq!(reply[0], ["STALE"]);
         }
     }
-    assert_eq!(shop.counts("tea").await, [5, 4, 1]);
+    assert_eq!(fixture.counts("tea").await, [5, 4, 1]);
 }
 
 #[tokio::test]
 async fn it_looks_through_a_thousand_events_and_no_more() {
-    let mut shop = Shop::stocked().await;
-    let seen = newest(&mut shop).await;
+    let mut fixture = ScriptFixture::stocked().await;
+    let seen = newest(&mut fixture).await;
     for n in 0..500 {
         let reservation = id(n);
-        shop.evalsha(&hold("each", &[line("tea", &reservation)])).await.unwrap();
-        shop.evalsha(&release("each", &[("tea", &reservation, "")])).await.unwrap();
+        fixture.evalsha(&hold("each", &[line("tea", &reservation)])).await.unwrap();
+        fixture.evalsha(&release("each", &[("tea", &reservation, "")])).await.unwrap();
     }
     let call = repair("tea", ["7", &seen, ""], [1, 0, 0], &[]);
-    shop.evalsha(&hold("each", &[line("tea", NEW)])).await.unwrap();
-    assert_eq!(shop.reply(&call).await, ["STALE"]);
-    let seen = shop.run::<Vec<(String, Vec<String>)>>(cmd("XREVRANGE").arg(&["inventory:audit", "+", "-"])).await;
+    fixture.evalsha(&hold("each", &[line("tea", NEW)])).await.unwrap();
+    assert_eq!(fixture.reply(&call).await, ["STALE"]);
+    let seen = fixture.run::<Vec<(String, Vec<String>)>>(cmd("XREVRANGE").arg(&["inventory:audit", "+", "-"])).await;
     let call = repair("tea", ["8", &seen[1000].0, ""], [1, 0, 0], &[]);
-    assert_eq!(shop.evalsha(&call).await.unwrap()[0][0], "REPAIRED");
+    assert_eq!(fixture.evalsha(&call).await.unwrap()[0][0], "REPAIRED");
 }
 
 #[tokio::test]
-async fn what_was_seeded_or_settled_since_is_stale() {
+async fn a_seed_or_a_settlement_since_makes_a_repair_stale() {
     for since in [seed("cup", 5, &[CUP]), release("each", &[("cup", CUP, "")])] {
-        let mut shop = Shop::stocked().await;
-        let seen = shop.field("inventory:cup", "lastEvent").await;
-        let event: Vec<(String, Vec<String>)> = shop.run(cmd("XRANGE").arg(&["inventory:audit", &seen, &seen])).await;
-        shop.reply(&since).await;
+        let mut fixture = ScriptFixture::stocked().await;
+        let seen = fixture.field("inventory:cup", "lastEvent").await;
+        let event: Vec<(String, Vec<String>)> =
+            fixture.run(cmd("XRANGE").arg(&["inventory:audit", &seen, &seen])).await;
+        fixture.reply(&since).await;
         let call = repair("cup", ["2", &seen, ""], [0; 3], &[(CUP, &event[0].0)]);
-        assert_eq!(shop.reply(&call).await, ["STALE"], "{since:?}");
+        assert_eq!(fixture.reply(&call).await, ["STALE"], "{since:?}");
     }
 }
 
 #[tokio::test]
 async fn an_event_of_another_reservation_or_sku_is_refused() {
-    let mut shop = Shop::stocked().await;
+    let mut fixture = ScriptFixture::stocked().await;
     let event = format!("{LAST_EVENT}:{CONFIRMED}");
-    let refusal = shop.refusal(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, &event)])).await;
+    let refusal = fixture.refusal(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, &event)])).await;
     assert_eq!(refusal.word, "BADARGS", "{refusal:?}");
     let event = format!("{LAST_EVENT}:{CUP}");
-    assert_eq!(shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(CUP, &event)])).await, ["STALE"]);
+    assert_eq!(fixture.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(CUP, &event)])).await, ["STALE"]);
     let twice = [(ACTIVE, ""), (ACTIVE, "")];
-    assert_eq!(shop.refusal(&repair("tea", ["", "", ""], [0; 3], &twice)).await.word, "BADKEY");
+    assert_eq!(fixture.refusal(&repair("tea", ["", "", ""], [0; 3], &twice)).await.word, "BADKEY");
 }
 
 const FAR_MS: u64 = 9_000_000_000_000;
 
-impl Shop {
-    /// As a clock that was ahead would have left it: held for ten minutes, far from now.
+impl ScriptFixture {
+    /// Makes a hold look as if a clock that was ahead had made it: held for ten minutes, far in the future.
     async fn hold_far_ahead(&mut self, sku: &str, id: &str) {
         let (record, active) = (format!("reservation:{id}"), format!("inventory:{sku}:active"));
         let expires = FAR_MS + LONG_MS;
@@ -132,20 +133,20 @@ impl Shop {
 
 #[tokio::test]
 async fn the_ttl_of_a_hold_by_a_clock_that_was_ahead_begins_now() {
-    let mut shop = Shop::stocked().await;
-    shop.hold_far_ahead("cup", CUP).await;
-    let before = shop.now_ms().await;
-    let reply = shop.evalsha(&repair("cup", ["", "", ""], [0; 3], &[(CUP, "")])).await.unwrap();
+    let mut fixture = ScriptFixture::stocked().await;
+    fixture.hold_far_ahead("cup", CUP).await;
+    let before = fixture.now_ms().await;
+    let reply = fixture.evalsha(&repair("cup", ["", "", ""], [0; 3], &[(CUP, "")])).await.unwrap();
     assert_eq!(reply[0], ["REPAIRED", "1", "4", "1", "0", "3"]);
-    let [created, expires] = shop.times(CUP).await;
+    let [created, expires] = fixture.times(CUP).await;
     assert_eq!(expires, created + LONG_MS);
-    assert!((before..=shop.now_ms().await).contains(&created));
-    assert_eq!(shop.due("cup").await, Some(expires));
-    // There is nothing more to repair, and what was made in time stays as it is.
+    assert!((before..=fixture.now_ms().await).contains(&created));
+    assert_eq!(fixture.due("cup").await, Some(expires));
+    // There is nothing more to repair, and a hold that was made at the right time is not changed.
     for (sku, id) in [("cup", CUP), ("tea", ACTIVE)] {
-        let kept = shop.times(id).await;
-        let reply = shop.evalsha(&repair(sku, ["", "", ""], [0; 3], &[(id, "")])).await.unwrap();
-        assert_eq!((&*reply[0][1], shop.times(id).await), ("0", kept));
+        let kept = fixture.times(id).await;
+        let reply = fixture.evalsha(&repair(sku, ["", "", ""], [0; 3], &[(id, "")])).await.unwrap();
+        assert_eq!((&*reply[0][1], fixture.times(id).await), ("0", kept));
     }
 }
 
@@ -153,27 +154,28 @@ async fn the_ttl_of_a_hold_by_a_clock_that_was_ahead_begins_now() {
 async fn no_hold_lasts_longer_than_thirty_days_after_it_was_made() {
     const LONGEST_MS: u64 = 30 * 24 * 60 * 60 * 1000;
     for event in ["", &format!("{LAST_EVENT}:{ACTIVE}")] {
-        let mut shop = Shop::stocked().await;
-        let [created, _] = shop.times(ACTIVE).await;
-        shop.run::<()>(cmd("HSET").arg(format!("reservation:{ACTIVE}")).arg("expiresAt").arg(FAR_MS)).await;
-        shop.run::<()>(cmd("ZADD").arg("inventory:tea:active").arg(FAR_MS).arg(ACTIVE)).await;
-        shop.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, event)])).await;
-        assert_eq!(shop.times(ACTIVE).await, [created, created + LONGEST_MS], "{event}");
+        let mut fixture = ScriptFixture::stocked().await;
+        let [created, _] = fixture.times(ACTIVE).await;
+        fixture.run::<()>(cmd("HSET").arg(format!("reservation:{ACTIVE}")).arg("expiresAt").arg(FAR_MS)).await;
+        fixture.run::<()>(cmd("ZADD").arg("inventory:tea:active").arg(FAR_MS).arg(ACTIVE)).await;
+        fixture.reply(&repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[(ACTIVE, event)])).await;
+        assert_eq!(fixture.times(ACTIVE).await, [created, created + LONGEST_MS], "{event}");
     }
 }
 
-/// Its record was dropped, and its id used again for another SKU: what the first SKU's events tell is not true any more.
+/// The record was dropped, and its id was used again for another SKU: the events of the first SKU no longer describe
+/// it.
 #[tokio::test]
-async fn a_reservation_that_is_another_skus_by_now_is_left_alone() {
-    let mut shop = Shop::stocked().await;
-    shop.reply(&release("each", &[("tea", ACTIVE, "")])).await;
-    let event = newest(&mut shop).await;
-    shop.run::<()>(cmd("DEL").arg(format!("reservation:{ACTIVE}"))).await;
-    shop.reply(&hold("each", &[line("cup", ACTIVE)])).await;
+async fn a_reservation_that_now_belongs_to_another_sku_is_left_alone() {
+    let mut fixture = ScriptFixture::stocked().await;
+    fixture.reply(&release("each", &[("tea", ACTIVE, "")])).await;
+    let event = newest(&mut fixture).await;
+    fixture.run::<()>(cmd("DEL").arg(format!("reservation:{ACTIVE}"))).await;
+    fixture.reply(&hold("each", &[line("cup", ACTIVE)])).await;
     for settled in [false, true] {
         if settled {
-            shop.reply(&confirm("each", &[("cup", ACTIVE, "")])).await;
+            fixture.reply(&confirm("each", &[("cup", ACTIVE, "")])).await;
         }
-        assert_eq!(shop.reply(&repair("tea", ["8", &event, ""], [0; 3], &[(ACTIVE, &event)])).await, ["STALE"]);
+        assert_eq!(fixture.reply(&repair("tea", ["8", &event, ""], [0; 3], &[(ACTIVE, &event)])).await, ["STALE"]);
     }
 }

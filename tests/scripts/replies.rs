@@ -1,21 +1,21 @@
-//! Every reply that the headers list, each in every mode that can give it.
+//! Every reply in the headers, in every mode that can give it.
 
 use std::collections::BTreeSet;
 
 use crate::call::{Call, LAST_EVENT, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
 use crate::contract::Contract;
-use crate::shop::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, Shop, id};
+use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, ScriptFixture, id};
 
-/// A call on the stocked shop and its answer, a line for each item: `_` is an empty element, `*` is any.
+/// A call on the stocked fixture and its answer, a line for each item: `_` is an empty element, `*` is any.
 type Case = (Call, &'static [&'static str]);
 
 #[tokio::test]
 async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list() {
-    let mut shop = Shop::open().await;
+    let mut fixture = ScriptFixture::open().await;
     let mut reached = BTreeSet::new();
     for (call, expected) in cases() {
-        shop.stock().await;
-        let replies = shop.replies(&call).await;
+        fixture.stock().await;
+        let replies = fixture.replies(&call).await;
         let matches = replies.len() == expected.len()
             && replies.iter().zip(expected).all(|(reply, expected)| is_like(reply, expected));
         assert!(matches, "{call:?} answered {replies:?}, not {expected:?}");
@@ -25,7 +25,7 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
     assert_eq!(reached, listed());
 }
 
-/// The mode of a call, empty where the script has none.
+/// The mode of a call; empty if the script has none.
 fn mode_of(call: &Call) -> String {
     let mode = if Contract::of(call.script).has_modes() { call.args[0].clone() } else { Vec::new() };
     String::from_utf8(mode).unwrap()
@@ -37,7 +37,7 @@ fn is_like(reply: &[String], expected: &str) -> bool {
         && reply.iter().zip(expected).all(|(element, expected)| expected == "*" || element == expected)
 }
 
-/// Each reply word of each script, with each mode in which the header says that it is given.
+/// Each reply word of each script, with each mode in which the header allows it.
 fn listed() -> BTreeSet<(&'static str, String, String)> {
     let mut listed = BTreeSet::new();
     for (script, contract) in Contract::all() {
@@ -113,7 +113,7 @@ fn of_hold(mode: &str) -> Vec<Case> {
         (hold(&[active.quantity(3)]), &["CONFLICT quantity"]),
         (hold(&[line("cup", ACTIVE).quantity(3)]), &["CONFLICT sku"]),
         (hold(&[line("cup", ACTIVE).quantity(3).cart("cart-2")]), &["CONFLICT cartId"]),
-        // The id decides before the stock does.
+        // The id decides before the stock.
         (hold(&[line("nil", ACTIVE).quantity(2)]), &["CONFLICT sku"]),
         (hold(&[line("nil", NEW)]), &["UNKNOWN_SKU"]),
         (hold(&[line("tea", NEW).quantity(7)]), &["INSUFFICIENT 6 1"]),
@@ -149,7 +149,7 @@ fn of_settling(mode: &str) -> Vec<Case> {
         (release(&[("tea", RELEASED, "")]), &["NOT_ACTIVE released manual_release"]),
         (release(&[("tea", CONFIRMED, "token")]), &["NOT_ACTIVE confirmed _"]),
         (release(&[("tea", LAPSED, "")]), &["EXPIRED"]),
-        // What was done before is no obstacle, in neither mode.
+        // An item that was done before does not stop the others, in either mode.
         (
             confirm(&[("tea", CONFIRMED, "token"), ("cup", CUP, "")]),
             &["REPLAYED cart-1 tea 1 confirmed _ * * *", "CONFIRMED cart-1 cup 1 confirmed _ * * *"],
@@ -164,7 +164,7 @@ fn of_settling(mode: &str) -> Vec<Case> {
     ]
 }
 
-/// The same calls in both modes, with what sets the modes apart.
+/// The same calls in both modes, with replies that differ between the modes.
 fn all_or_nothing() -> Vec<Case> {
     let unknown = id(1);
     let holds = [line("tea", NEW).quantity(2), line("cup", CUP), line("tea", NEWER).quantity(5), line("nil", &unknown)];

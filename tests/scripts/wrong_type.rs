@@ -1,27 +1,28 @@
-//! A key of the wrong type stops a script before it has written anything: Redis would not take the writes back.
+//! A key of the wrong type stops a script before it writes anything: Redis does not undo writes.
 
 use redis::cmd;
 
 use crate::call::{Call, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
-use crate::shop::{ACTIVE, CUP, LAPSED, NEW, Shop, id};
+use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture, id};
 
 #[tokio::test]
 async fn a_wrong_type_on_any_key_stops_the_script_before_it_writes() {
-    let mut shop = Shop::open().await;
+    let mut fixture = ScriptFixture::open().await;
     for call in calls() {
         for slot in 0..call.keys.len() {
             for plant in [["SET", "planted"], ["RPUSH", "planted"]] {
-                shop.stock().await;
-                shop.run::<()>(cmd("DEL").arg(&call.keys[slot])).await;
-                shop.run::<()>(cmd(plant[0]).arg(&call.keys[slot]).arg(plant[1])).await;
-                let refusal = shop.refusal(&call).await;
+                fixture.stock().await;
+                fixture.run::<()>(cmd("DEL").arg(&call.keys[slot])).await;
+                fixture.run::<()>(cmd(plant[0]).arg(&call.keys[slot]).arg(plant[1])).await;
+                let refusal = fixture.refusal(&call).await;
                 assert_eq!(refusal.word, "WRONGTYPE", "{} with KEYS[{}] planted: {refusal:?}", call.script, slot + 1);
             }
         }
     }
 }
 
-/// Calls that the stocked shop grants, with one item and with two of two SKUs: what they touch, they touch to write.
+/// Calls that succeed on the stocked fixture, with one item and with items of two SKUs: they write every key that they
+/// touch.
 fn calls() -> Vec<Call> {
     let other = id(1);
     let mut calls = vec![

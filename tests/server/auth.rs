@@ -1,4 +1,5 @@
-//! Bearer tokens: who has none is told how to get in, who may read cannot write, and tokens are changed without a gap.
+//! Bearer tokens: a client without one is told how to authenticate, a read token cannot write, and tokens are changed
+//! without a gap.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -30,7 +31,7 @@ const WRITES: [&str; 5] = [
     "/nowhere",
 ];
 
-/// A shop that lets in who has a token of its file.
+/// A server that accepts the tokens of a file.
 struct Guarded {
     server: Stockhold,
     file: PathBuf,
@@ -48,7 +49,7 @@ impl Guarded {
         Self { server, file, _redis: redis, _folder: folder }
     }
 
-    /// Asks with these `Authorization` headers.
+    /// Sends a request with these `Authorization` headers.
     async fn ask(&self, method: &str, path: &str, authorization: &[&str]) -> Answer {
         let mut request = Request::builder().method(method).uri(self.server.url(path));
         for value in authorization {
@@ -68,7 +69,7 @@ fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 
-/// What the answer says of how to be let in.
+/// The `WWW-Authenticate` header of a refusal.
 #[track_caller]
 fn challenge(answer: Answer, status: u16, code: &str) -> String {
     let challenge = answer.headers["www-authenticate"].to_str().unwrap().to_owned();
@@ -77,8 +78,8 @@ fn challenge(answer: Answer, status: u16, code: &str) -> String {
 }
 
 #[tokio::test]
-async fn without_a_good_token_nothing_is_done_or_told() {
-    let shop = Guarded::open();
+async fn without_a_valid_token_nothing_is_done_or_shown() {
+    let guarded = Guarded::open();
     let unknown = bearer("writer-writer-writer-0");
     let basic = format!("Basic {WRITER}");
     let (reader, writer) = (bearer(READER), bearer(WRITER));
@@ -86,39 +87,39 @@ async fn without_a_good_token_nothing_is_done_or_told() {
     for (method, paths) in [("GET", &READS[..]), ("POST", &WRITES[..]), ("DELETE", &READS[..])] {
         for path in paths {
             for authorization in none {
-                let answer = shop.ask(method, path, authorization).await;
+                let answer = guarded.ask(method, path, authorization).await;
                 assert_eq!(challenge(answer, 401, "unauthorized"), r#"Bearer realm="stockhold""#);
             }
             for token in [unknown.as_str(), &bearer("# who is who")] {
-                let challenge = challenge(shop.ask(method, path, &[token]).await, 401, "unauthorized");
+                let challenge = challenge(guarded.ask(method, path, &[token]).await, 401, "unauthorized");
                 assert_eq!(challenge, r#"Bearer realm="stockhold", error="invalid_token""#, "{token:?}");
             }
         }
     }
     for free in ["/livez", "/readyz"] {
-        shop.ask("GET", free, &[]).await.ok();
+        guarded.ask("GET", free, &[]).await.ok();
     }
-    shop.ask("GET", "/api/inventory/sku-1", &[&writer]).await.problem(404, "unknown_sku");
+    guarded.ask("GET", "/api/inventory/sku-1", &[&writer]).await.problem(404, "unknown_sku");
 }
 
 #[tokio::test]
-async fn a_token_to_read_reads_and_one_to_write_does_both() {
-    let shop = Guarded::open();
+async fn a_read_token_reads_and_a_write_token_does_both() {
+    let guarded = Guarded::open();
     let (reader, writer) = (bearer(READER), format!("bEARER {WRITER}"));
     for path in WRITES {
-        let challenge = challenge(shop.ask("POST", path, &[&reader]).await, 403, "insufficient_scope");
+        let challenge = challenge(guarded.ask("POST", path, &[&reader]).await, 403, "insufficient_scope");
         assert_eq!(challenge, r#"Bearer realm="stockhold", error="insufficient_scope", scope="write""#);
     }
-    shop.ask("POST", "/api/inventory/seed", &[&writer]).await.ok();
+    guarded.ask("POST", "/api/inventory/seed", &[&writer]).await.ok();
     for token in [&reader, &writer] {
-        assert_eq!(shop.ask("GET", "/api/inventory/sku-1", &[token]).await.ok()["available"], 5);
+        assert_eq!(guarded.ask("GET", "/api/inventory/sku-1", &[token]).await.ok()["available"], 5);
     }
 }
 
 #[tokio::test]
 async fn tokens_are_changed_without_a_gap() {
-    let shop = Guarded::open();
-    let works = async |token: &str| shop.ask("POST", "/api/inventory/seed", &[&bearer(token)]).await.status == 200;
+    let guarded = Guarded::open();
+    let works = async |token: &str| guarded.ask("POST", "/api/inventory/seed", &[&bearer(token)]).await.status == 200;
     let eventually = async |token: &str, expected: bool| {
         let deadline = Instant::now() + Duration::from_secs(20);
         while works(token).await != expected {
@@ -127,25 +128,25 @@ async fn tokens_are_changed_without_a_gap() {
         }
     };
     assert!(works(WRITER).await && !works(NEXT_WRITER).await);
-    write_tokens(&shop.file, &format!("write {WRITER}\nwrite {NEXT_WRITER}\n"));
-    shop.server.signal(Signal::SIGHUP);
+    write_tokens(&guarded.file, &format!("write {WRITER}\nwrite {NEXT_WRITER}\n"));
+    guarded.server.signal(Signal::SIGHUP);
     eventually(NEXT_WRITER, true).await;
     assert!(works(WRITER).await, "both are good at once");
 
-    // A file with a defect changes nothing.
-    write_tokens(&shop.file, &format!("write {NEXT_WRITER}\nwrite short\n"));
-    shop.server.signal(Signal::SIGHUP);
+    // A file with an invalid line changes nothing.
+    write_tokens(&guarded.file, &format!("write {NEXT_WRITER}\nwrite short\n"));
+    guarded.server.signal(Signal::SIGHUP);
     sleep(Duration::from_millis(200)).await;
     assert!(works(WRITER).await && works(NEXT_WRITER).await);
 
-    write_tokens(&shop.file, &format!("write {NEXT_WRITER}\n"));
-    shop.server.signal(Signal::SIGHUP);
+    write_tokens(&guarded.file, &format!("write {NEXT_WRITER}\n"));
+    guarded.server.signal(Signal::SIGHUP);
     eventually(WRITER, false).await;
     assert!(works(NEXT_WRITER).await);
 }
 
 #[test]
-fn a_server_that_others_reach_wants_tokens_or_to_be_told() {
+fn a_server_on_other_addresses_needs_tokens_or_a_flag() {
     let refused =
         program(&["--host", "0.0.0.0", "--port", "0", "--redis-url", "redis://127.0.0.1:1"]).output().unwrap();
     let told = String::from_utf8(refused.stderr).unwrap();
@@ -156,7 +157,7 @@ fn a_server_that_others_reach_wants_tokens_or_to_be_told() {
 }
 
 /// Statuses of reads, a write and probes that name a host.
-async fn statuses(shop: &Stockhold, host: &str) -> [u16; 5] {
+async fn statuses(server: &Stockhold, host: &str) -> [u16; 5] {
     let requests = [
         ("GET", "/api/inventory/tea"),
         ("POST", "/api/inventory/seed"),
@@ -166,9 +167,9 @@ async fn statuses(shop: &Stockhold, host: &str) -> [u16; 5] {
     ];
     let mut statuses = [0; 5];
     for (status, (method, path)) in statuses.iter_mut().zip(requests) {
-        let request = Request::builder().method(method).uri(shop.url(path)).header("host", host);
+        let request = Request::builder().method(method).uri(server.url(path)).header("host", host);
         let body = if method == "POST" { r#"{"sku":"tea","quantity":7}"# } else { "" };
-        let answer = shop.send(request.header("content-type", "application/json"), Bytes::from(body)).await;
+        let answer = server.send(request.header("content-type", "application/json"), Bytes::from(body)).await;
         *status = answer.status.as_u16();
         if *status == 421 {
             answer.problem(421, "host_not_allowed");
@@ -180,18 +181,18 @@ async fn statuses(shop: &Stockhold, host: &str) -> [u16; 5] {
 const SERVED: [u16; 5] = [200, 200, 404, 200, 200];
 const MISDIRECTED: [u16; 5] = [421, 421, 421, 200, 200];
 
-/// A page of a stranger whose name was made to lead to this machine: the browser sends that name.
+/// A web page of an attacker, whose host name resolves to this machine: the browser sends that name.
 #[tokio::test]
-async fn a_server_for_this_machine_alone_has_no_other_name() {
+async fn a_server_on_loopback_accepts_only_loopback_names() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
     for host in
         ["localhost", "LocalHost:8080", "localhost.", "127.0.0.1", "127.8.9.1:80", "[::1]:8080", "[::ffff:127.0.0.1]"]
     {
-        assert_eq!(statuses(&shop, host).await, SERVED, "{host}");
+        assert_eq!(statuses(&server, host).await, SERVED, "{host}");
     }
-    shop.seed("tea", 5).await;
+    server.seed("tea", 5).await;
     for host in [
         "evil.example",
         "evil.example:8080",
@@ -206,18 +207,18 @@ async fn a_server_for_this_machine_alone_has_no_other_name() {
         "localhost:http",
         "",
     ] {
-        assert_eq!(statuses(&shop, host).await, MISDIRECTED, "{host}");
+        assert_eq!(statuses(&server, host).await, MISDIRECTED, "{host}");
     }
-    assert_eq!(shop.counts("tea").await, [5, 0, 0]);
+    assert_eq!(server.counts("tea").await, [5, 0, 0]);
 
-    // However the name is given; who names none is no browser.
+    // Every way to name the host is checked. A client that names none is not a browser.
     for (head, status) in [
         ("GET http://evil.example/api/audit HTTP/1.1\r\nhost: localhost\r\n", 421),
         ("GET http://localhost/api/audit HTTP/1.1\r\nhost: localhost\r\n", 200),
         ("GET /api/audit HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n", 421),
         ("GET /api/audit HTTP/1.0\r\n", 200),
     ] {
-        let mut stream = TcpStream::connect(shop.address).unwrap();
+        let mut stream = TcpStream::connect(server.address).unwrap();
         write!(stream, "{head}connection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -235,7 +236,8 @@ async fn the_names_of_a_server_can_be_listed() {
     let file = file.to_str().unwrap();
     let everywhere = ["--host", "0.0.0.0", "--insecure-bind"];
     let listed = ["--allowed-hosts", "shop.example,10.0.0.7, [2001:db8::1]"];
-    // Without tokens on loopback, and wherever a list says so; the names of loopback are always among them.
+    // Names are checked on loopback without tokens, and whenever there is a list. The names of loopback are always
+    // accepted.
     for (arguments, is_bound) in [
         (vec![], true),
         (everywhere.to_vec(), false),
@@ -243,7 +245,7 @@ async fn the_names_of_a_server_can_be_listed() {
         (listed.to_vec(), true),
         (vec!["--allowed-hosts", "*"], false),
     ] {
-        let shop = Stockhold::start_with(&redis, &arguments);
+        let server = Stockhold::start_with(&redis, &arguments);
         for (host, is_listed) in [
             ("shop.example", true),
             ("SHOP.example:80", true),
@@ -253,22 +255,22 @@ async fn the_names_of_a_server_can_be_listed() {
         ] {
             let is_served = !is_bound || is_listed && arguments.contains(&"--allowed-hosts");
             assert_eq!(
-                statuses(&shop, host).await,
+                statuses(&server, host).await,
                 if is_served { SERVED } else { MISDIRECTED },
                 "{arguments:?} {host}"
             );
         }
-        assert_eq!(statuses(&shop, "localhost").await, SERVED);
+        assert_eq!(statuses(&server, "localhost").await, SERVED);
     }
-    // A token is what a stranger's page does not have; with a list, the name counts first.
+    // A page of an attacker has no token. With a list, the name is checked first.
     for (arguments, status) in [(&[][..], 401), (&listed, 421)] {
-        let shop = Stockhold::start_with(&redis, &[&["--token-file", file], arguments].concat());
-        assert_eq!(statuses(&shop, "evil.example").await, [status, status, status, 200, 200]);
+        let server = Stockhold::start_with(&redis, &[&["--token-file", file], arguments].concat());
+        assert_eq!(statuses(&server, "evil.example").await, [status, status, status, 200, 200]);
     }
 }
 
 #[test]
-fn a_file_with_a_defect_is_refused_without_showing_it() {
+fn an_invalid_token_file_is_refused_without_showing_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tokens");
     write_tokens(&file, "write secret-secret-secret\nadmin secret-secret-secret\n");

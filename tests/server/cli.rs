@@ -17,7 +17,7 @@ type Variables<'a> = &'a [(&'a str, &'a str)];
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs a command to its end: its exit status, and what it printed, which is not much.
+/// Runs a command to its end; returns its exit status and its output, which is short.
 fn run(command: &mut Command) -> (i32, String) {
     finish(command.stdout(Stdio::piped()))
 }
@@ -39,14 +39,14 @@ fn finish(command: &mut Command) -> (i32, String) {
 #[tokio::test]
 async fn ready_tells_by_its_exit_status() {
     let mut redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    let port = shop.address.port().to_string();
+    let server = Stockhold::start(&redis);
+    let port = server.address.port().to_string();
     let ready = |port: &str| program(&["ready", "--port", port]).output().unwrap();
     let yes = ready(&port);
     assert_eq!((yes.status.code(), yes.stdout.as_slice()), (Some(0), &b"{\"status\":\"ready\"}\n"[..]));
     redis.kill();
     assert_eq!(ready(&port).status.code(), Some(1));
-    drop(shop);
+    drop(server);
     let nobody = ready(&port);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(String::from_utf8(nobody.stderr).unwrap().contains("/readyz"));
@@ -94,7 +94,7 @@ fn help_names_every_setting() {
     assert!(help.matches("[env: STOCKHOLD_").count() >= 14, "{help}");
 }
 
-/// A flag counts for more than a variable, `STOCKHOLD_` for more than the name that others use too.
+/// A flag overrides a variable, and `STOCKHOLD_` overrides the name that other programs use too.
 #[tokio::test]
 async fn a_setting_may_be_a_variable() {
     let redis = RedisServer::start();
@@ -130,9 +130,10 @@ async fn a_setting_may_be_a_variable() {
     }
 }
 
-/// What compose passes on empty, what Kubernetes sets for a Service named redis or stockhold, and what other programs read.
+/// Empty variables that compose passes on, variables that Kubernetes sets for a Service named redis or stockhold, and
+/// variables of other programs.
 #[tokio::test]
-async fn variables_that_are_empty_or_not_ours_are_no_settings() {
+async fn variables_that_are_empty_or_not_ours_are_ignored() {
     let redis = RedisServer::start();
     let empty = "BIND_ADDRESS PORT REDIS_URL REDIS_PORT TOKEN_FILE INSECURE_BIND RUST_LOG STOCKHOLD_HOST STOCKHOLD_PORT \
                  STOCKHOLD_TOKEN_FILE STOCKHOLD_INSECURE_BIND STOCKHOLD_REDIS_URL STOCKHOLD_REDIS_SERVER \
@@ -160,12 +161,12 @@ async fn variables_that_are_empty_or_not_ours_are_no_settings() {
     }
 }
 
-/// A server's settings are nobody else's.
+/// The settings of a server do not affect other commands.
 #[tokio::test]
-async fn a_command_reads_its_own_settings_alone() {
+async fn a_command_reads_only_its_own_settings() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    let (url, port) = (redis.url(), shop.address.port().to_string());
+    let server = Stockhold::start(&redis);
+    let (url, port) = (redis.url(), server.address.port().to_string());
     let others = [
         ("STOCKHOLD_MAX_BATCH", "abc"),
         ("STOCKHOLD_DURABILITY", "abc"),
@@ -200,14 +201,14 @@ fn a_filter_that_lets_nothing_through_is_refused() {
     }
 }
 
-/// The commands that look at a Redis find the private one where the server was told to start it.
+/// Commands that read a Redis find the private one on the port that the server was given.
 #[tokio::test]
 async fn the_private_redis_is_found_on_its_port() {
     let folder = tempfile::Builder::new().prefix("stockhold-test-").tempdir_in("/tmp").unwrap();
     let port = free_port().to_string();
     let data = folder.path().to_str().unwrap();
-    let shop = Stockhold::spawn(&["--port", "0", "--redis-port", &port, "--data-dir", data]);
-    shop.seed("tea", 5).await;
+    let server = Stockhold::spawn(&["--port", "0", "--redis-port", &port, "--data-dir", data]);
+    server.seed("tea", 5).await;
     for command in [&["check"][..], &["scripts", "verify"], &["scripts", "load"]] {
         let (status, said) = run(program(command).env("STOCKHOLD_REDIS_PORT", &port));
         assert_eq!(status, 0, "{command:?}: {said}");
@@ -218,9 +219,9 @@ async fn the_private_redis_is_found_on_its_port() {
     assert!(said.contains("\n1 SKUs, 1 events"), "{said}");
 }
 
-/// The wrong database looks like one where all is well.
+/// A wrong database looks like one where all is well.
 #[tokio::test]
-async fn a_check_of_nothing_is_no_check() {
+async fn a_check_of_an_empty_redis_fails() {
     let redis = RedisServer::start();
     let mut connection = redis.connection().await;
     cmd("SET").arg("cache:1").arg("x").exec_async(&mut connection).await.unwrap();
@@ -234,29 +235,29 @@ async fn a_check_of_nothing_is_no_check() {
     }
     let after = Snapshot::take(&mut connection).await;
     assert_eq!(before.changed(&after), Vec::<String>::new(), "it left something there");
-    // A password that is not asked for is refused, and not shown.
+    // A password that is not needed is refused, and is not shown.
     let (status, said) = run(&mut program(&["check", "--redis-url", &url]));
     assert!(status == 2 && said.contains(&address) && !said.contains("secret"), "{status} {said}");
     let (status, said) = run(&mut program(&["check", "--redis-url", "redis://127.0.0.1:1/3"]));
     assert!(status == 2 && said.contains("127.0.0.1:1/3"), "{status} {said}");
 
-    // Where there are scripts, a shop may open: it has no stock yet.
-    let shop = Stockhold::start(&redis);
+    // A Redis with scripts and without stock is valid: nothing has been put on sale yet.
+    let server = Stockhold::start(&redis);
     assert_eq!(run(&mut program(&["check", "--redis-url", &plain])).0, 0);
-    shop.seed("tea", 5).await;
+    server.seed("tea", 5).await;
     assert_eq!(run(&mut program(&["check", "--redis-url", &plain, "tea"])).0, 0);
     let (status, said) = run(&mut program(&["check", "--redis-url", &plain, "tea", "tee"]));
     assert!(status == 1 && said.contains("tee ") && said.contains("unreadable"), "{status} {said}");
-    // But not in the database next to it.
+    // But not in another database of the same Redis.
     let (status, said) = run(&mut program(&["check", "--redis-url", &format!("{plain}1")]));
     assert!(status == 2 && said.contains(&format!("{address}/1")), "{status} {said}");
 }
 
 #[tokio::test]
-async fn nobody_who_reads_on_is_no_reason_to_fail() {
+async fn a_closed_reader_is_not_a_failure() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    let (url, port) = (redis.url(), shop.address.port().to_string());
+    let server = Stockhold::start(&redis);
+    let (url, port) = (redis.url(), server.address.port().to_string());
     let closed = || pipe().unwrap().1;
     for (arguments, expected) in [
         (&["scripts", "list"][..], 0),
@@ -319,7 +320,7 @@ async fn a_node_of_a_cluster_is_refused_at_the_start() {
         assert!(said.contains(&address) && said.contains("Redis Cluster") && !said.contains("listens"), "{said}");
     };
     refusal(command(&[]));
-    // And when it is whole: this node serves all slots.
+    // And when the cluster is complete: this node serves all slots.
     cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16383).exec_async(&mut connection).await.unwrap();
     refusal(command(&[]));
     let keys: usize = cmd("DBSIZE").query_async(&mut connection).await.unwrap();

@@ -1,6 +1,6 @@
-//! What was acknowledged is still there: after a kill of Redis, and with `wait:N` after the loss of its machine.
+//! Whatever was acknowledged is still there: after a kill of Redis, and with `wait:N` after the loss of its machine.
 //!
-//! `DURABILITY_ROUNDS` says how often each is tried.
+//! `DURABILITY_ROUNDS` sets how often each is tried.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +18,9 @@ use crate::support::redis_server::{RedisServer, cut_short};
 use crate::support::stockhold::{Answer, Stockhold};
 
 const BUYERS: usize = 8;
-/// It need not wait for more replicas before it lets the first one copy it.
+/// The primary does not wait for more replicas before the first one may copy it.
 const PRIMARY: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
-/// How long a primary serves on without a replica that hears of it.
+/// How long a primary continues to serve without its replica.
 const APART: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,7 +33,7 @@ async fn hold(server: &Stockhold, key: &str) -> Answer {
     server.post_with("/api/reservations/hold", body, Some(key)).await
 }
 
-/// A replica that follows `primary`, and has said so.
+/// A replica of `primary` that has reported to it.
 async fn replica_of(primary: &RedisServer) -> RedisServer {
     let options = ["--replicaof", "127.0.0.1", &primary.port().to_string()];
     let replica = RedisServer::start_with(&options);
@@ -41,7 +41,7 @@ async fn replica_of(primary: &RedisServer) -> RedisServer {
     replica
 }
 
-/// Asks again as long as the outcome is unknown, as a client does: a busy machine may hold up a replica.
+/// Retries while the outcome is unknown, as a client does: a busy machine may delay a replica.
 async fn answered(ask: impl AsyncFn() -> Answer) -> Answer {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -62,7 +62,7 @@ async fn is_there(redis: &mut MultiplexedConnection, id: &str) -> bool {
     cmd("EXISTS").arg(format!("reservation:{id}")).query_async(redis).await.unwrap()
 }
 
-/// Buys until told to close, and gives the ids that were acknowledged.
+/// Buys until it is stopped, and returns the ids that were acknowledged.
 async fn buy(server: Arc<Stockhold>, closing: Arc<AtomicBool>) -> Vec<String> {
     let mut acknowledged = Vec::new();
     while !closing.load(Ordering::Relaxed) {
@@ -77,7 +77,7 @@ async fn buy(server: Arc<Stockhold>, closing: Arc<AtomicBool>) -> Vec<String> {
     acknowledged
 }
 
-/// Lets a crowd buy until `disaster` has struck, and gives what they were promised.
+/// Lets buyers buy until `disaster` is over, and returns the ids that were acknowledged.
 async fn promised(server: &Arc<Stockhold>, disaster: impl AsyncFnOnce()) -> Vec<String> {
     let closing = Arc::new(AtomicBool::new(false));
     let mut buyers = JoinSet::new();
@@ -117,12 +117,12 @@ async fn a_killed_redis_that_always_writes_its_file_has_lost_nothing() {
     println!("{} kills, {} holds acknowledged, none lost", rounds(), all.len());
 }
 
-/// Redis by itself would keep the half, and carry it out together with what comes next.
+/// Redis alone would keep the half, and carry it out together with the next write.
 #[tokio::test]
 async fn half_a_transaction_in_the_file_is_never_carried_out() {
-    // From a byte of the last hold to nearly all of it.
+    // From one byte of the last hold to almost all of it.
     for cut in [1, 2, 6, 13, 14, 15, 100, 200, 300, 500, 600] {
-        // With everysec, Redis may hold back what it has acknowledged for as long as the disk is busy.
+        // With everysec, Redis may acknowledge a write and delay it for as long as the disk is busy.
         let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
         let server = Stockhold::start(&redis);
         server.seed("tea", 5).await;
@@ -133,7 +133,7 @@ async fn half_a_transaction_in_the_file_is_never_carried_out() {
         redis.restart();
         server.wait_until_ready().await;
         assert_eq!(server.counts("tea").await, [4, 1, 0]);
-        // Appended to what is left.
+        // Written after the rest that is left.
         server.held("tea", 1).await;
         redis.restart();
         server.wait_until_ready().await;
@@ -152,8 +152,8 @@ async fn a_replica_that_takes_over_has_all_that_was_acknowledged() {
         seed(&server, 1_000_000_000).await;
         let mut heir = replica.connection().await;
         let promised = promised(&server, async || {
-            // The two lose sight of each other while the primary still serves; then it is gone, and the replica is all
-            // there is.
+            // The two lose their connection while the primary still serves. Then the primary is gone, and only the
+            // replica is left.
             replica.stop_process();
             cmd("CLIENT").arg(&["KILL", "TYPE", "REPLICA"]).exec_async(&mut primary.connection().await).await.unwrap();
             sleep(APART).await;
@@ -183,11 +183,11 @@ async fn too_few_replicas_leave_the_outcome_unknown_until_they_are_back() {
 
     replica.stop_process();
     for _ in 0..2 {
-        // Also when it is only told again: that it was done once does not mean that a replica has it.
+        // A replay is unknown too: that it was done once does not mean that a replica has it.
         let problem = hold(&server, "order-2").await.problem(503, "unavailable");
         assert_eq!(problem["outcome"], "unknown");
     }
-    // Reading promises nothing.
+    // A read promises nothing.
     assert_eq!(server.counts("tea").await, [3, 2, 0]);
     replica.continue_process();
     let answer = answered(async || hold(&server, "order-2").await).await;
@@ -197,19 +197,19 @@ async fn too_few_replicas_leave_the_outcome_unknown_until_they_are_back() {
     answered(async || server.confirm(&id).await).await;
 }
 
-/// Expiring what is due can be done again, and so it waits for nobody; an answer that is a promise does.
+/// An expiry can be repeated, so no replica has to confirm it. An answer that is a promise waits for replicas.
 #[tokio::test]
 async fn sweeping_waits_for_no_replica() {
     const NO_SWEEPER: [&str; 2] = ["--sweep-interval-ms", "60000"];
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("tea", 1000).await;
+    let without_wait = Stockhold::start_with(&redis, &NO_SWEEPER);
+    without_wait.seed("tea", 1000).await;
     let waiting = ["--durability", "wait:1", NO_SWEEPER[0], NO_SWEEPER[1]];
     let server = Stockhold::start_with(&redis, &waiting);
     let lapse = async || {
         let mut ids = Vec::new();
         for _ in 0..100 {
-            ids.push(shop.held_for("tea", 1, 1).await);
+            ids.push(without_wait.held_for("tea", 1, 1).await);
         }
         sleep(Duration::from_millis(1050)).await;
         ids
@@ -225,7 +225,7 @@ async fn sweeping_waits_for_no_replica() {
 
     lapse().await;
     drop(server);
-    // By the one round that it begins with.
+    // In the one round at the start of the server.
     let _server = Stockhold::start_with(&redis, &waiting);
     let mut connection = redis.connection().await;
     let deadline = Instant::now() + PATIENCE;
@@ -241,16 +241,16 @@ async fn is_due(redis: &mut MultiplexedConnection, sku: &str) -> bool {
     bound.is_some()
 }
 
-/// An error reply leaves nothing unknown, also when it comes together with the count of the replicas.
+/// After an error reply nothing is unknown, even if it comes together with the number of replicas.
 #[tokio::test]
-async fn a_refusal_is_no_unknown_outcome() {
+async fn a_refusal_is_not_an_unknown_outcome() {
     let primary = RedisServer::start_with(&PRIMARY);
     let _replica = replica_of(&primary).await;
     let server = Stockhold::start_with(&primary, &["--durability", "wait:1", "--log", "off"]);
     seed(&server, 5).await;
     let mut redis = primary.connection().await;
 
-    // Before anybody looks after the scripts: the request itself finds them gone.
+    // Before the reloader runs: the request itself finds the scripts missing.
     cmd("SCRIPT").arg("FLUSH").exec_async(&mut redis).await.unwrap();
     hold(&server, "order-1").await.ok();
     cmd("HSET").arg(&["inventory:tea", "available", "many"]).exec_async(&mut redis).await.unwrap();

@@ -1,4 +1,4 @@
-//! Expiry is exact, whoever notices it first.
+//! Expiry is exact, whichever request or sweep notices it first.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use crate::support::stockhold::Stockhold;
 
 /// Longer than the shortest hold, which lasts a second.
 const PAST_EXPIRY: Duration = Duration::from_millis(1050);
-/// No sweep of the server's own within a test, but for the round that it begins with.
+/// The server does not sweep during a test, except in its first round.
 const NO_SWEEPER: [&str; 2] = ["--sweep-interval-ms", "60000"];
 
 #[tokio::test]
-async fn nobody_asks_and_it_is_released_all_the_same() {
+async fn a_hold_expires_without_any_request() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku", 5).await;
-    let id = shop.held_for("sku", 2, 1).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku", 5).await;
+    let id = server.held_for("sku", 2, 1).await;
     let held = Instant::now();
 
-    // Looking at Redis itself: a read over HTTP would expire it.
+    // Reads Redis itself: a read over HTTP would expire the hold.
     let mut connection = redis.connection().await;
     let state: String = connection.hget(format!("reservation:{id}"), "state").await.unwrap();
     assert_eq!(state, "active");
@@ -47,87 +47,87 @@ async fn nobody_asks_and_it_is_released_all_the_same() {
     assert_eq!(available, 5);
     let left: u64 = connection.zcard("stockhold:due").await.unwrap();
     assert_eq!(left, 0, "nothing is left to poll for");
-    let event = &shop.events("sku", 1).await[0];
+    let event = &server.events("sku", 1).await[0];
     assert_eq!((&event["event"], &event["reason"]), (&json!("expired"), &json!("reservation_ttl_elapsed")));
 }
 
 #[tokio::test]
 async fn a_read_right_after_expiry_is_already_right() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("sku", 300).await;
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
+    server.seed("sku", 300).await;
     let mut ids = Vec::new();
     for _ in 0..150 {
-        ids.push(shop.held_for("sku", 1, 1).await);
+        ids.push(server.held_for("sku", 1, 1).await);
     }
-    let stays = shop.held("sku", 1).await;
+    let stays = server.held("sku", 1).await;
     sleep(PAST_EXPIRY).await;
 
-    let record = shop.get(&format!("/api/reservations/{}", ids[0])).await.ok();
+    let record = server.get(&format!("/api/reservations/{}", ids[0])).await.ok();
     assert_eq!((&record["state"], &record["reason"]), (&json!("released"), &json!("reservation_ttl_elapsed")));
-    let stock = shop.stock("sku").await;
+    let stock = server.stock("sku").await;
     assert_eq!((&stock["available"], &stock["activeReservations"]), (&json!(299), &json!([stays])));
 }
 
 #[tokio::test]
 async fn a_settlement_after_expiry_is_refused_and_the_units_are_back() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("sku", 5).await;
-    let (one, other) = (shop.held_for("sku", 2, 1).await, shop.held_for("sku", 1, 1).await);
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
+    server.seed("sku", 5).await;
+    let (one, other) = (server.held_for("sku", 2, 1).await, server.held_for("sku", 1, 1).await);
     sleep(PAST_EXPIRY).await;
 
     for _ in 0..2 {
-        let problem = shop.confirm(&one).await.problem(409, "reservation_not_active");
+        let problem = server.confirm(&one).await.problem(409, "reservation_not_active");
         assert_eq!((&problem["state"], &problem["reason"]), (&json!("released"), &json!("reservation_ttl_elapsed")));
     }
-    shop.release(&other).await.problem(409, "reservation_not_active");
+    server.release(&other).await.problem(409, "reservation_not_active");
     let mut connection = redis.connection().await;
     let available: u64 = connection.hget("inventory:sku", "available").await.unwrap();
     assert_eq!(available, 5);
 }
 
 #[tokio::test]
-async fn a_hold_finds_the_units_that_lapsed_holds_sit_on() {
+async fn a_hold_gets_the_units_of_lapsed_holds() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("sku", 250).await;
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
+    server.seed("sku", 250).await;
     for _ in 0..250 {
-        shop.held_for("sku", 1, 1).await;
+        server.held_for("sku", 1, 1).await;
     }
     sleep(PAST_EXPIRY).await;
-    // All of them: it takes three sweeps.
-    shop.held("sku", 250).await;
-    assert_eq!(shop.counts("sku").await, [0, 250, 0]);
+    // All of them lapsed: that takes three sweeps.
+    server.held("sku", 250).await;
+    assert_eq!(server.counts("sku").await, [0, 250, 0]);
 
     let body = json!({ "cartId": "late", "sku": "sku", "quantity": 1 });
-    shop.post("/api/reservations/hold", body).await.problem(409, "insufficient_inventory");
+    server.post("/api/reservations/hold", body).await.problem(409, "insufficient_inventory");
 }
 
-/// They come for the SKU that sold out, and its holds all lapse at once.
+/// Many clients request a SKU that sold out, and all its holds lapse at once.
 #[tokio::test]
-async fn a_crowd_that_meets_lapsed_holds_does_not_sweep_them_a_hundred_times() {
-    // More are not swept by a read.
+async fn many_readers_of_lapsed_holds_do_not_each_sweep_them() {
+    // A read sweeps no more than this number.
     const HOLDS: u64 = 100;
     const CROWD: usize = 100;
-    // Of 25 holds each.
+    // 25 holds in each.
     const SWEEPS: u64 = HOLDS / 25;
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("sku", HOLDS).await;
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
+    server.seed("sku", HOLDS).await;
     for _ in 0..HOLDS {
-        shop.held_for("sku", 1, 1).await;
+        server.held_for("sku", 1, 1).await;
     }
     sleep(PAST_EXPIRY).await;
     let mut connection = redis.connection().await;
     let before = script_calls(&mut connection).await;
-    let readers = (0..CROWD).map(|_| shop.get("/api/inventory/sku?active=0"));
+    let readers = (0..CROWD).map(|_| server.get("/api/inventory/sku?active=0"));
     for answer in join_all(readers).await {
         let stock = answer.ok();
         assert_eq!((&stock["available"], &stock["reserved"]), (&json!(HOLDS), &json!(0)));
     }
     let calls = script_calls(&mut connection).await - before;
-    // Each reads and, once it is swept, reads again; each thread of the server sweeps for its own.
+    // Each client reads, and reads again after the sweep. Each thread of the server sweeps separately.
     let threads = std::thread::available_parallelism().unwrap().get() as u64;
     let enough = threads * (SWEEPS + 5) + 3 * CROWD as u64;
     assert!((SWEEPS..=enough).contains(&calls), "{calls} calls, where {enough} are enough");
@@ -140,18 +140,18 @@ async fn script_calls(connection: &mut MultiplexedConnection) -> u64 {
     calls.unwrap().parse().unwrap()
 }
 
-/// Puts one unit of each SKU on a hold that lapses.
+/// Holds one unit of each SKU, and waits until these holds have lapsed.
 async fn lapse(redis: &RedisServer, skus: &[String]) {
-    let shop = Stockhold::start_with(redis, &NO_SWEEPER);
+    let server = Stockhold::start_with(redis, &NO_SWEEPER);
     for skus in skus.chunks(50) {
-        join_all(skus.iter().map(async |sku| shop.seed(sku, 5).await)).await;
-        join_all(skus.iter().map(async |sku| shop.held_for(sku, 1, 1).await)).await;
+        join_all(skus.iter().map(async |sku| server.seed(sku, 5).await)).await;
+        join_all(skus.iter().map(async |sku| server.held_for(sku, 1, 1).await)).await;
     }
-    drop(shop);
+    drop(server);
     sleep(PAST_EXPIRY).await;
 }
 
-/// Waits until no more than `left` SKUs are listed.
+/// Waits until no other SKU than those in `left` is listed as due.
 async fn until_due(redis: &mut MultiplexedConnection, left: &[&str]) {
     let started = Instant::now();
     loop {
@@ -164,7 +164,7 @@ async fn until_due(redis: &mut MultiplexedConnection, left: &[&str]) {
     }
 }
 
-/// What is stored: available, reserved. A read over HTTP would expire what is due.
+/// The stored counts: available, reserved. A read over HTTP would expire what is due.
 async fn stored(redis: &mut MultiplexedConnection, sku: &str) -> [u64; 2] {
     let counts: [String; 2] = redis.hmget(format!("inventory:{sku}"), &["available", "reserved"]).await.unwrap();
     counts.map(|count| count.parse().unwrap())
@@ -173,7 +173,7 @@ async fn stored(redis: &mut MultiplexedConnection, sku: &str) -> [u64; 2] {
 #[tokio::test]
 async fn one_round_sweeps_many_skus_and_two_servers_sweep_each_once() {
     let redis = RedisServer::start();
-    // More than two looks at the due list.
+    // More than two pages of the due list.
     let skus: Vec<String> = (0..1200).map(|number| format!("sku-{number}")).collect();
     lapse(&redis, &skus).await;
     let mut connection = redis.connection().await;
@@ -182,44 +182,44 @@ async fn one_round_sweeps_many_skus_and_two_servers_sweep_each_once() {
     for sku in &skus {
         assert_eq!(stored(&mut connection, sku).await, [5, 0], "{sku}");
     }
-    // Of each: seeded, held, expired once.
+    // Three events of each SKU: seeded, held, expired once.
     let events: usize = cmd("XLEN").arg("inventory:audit").query_async(&mut connection).await.unwrap();
     assert_eq!(events, 3 * skus.len());
 }
 
-/// It need not be the first in the list: whoever stands before it has more holds than one call expires.
+/// It need not be the first in the list: the SKU before it has more holds than one call expires.
 #[tokio::test]
 async fn a_damaged_sku_does_not_hold_up_a_large_one() {
     const HOLDS: u64 = 1000;
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
     for sku in ["large", "damaged"] {
-        shop.seed(sku, HOLDS).await;
+        server.seed(sku, HOLDS).await;
     }
     for _ in 0..HOLDS {
-        shop.held_for("large", 1, 1).await;
+        server.held_for("large", 1, 1).await;
     }
-    shop.held_for("damaged", 1, 1).await;
-    drop(shop);
+    server.held_for("damaged", 1, 1).await;
+    drop(server);
     let mut connection = redis.connection().await;
     let _: () = connection.hset("inventory:damaged", "reserved", "2").await.unwrap();
     sleep(PAST_EXPIRY).await;
 
-    let shop =
+    let server =
         Stockhold::spawn(&["--port", "0", "--redis-url", &redis.url(), "--log", "off", NO_SWEEPER[0], NO_SWEEPER[1]]);
     until_due(&mut connection, &["damaged"]).await;
-    assert_eq!(shop.counts("large").await, [HOLDS, 0, 0]);
+    assert_eq!(server.counts("large").await, [HOLDS, 0, 0]);
 }
 
 #[tokio::test]
-async fn what_is_stuck_is_swept_when_it_was_mended() {
+async fn a_stuck_sku_is_swept_after_its_repair() {
     let redis = RedisServer::start();
     lapse(&redis, &["damaged", "denied", "sound"].map(str::to_owned)).await;
     let mut connection = redis.connection().await;
     let _: () = connection.hset("inventory:damaged", "reserved", "2").await.unwrap();
     let mut allow = async |keys: &str| {
         let rules = ["on", ">secret", "+@all", "resetkeys", "~reservation:*", "~stockhold:*", "~inventory:audit"];
-        // And the SKU by which the server finds out what it may do.
+        // And the SKU with which the server checks its rights.
         let skus = keys.split(' ').chain(["stockhold-readiness-probe"]);
         let skus = skus.flat_map(|sku| [format!("~inventory:{sku}"), format!("~inventory:{sku}:active")]);
         cmd("ACL")
@@ -233,7 +233,7 @@ async fn what_is_stuck_is_swept_when_it_was_mended() {
     };
     allow("damaged sound").await;
     let url = redis.url().replace("redis://", "redis://shop:secret@");
-    let _shop = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--sweep-interval-ms", "20", "--log", "off"]);
+    let _server = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--sweep-interval-ms", "20", "--log", "off"]);
     let mut observer = redis.connection().await;
     until_due(&mut observer, &["damaged", "denied"]).await;
     assert_eq!(stored(&mut observer, "denied").await, [4, 1]);
@@ -244,9 +244,9 @@ async fn what_is_stuck_is_swept_when_it_was_mended() {
     assert_invariants(&mut observer, History::Whole).await;
 }
 
-/// What no client of ours wrote: names that are no text, one of them in the list itself.
+/// Names that are not text, which none of our programs wrote; one of them is in the list itself.
 #[tokio::test]
-async fn names_that_are_no_text_do_not_end_a_round() {
+async fn names_that_are_not_text_do_not_end_a_round() {
     let redis = RedisServer::start();
     lapse(&redis, &["odd", "sound"].map(str::to_owned)).await;
     let mut connection = redis.connection().await;
@@ -254,7 +254,7 @@ async fn names_that_are_no_text_do_not_end_a_round() {
     for first in [&b"\xff"[..], b"odd"] {
         let _: () = connection.zadd("stockhold:due", first, 1).await.unwrap();
     }
-    let _shop = Stockhold::start_with(&redis, &["--log", "off"]);
+    let _server = Stockhold::start_with(&redis, &["--log", "off"]);
     let started = Instant::now();
     while stored(&mut connection, "sound").await != [5, 0] {
         assert!(started.elapsed() < Duration::from_secs(30), "never swept");
@@ -265,7 +265,7 @@ async fn names_that_are_no_text_do_not_end_a_round() {
     until_due(&mut connection, &[]).await;
 }
 
-/// The reply about one SKU does not come, and so none on its connection. Redis is there all the same.
+/// There is no reply about one SKU, and then no further reply on its connection. Redis itself works.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sku_without_a_reply_does_not_end_a_round() {
     let redis = RedisServer::start();
@@ -275,16 +275,16 @@ async fn a_sku_without_a_reply_does_not_end_a_round() {
     let _: () = connection.zadd("stockhold:due", "silent", 1).await.unwrap();
     let (proxy, silent) = silent_about("silent", &redis).await;
     let url = format!("redis://{proxy}/");
-    let _shop = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--log", "off"]);
+    let _server = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--log", "off"]);
     until_due(&mut connection, &["silent"]).await;
     assert_eq!(stored(&mut connection, "silent").await, [4, 1]);
     silent.store(false, Ordering::Relaxed);
     until_due(&mut connection, &[]).await;
 }
 
-/// A way to `redis` on which a connection falls silent, for good, when a script is called on `sku`.
+/// A proxy to `redis`. A connection through it stops for good when a script is called on `sku`.
 async fn silent_about(sku: &str, redis: &RedisServer) -> (SocketAddr, Arc<AtomicBool>) {
-    // Side by side only among the keys of a script.
+    // The keys are next to each other only as the keys of a script.
     let active = format!("inventory:{sku}:active");
     let keys = format!("inventory:{sku}\r\n${}\r\n{active}\r\n", active.len());
     let silent = Arc::new(AtomicBool::new(true));

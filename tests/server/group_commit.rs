@@ -1,4 +1,4 @@
-//! Requests that arrive while a call is under way go out together, and each gets what it would have got alone.
+//! Requests that arrive during a call are sent together, and each gets the outcome that it would have got alone.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use tokio::time::sleep;
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 
-/// More than wait at a time.
+/// More than the number that may wait.
 const CROWD: usize = 5000;
 
-struct Shop {
+struct EngineFixture {
     redis: RedisServer,
     engine: Arc<Engine>,
 }
 
-impl Shop {
-    /// A shop with 100 units of tea.
+impl EngineFixture {
+    /// An engine on its own Redis, with 100 units of tea.
     async fn open() -> Self {
         let redis = RedisServer::start();
         let engine = Engine::new(Redis::open(&redis.url()).unwrap());
@@ -37,7 +37,7 @@ impl Shop {
         Self { redis, engine: Arc::new(engine) }
     }
 
-    /// Freezes Redis and sends it a call, so that whatever comes next has to wait.
+    /// Freezes Redis and sends it a call, so that all further calls have to wait.
     async fn busy(&self) -> JoinHandle<Result<Hold, Error>> {
         self.redis.stop_process();
         let first = self.hold("tea", 1, None);
@@ -49,7 +49,8 @@ impl Shop {
         hold_by(&self.engine, of, quantity, key)
     }
 
-    /// Holds one unit of each of these, in one call if they are few, and tells how many calls that took beside the first.
+    /// Holds one unit of each of these, in one call if they are few. Returns the outcomes, and the number of calls
+    /// after the first.
     async fn hold_together(&self, skus: &[&str]) -> (Vec<Result<Hold, Error>>, u64) {
         let before = self.calls().await;
         let first = self.busy().await;
@@ -81,7 +82,7 @@ impl Shop {
     }
 }
 
-/// Carries script calls to Redis, so many. What comes after them on the same connection is lost without a word.
+/// Passes `carried` script calls on to Redis. Later calls on the same connection are lost without an error.
 struct LossyNetwork {
     address: SocketAddr,
     /// Script calls that were sent.
@@ -115,7 +116,7 @@ async fn carry(client: TcpStream, redis: TcpStream, calls: Arc<AtomicUsize>, car
     tokio::spawn(async move { tokio::io::copy(&mut from_redis, &mut to_client).await });
     let (mut read, mut seen, mut is_lost) = (vec![0; 1 << 16], Vec::new(), false);
     while let Ok(length @ 1..) = from_client.read(&mut read).await {
-        // The word may come in two parts.
+        // The word may arrive in two parts.
         seen.extend_from_slice(&read[..length]);
         let found = seen.windows(WORD.len()).filter(|window| *window == WORD).count();
         seen.drain(..seen.len().saturating_sub(WORD.len() - 1));
@@ -143,7 +144,7 @@ fn sku(name: &str) -> Sku {
     Sku::parse(name).unwrap()
 }
 
-/// Lets every other task of this thread go as far as it can, and what was written reach Redis's socket.
+/// Lets all other tasks of this thread run as far as they can, and lets written bytes reach Redis's socket.
 async fn settle_down() {
     for _ in 0..100 {
         yield_now().await;
@@ -152,40 +153,40 @@ async fn settle_down() {
 }
 
 #[tokio::test]
-async fn a_request_goes_at_once_and_those_that_come_meanwhile_go_together() {
-    let shop = Shop::open().await;
+async fn a_request_is_sent_at_once_and_those_that_arrive_meanwhile_together() {
+    let fixture = EngineFixture::open().await;
     for _ in 0..3 {
-        shop.hold("tea", 1, None).await.unwrap().unwrap();
+        fixture.hold("tea", 1, None).await.unwrap().unwrap();
     }
-    assert_eq!(shop.calls().await, 3, "nobody waits for company");
+    assert_eq!(fixture.calls().await, 3, "nobody waits for company");
 
-    let first = shop.busy().await;
-    let others: Vec<_> = (0..50).map(|_| shop.hold("tea", 1, None)).collect();
+    let first = fixture.busy().await;
+    let others: Vec<_> = (0..50).map(|_| fixture.hold("tea", 1, None)).collect();
     settle_down().await;
-    shop.redis.continue_process();
+    fixture.redis.continue_process();
     for hold in others.into_iter().chain([first]) {
         assert!(matches!(hold.await.unwrap(), Ok(Hold::Held(_))));
     }
-    assert_eq!(shop.calls().await, 3 + 1 + 1, "one on its own, fifty in one call");
-    assert_invariants(&mut shop.connection().await, History::Whole).await;
+    assert_eq!(fixture.calls().await, 3 + 1 + 1, "one on its own, fifty in one call");
+    assert_invariants(&mut fixture.connection().await, History::Whole).await;
 }
 
 #[tokio::test]
-async fn each_gets_its_own_outcome_and_a_bad_one_spoils_none() {
-    let shop = Shop::open().await;
-    let mut connection = shop.connection().await;
-    shop.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
-    let first = shop.busy().await;
-    let held = shop.hold("tea", 2, Some("order-1"));
-    let again = shop.hold("tea", 2, Some("order-1"));
-    let other = shop.hold("tea", 3, Some("order-1"));
-    let unknown = shop.hold("pot", 1, None);
-    let sold_out = shop.hold("cup", 6, None);
-    let fits = shop.hold("cup", 5, None);
+async fn each_gets_its_own_outcome_and_a_bad_one_affects_no_other() {
+    let fixture = EngineFixture::open().await;
+    let mut connection = fixture.connection().await;
+    fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
+    let first = fixture.busy().await;
+    let held = fixture.hold("tea", 2, Some("order-1"));
+    let again = fixture.hold("tea", 2, Some("order-1"));
+    let other = fixture.hold("tea", 3, Some("order-1"));
+    let unknown = fixture.hold("pot", 1, None);
+    let sold_out = fixture.hold("cup", 6, None);
+    let fits = fixture.hold("cup", 5, None);
     settle_down().await;
-    shop.redis.continue_process();
+    fixture.redis.continue_process();
     first.await.unwrap().unwrap();
-    // One of the two is told that the other did it, whichever came first.
+    // One of the two is a replay of the other, whichever came first.
     let mut pair = [held.await.unwrap().unwrap(), again.await.unwrap().unwrap()];
     pair.sort_by_key(|hold| matches!(hold, Hold::Replayed(_)));
     let [Hold::Held(one), Hold::Replayed(same)] = &pair else { panic!("{pair:?}") };
@@ -196,17 +197,17 @@ async fn each_gets_its_own_outcome_and_a_bad_one_spoils_none() {
     assert!(matches!(fits.await.unwrap(), Ok(Hold::Held(_))));
     assert_invariants(&mut connection, History::Whole).await;
 
-    // Somebody has written to a SKU by hand: its own buyers are told, and nobody else.
+    // Somebody wrote to a SKU by hand: only requests for this SKU fail.
     cmd("HSET").arg("inventory:cup").arg("available").arg("many").exec_async(&mut connection).await.unwrap();
-    let first = shop.busy().await;
+    let first = fixture.busy().await;
     let mut good = Vec::new();
     let mut bad = Vec::new();
     for _ in 0..10 {
-        good.push(shop.hold("tea", 1, None));
-        bad.push(shop.hold("cup", 1, None));
+        good.push(fixture.hold("tea", 1, None));
+        bad.push(fixture.hold("cup", 1, None));
     }
     settle_down().await;
-    shop.redis.continue_process();
+    fixture.redis.continue_process();
     first.await.unwrap().unwrap();
     for (good, bad) in good.into_iter().zip(bad) {
         assert!(matches!(good.await.unwrap(), Ok(Hold::Held(_))));
@@ -214,7 +215,7 @@ async fn each_gets_its_own_outcome_and_a_bad_one_spoils_none() {
     }
 }
 
-/// Whether Redis names what is at fault or not: it costs the others a few calls once, and then none.
+/// Whether Redis names the damaged key or not: it costs the other requests a few calls once, and then none.
 #[tokio::test]
 async fn a_damaged_sku_is_set_apart() {
     let mut one_bad = ["tea"; 16];
@@ -222,17 +223,17 @@ async fn a_damaged_sku_is_set_apart() {
     let mut some_bad = one_bad;
     some_bad[2..6].fill("cup");
     for (skus, damage, calls_at_first) in [
-        // A refusal that names the SKU, and the others again.
+        // A refusal that names the SKU, and a second call for the others.
         (some_bad, "HSET inventory:cup available many", 2),
         (one_bad, "HSET inventory:cup available many", 2),
-        // A refusal that names nothing: halves, quarters and so on, one of each pair in order.
+        // A refusal that names nothing: halves, quarters and so on, where one half of each pair succeeds.
         (one_bad, "SET inventory:cup:active x", 1 + 4 * 2),
     ] {
-        let shop = Shop::open().await;
-        shop.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
-        shop.plant(damage).await;
+        let fixture = EngineFixture::open().await;
+        fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
+        fixture.plant(damage).await;
         for expected in [calls_at_first, 2] {
-            let (outcomes, calls) = shop.hold_together(&skus).await;
+            let (outcomes, calls) = fixture.hold_together(&skus).await;
             for (sku, outcome) in skus.iter().zip(&outcomes) {
                 match *sku {
                     "tea" => assert!(matches!(outcome, Ok(Hold::Held(_))), "{damage}: {outcome:?}"),
@@ -241,51 +242,51 @@ async fn a_damaged_sku_is_set_apart() {
             }
             assert_eq!(calls, expected, "{damage}");
         }
-        // When it is repaired it is served at once, though it is still apart.
-        shop.plant("DEL inventory:cup:active").await;
-        shop.plant("HSET inventory:cup available 5").await;
-        assert!(matches!(shop.hold("cup", 1, None).await.unwrap(), Ok(Hold::Held(_))));
-        assert_invariants(&mut shop.connection().await, History::Whole).await;
+        // After the repair it is served at once, although it is still set apart.
+        fixture.plant("DEL inventory:cup:active").await;
+        fixture.plant("HSET inventory:cup available 5").await;
+        assert!(matches!(fixture.hold("cup", 1, None).await.unwrap(), Ok(Hold::Held(_))));
+        assert_invariants(&mut fixture.connection().await, History::Whole).await;
     }
 }
 
-/// A damaged record is no reason to set its SKU apart.
+/// A damaged record is not a reason to set its SKU apart.
 #[tokio::test]
-async fn a_damaged_record_spoils_no_other_of_its_sku() {
-    let shop = Shop::open().await;
-    let Ok(Hold::Held(record)) = shop.hold("tea", 1, Some("order-1")).await.unwrap() else { panic!() };
-    shop.plant(&format!("HDEL reservation:{} cartId", record.id)).await;
+async fn a_damaged_record_affects_no_other_of_its_sku() {
+    let fixture = EngineFixture::open().await;
+    let Ok(Hold::Held(record)) = fixture.hold("tea", 1, Some("order-1")).await.unwrap() else { panic!() };
+    fixture.plant(&format!("HDEL reservation:{} cartId", record.id)).await;
     for calls in [3, 3] {
-        let before = shop.calls().await;
-        let first = shop.busy().await;
-        let bad = shop.hold("tea", 1, Some("order-1"));
-        let good: Vec<_> = (0..9).map(|_| shop.hold("tea", 1, None)).collect();
+        let before = fixture.calls().await;
+        let first = fixture.busy().await;
+        let bad = fixture.hold("tea", 1, Some("order-1"));
+        let good: Vec<_> = (0..9).map(|_| fixture.hold("tea", 1, None)).collect();
         settle_down().await;
-        shop.redis.continue_process();
+        fixture.redis.continue_process();
         first.await.unwrap().unwrap();
         assert!(matches!(bad.await.unwrap(), Err(Error::Broken(_))));
         for hold in good {
             assert!(matches!(hold.await.unwrap(), Ok(Hold::Held(_))));
         }
-        assert_eq!(shop.calls().await - before, calls);
+        assert_eq!(fixture.calls().await - before, calls);
     }
 }
 
-/// Too few units are reserved for all of them: those that can be settled are, as if each had come alone.
+/// Too few units are reserved for all of them: those that can be settled are settled, as if each had been sent alone.
 #[tokio::test]
-async fn of_confirms_that_do_not_fit_together_as_many_succeed_as_can() {
-    let shop = Shop::open().await;
-    shop.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
+async fn as_many_confirms_succeed_as_units_are_reserved() {
+    let fixture = EngineFixture::open().await;
+    fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
     let mut ids = Vec::new();
     for of in ["tea", "tea", "tea", "tea", "cup"] {
-        let Ok(Hold::Held(record)) = shop.hold(of, 1, None).await.unwrap() else { panic!() };
+        let Ok(Hold::Held(record)) = fixture.hold(of, 1, None).await.unwrap() else { panic!() };
         ids.push(record.id);
     }
-    shop.plant("HINCRBY inventory:tea reserved -1").await;
-    shop.plant("HINCRBY inventory:tea available 1").await;
+    fixture.plant("HINCRBY inventory:tea reserved -1").await;
+    fixture.plant("HINCRBY inventory:tea available 1").await;
     let mut settling = JoinSet::new();
     for id in ids {
-        let engine = Arc::clone(&shop.engine);
+        let engine = Arc::clone(&fixture.engine);
         settling.spawn(async move { engine.confirm(id, None).await });
     }
     let outcomes = settling.join_all().await;
@@ -293,27 +294,28 @@ async fn of_confirms_that_do_not_fit_together_as_many_succeed_as_can() {
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::Broken(_)))).count(), 1, "{outcomes:?}");
 }
 
-/// A refusal leaves no doubt, so the others go again. A reply that is lost does: what was sent is not sent once more.
+/// After a refusal the outcome is certain, so the others are sent again. After a lost reply it is not: nothing is sent
+/// again.
 #[tokio::test]
-async fn nothing_goes_again_after_a_reply_that_is_lost() {
-    // The first call, and that which is refused.
+async fn nothing_is_sent_again_after_a_lost_reply() {
+    // The first call, and the one that is refused.
     const CARRIED: usize = 2;
     for (damage, most_unknown) in [("HSET inventory:cup available many", 10), ("SET inventory:cup:active x", 6)] {
-        let shop = Shop::open().await;
-        shop.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
-        shop.plant(damage).await;
-        let network = LossyNetwork::start(shop.redis.port(), CARRIED).await;
+        let fixture = EngineFixture::open().await;
+        fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
+        fixture.plant(damage).await;
+        let network = LossyNetwork::start(fixture.redis.port(), CARRIED).await;
         let engine = Engine::new(Redis::open(&format!("redis://{}", network.address)).unwrap());
         let engine = Arc::new(engine);
         engine.load_scripts().await.unwrap();
 
-        shop.redis.stop_process();
+        fixture.redis.stop_process();
         let first = hold_by(&engine, "tea", 1, None);
         settle_down().await;
         let bad = hold_by(&engine, "cup", 1, None);
         let good: Vec<_> = (0..10).map(|_| hold_by(&engine, "tea", 1, None)).collect();
         settle_down().await;
-        shop.redis.continue_process();
+        fixture.redis.continue_process();
         first.await.unwrap().unwrap();
         let mut outcomes = vec![bad.await.unwrap()];
         for hold in good {
@@ -329,17 +331,17 @@ async fn nothing_goes_again_after_a_reply_that_is_lost() {
 }
 
 #[tokio::test]
-async fn confirms_and_releases_gather_too() {
-    let shop = Shop::open().await;
+async fn confirms_and_releases_share_calls_too() {
+    let fixture = EngineFixture::open().await;
     let mut ids: Vec<ReservationId> = Vec::new();
     for _ in 0..40 {
-        let Hold::Held(record) = shop.hold("tea", 1, None).await.unwrap().unwrap() else { panic!() };
+        let Hold::Held(record) = fixture.hold("tea", 1, None).await.unwrap().unwrap() else { panic!() };
         ids.push(record.id);
     }
-    let before = shop.calls().await;
+    let before = fixture.calls().await;
     let mut settling = JoinSet::new();
     for (n, id) in ids.into_iter().enumerate() {
-        let engine = Arc::clone(&shop.engine);
+        let engine = Arc::clone(&fixture.engine);
         settling.spawn(async move {
             if n % 2 == 0 { engine.confirm(id, None).await } else { engine.release(id, None).await }
         });
@@ -347,35 +349,35 @@ async fn confirms_and_releases_gather_too() {
     for settled in settling.join_all().await {
         assert!(matches!(settled, Ok(Settle::Settled(_))), "{settled:?}");
     }
-    let calls = shop.calls().await - before;
+    let calls = fixture.calls().await - before;
     assert!(calls < 40, "{calls} calls for 40 requests that came at once");
-    let stock = shop.engine.stock(&sku("tea"), stockhold::engine::ActiveLimit::NONE).await.unwrap().unwrap();
+    let stock = fixture.engine.stock(&sku("tea"), stockhold::engine::ActiveLimit::NONE).await.unwrap().unwrap();
     assert_eq!((stock.available, stock.reserved, stock.confirmed), (80, 0, 20));
-    assert_invariants(&mut shop.connection().await, History::Whole).await;
+    assert_invariants(&mut fixture.connection().await, History::Whole).await;
 }
 
 #[tokio::test]
-async fn a_request_that_nobody_waits_for_any_more_is_not_sent() {
-    let shop = Shop::open().await;
-    let first = shop.busy().await;
-    let given_up = shop.hold("tea", 50, None);
-    let neighbour = shop.hold("tea", 2, None);
+async fn a_cancelled_request_is_not_sent() {
+    let fixture = EngineFixture::open().await;
+    let first = fixture.busy().await;
+    let given_up = fixture.hold("tea", 50, None);
+    let neighbour = fixture.hold("tea", 2, None);
     settle_down().await;
     given_up.abort();
     settle_down().await;
-    shop.redis.continue_process();
+    fixture.redis.continue_process();
     first.await.unwrap().unwrap();
     assert!(matches!(neighbour.await.unwrap(), Ok(Hold::Held(_))));
-    let stock = shop.engine.stock(&sku("tea"), stockhold::engine::ActiveLimit::NONE).await.unwrap().unwrap();
+    let stock = fixture.engine.stock(&sku("tea"), stockhold::engine::ActiveLimit::NONE).await.unwrap().unwrap();
     assert_eq!(stock.reserved, 3);
 }
 
-/// What was sent and not answered is unknown; what still waited for its turn was certainly not done.
+/// A call that was sent and not answered is unknown. A request that was still waiting was certainly not done.
 #[tokio::test]
 async fn a_request_that_gets_no_turn_in_time_was_not_done() {
-    let shop = Shop::open().await;
-    let first = shop.busy().await;
-    let waiting: Vec<_> = (0..20).map(|n| shop.hold("tea", 2, Some(&format!("order-{n}")))).collect();
+    let fixture = EngineFixture::open().await;
+    let first = fixture.busy().await;
+    let waiting: Vec<_> = (0..20).map(|n| fixture.hold("tea", 2, Some(&format!("order-{n}")))).collect();
     assert!(matches!(first.await.unwrap(), Err(Error::Unknown(_))));
     let mut none = Vec::new();
     for (n, hold) in waiting.into_iter().enumerate() {
@@ -385,9 +387,9 @@ async fn a_request_that_gets_no_turn_in_time_was_not_done() {
             other => panic!("{other:?}"),
         }
     }
-    shop.redis.continue_process();
+    fixture.redis.continue_process();
     sleep(CALL_TIMEOUT / 2).await;
-    let mut connection = shop.connection().await;
+    let mut connection = fixture.connection().await;
     for n in none {
         let key = IdempotencyKey::parse(&format!("order-{n}")).unwrap();
         let reservation = format!("reservation:{}", ReservationId::from_idempotency_key(&key, 0));
@@ -397,14 +399,14 @@ async fn a_request_that_gets_no_turn_in_time_was_not_done() {
 }
 
 #[tokio::test]
-async fn a_crowd_that_is_too_large_is_turned_away_at_once() {
-    let shop = Shop::open().await;
-    let first = shop.busy().await;
-    let crowd: Vec<_> = (0..CROWD).map(|_| shop.hold("tea", 1, None)).collect();
+async fn too_many_requests_are_refused_at_once() {
+    let fixture = EngineFixture::open().await;
+    let first = fixture.busy().await;
+    let crowd: Vec<_> = (0..CROWD).map(|_| fixture.hold("tea", 1, None)).collect();
     settle_down().await;
     let turned_away = crowd.iter().filter(|hold| hold.is_finished()).count();
     assert!((1..CROWD).contains(&turned_away), "{turned_away} of {CROWD} have their answer while Redis is silent");
-    shop.redis.continue_process();
+    fixture.redis.continue_process();
     first.await.unwrap().unwrap();
     let mut held = 1;
     for hold in crowd {

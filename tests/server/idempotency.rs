@@ -1,4 +1,4 @@
-//! The same `Idempotency-Key` again is the same request again.
+//! A request with the same `Idempotency-Key` is the same request.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ fn is_replay(answer: &Answer) -> bool {
 #[tokio::test]
 async fn one_hold_and_the_same_answer() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku", 5).await;
 
-    let first = shop.post_with("/api/reservations/hold", body(2), Some("order-1")).await;
+    let first = server.post_with("/api/reservations/hold", body(2), Some("order-1")).await;
     assert!(!is_replay(&first));
-    let again = shop.post_with("/api/reservations/hold", body(2), Some("order-1")).await;
+    let again = server.post_with("/api/reservations/hold", body(2), Some("order-1")).await;
     assert!(is_replay(&again));
     assert_eq!(first.ok(), again.ok());
-    assert_eq!(shop.counts("sku").await, [3, 2, 0]);
+    assert_eq!(server.counts("sku").await, [3, 2, 0]);
 
     for other in [
         body(3),
@@ -36,39 +36,39 @@ async fn one_hold_and_the_same_answer() {
         json!({ "cartId": "cart-1", "sku": "other", "quantity": 2 }),
         json!({ "cartId": "cart-1", "sku": "sku", "quantity": 2, "ttlSeconds": 601 }),
     ] {
-        shop.post_with("/api/reservations/hold", other, Some("order-1")).await.problem(422, "idempotency_key_reused");
+        server.post_with("/api/reservations/hold", other, Some("order-1")).await.problem(422, "idempotency_key_reused");
     }
-    assert_eq!(shop.counts("sku").await, [3, 2, 0]);
-    shop.post_with("/api/reservations/hold", body(2), Some("order-2")).await.ok();
-    assert_eq!(shop.counts("sku").await, [1, 4, 0]);
+    assert_eq!(server.counts("sku").await, [3, 2, 0]);
+    server.post_with("/api/reservations/hold", body(2), Some("order-2")).await.ok();
+    assert_eq!(server.counts("sku").await, [1, 4, 0]);
 }
 
 #[tokio::test]
 async fn sixteen_at_once_are_one_hold() {
     let redis = RedisServer::start();
-    let shop = Arc::new(Stockhold::start(&redis));
-    shop.seed("sku", 50).await;
+    let server = Arc::new(Stockhold::start(&redis));
+    server.seed("sku", 50).await;
     let mut requests = JoinSet::new();
     for _ in 0..16 {
-        let shop = Arc::clone(&shop);
-        requests.spawn(async move { shop.post_with("/api/reservations/hold", body(2), Some("order-1")).await });
+        let server = Arc::clone(&server);
+        requests.spawn(async move { server.post_with("/api/reservations/hold", body(2), Some("order-1")).await });
     }
     let answers = requests.join_all().await;
     assert_eq!(answers.iter().filter(|answer| is_replay(answer)).count(), 15);
     let bodies: Vec<Value> = answers.into_iter().map(Answer::ok).collect();
     assert!(bodies.iter().all(|body| *body == bodies[0]));
-    assert_eq!(shop.counts("sku").await, [48, 2, 0]);
+    assert_eq!(server.counts("sku").await, [48, 2, 0]);
 }
 
 #[tokio::test]
 async fn a_refusal_is_not_remembered() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku", 1).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku", 1).await;
     let path = "/api/reservations/hold";
-    shop.post_with(path, body(2), Some("order-1")).await.problem(409, "insufficient_inventory");
-    shop.seed("sku", 5).await;
-    let answer = shop.post_with(path, body(2), Some("order-1")).await;
+    server.post_with(path, body(2), Some("order-1")).await.problem(409, "insufficient_inventory");
+    server.seed("sku", 5).await;
+    let answer = server.post_with(path, body(2), Some("order-1")).await;
     assert!(!is_replay(&answer));
     answer.ok();
 }
@@ -76,71 +76,94 @@ async fn a_refusal_is_not_remembered() {
 #[tokio::test]
 async fn settling_twice_with_one_key_is_settling_once() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku", 9).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku", 9).await;
     for path in ["confirm", "release"] {
-        let id = shop.held("sku", 1).await;
+        let id = server.held("sku", 1).await;
         let path = format!("/api/reservations/{id}/{path}");
-        let first = shop.post_with(&path, None, Some("settle-1")).await;
+        let first = server.post_with(&path, None, Some("settle-1")).await;
         assert!(!is_replay(&first));
-        let again = shop.post_with(&path, json!({}), Some("settle-1")).await;
+        let again = server.post_with(&path, json!({}), Some("settle-1")).await;
         assert!(is_replay(&again));
         assert_eq!(first.ok(), again.ok());
-        shop.post_with(&path, None, Some("settle-2")).await.problem(409, "reservation_not_active");
-        shop.post(&path, None).await.problem(409, "reservation_not_active");
+        server.post_with(&path, None, Some("settle-2")).await.problem(409, "reservation_not_active");
+        server.post(&path, None).await.problem(409, "reservation_not_active");
     }
-    assert_eq!(shop.counts("sku").await, [8, 0, 1]);
+    assert_eq!(server.counts("sku").await, [8, 0, 1]);
 }
 
-/// A client that gets a 200 goes on to charge: a replay must not be one when the units went back, swept or not.
+/// A client that gets a 200 continues to charge: a replay must not be a 200 when the units went back, swept or not.
 #[tokio::test]
 async fn a_replayed_hold_is_good_only_while_it_has_its_units() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
-    shop.seed("sku", 9).await;
+    let server = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
+    server.seed("sku", 9).await;
     let path = "/api/reservations/hold";
     let lapsing = json!({ "cartId": "cart-1", "sku": "sku", "quantity": 2, "ttlSeconds": 1 });
-    shop.post_with(path, lapsing.clone(), Some("lapses")).await.ok();
+    server.post_with(path, lapsing.clone(), Some("lapses")).await.ok();
     let held = async |key: &str| {
-        let record = shop.post_with(path, body(1), Some(key)).await.ok();
+        let record = server.post_with(path, body(1), Some(key)).await.ok();
         record["reservationId"].as_str().unwrap().to_owned()
     };
     let (released, confirmed) = (held("released").await, held("confirmed").await);
-    shop.release(&released).await.ok();
-    shop.confirm(&confirmed).await.ok();
+    server.release(&released).await.ok();
+    server.confirm(&confirmed).await.ok();
     sleep(Duration::from_millis(1050)).await;
 
     for (key, body, reason) in [("lapses", lapsing, "reservation_ttl_elapsed"), ("released", body(1), "manual_release")]
     {
-        let again = shop.post_with(path, body, Some(key)).await;
+        let again = server.post_with(path, body, Some(key)).await;
         assert!(is_replay(&again), "{key}");
         let problem = again.problem(409, "reservation_not_active");
         assert_eq!(problem["title"], "Reservation is not active");
         assert_eq!((&problem["state"], &problem["reason"]), (&json!("released"), &json!(reason)));
     }
-    let again = shop.post_with(path, body(1), Some("confirmed")).await;
+    let again = server.post_with(path, body(1), Some("confirmed")).await;
     assert!(is_replay(&again));
     assert_eq!(again.ok()["state"], "confirmed");
-    shop.seed("sku", 3).await;
-    let problem = shop.post_with(path, body(1), Some("confirmed")).await;
+    server.seed("sku", 3).await;
+    let problem = server.post_with(path, body(1), Some("confirmed")).await;
     assert_eq!(problem.ok()["state"], "confirmed");
-    assert_eq!(shop.counts("sku").await, [3, 0, 0]);
+    assert_eq!(server.counts("sku").await, [3, 0, 0]);
 }
 
 #[tokio::test]
 async fn a_key_has_a_rule() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku", 5).await;
     for bad in ["", "a b", "\u{e9}", &"x".repeat(256)] {
-        let answer = shop.post_with("/api/reservations/hold", body(1), Some(bad)).await;
+        let answer = server.post_with("/api/reservations/hold", body(1), Some(bad)).await;
         assert_eq!(answer.problem(400, "invalid_request")["errors"][0]["field"], "Idempotency-Key");
     }
-    let request = hyper::Request::post(shop.url("/api/reservations/hold"))
+    let request = hyper::Request::post(server.url("/api/reservations/hold"))
         .header("content-type", "application/json")
         .header("idempotency-key", "a")
         .header("idempotency-key", "b");
-    shop.send(request, body(1).to_string().into()).await.problem(400, "invalid_request");
-    shop.post_with("/api/reservations/hold", body(1), Some(&"x".repeat(255))).await.ok();
-    assert_eq!(shop.counts("sku").await, [4, 1, 0]);
+    server.send(request, body(1).to_string().into()).await.problem(400, "invalid_request");
+    server.post_with("/api/reservations/hold", body(1), Some(&"x".repeat(255))).await.ok();
+    assert_eq!(server.counts("sku").await, [4, 1, 0]);
+}
+
+/// A server remembers of which SKU a reservation is. Another server may see the id used again, for another SKU.
+#[tokio::test]
+async fn an_id_that_another_server_used_again_is_settled_where_it_is_now() {
+    let redis = RedisServer::start();
+    let (server, other) = (Stockhold::start(&redis), Stockhold::start(&redis));
+    server.seed("sku", 5).await;
+    server.seed("other", 5).await;
+    let id = server.post_with("/api/reservations/hold", body(2), Some("order-1")).await.ok()["reservationId"].clone();
+    let id = id.as_str().unwrap();
+    server.release(id).await.ok();
+    // The time for which it is kept is over.
+    let mut connection = redis.connection().await;
+    redis::cmd("DEL").arg(format!("reservation:{id}")).exec_async(&mut connection).await.unwrap();
+
+    server.confirm(id).await.problem(404, "unknown_reservation");
+    let again = json!({ "cartId": "cart-1", "sku": "other", "quantity": 3 });
+    let held = other.post_with("/api/reservations/hold", again, Some("order-1")).await.ok();
+    assert_eq!(held["reservationId"], id);
+    let confirmed = server.confirm(id).await.ok();
+    assert_eq!((&confirmed["sku"], &confirmed["quantity"]), (&json!("other"), &json!(3)));
+    assert_eq!((server.counts("sku").await, server.counts("other").await), ([5, 0, 0], [2, 0, 3]));
 }

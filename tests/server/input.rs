@@ -1,4 +1,4 @@
-//! Bad input gets a 4xx that names the field and its rule, and changes nothing.
+//! Bad input is answered with a 4xx that names the field and its rule, and changes nothing.
 
 use hyper::Request;
 use serde_json::{Value, json};
@@ -11,9 +11,9 @@ const HOLD: &str = "/api/reservations/hold";
 const SEED: &str = "/api/inventory/seed";
 
 /// A POST of exactly these bytes as JSON.
-async fn post_raw(shop: &Stockhold, path: &str, body: impl Into<Vec<u8>>) -> Answer {
-    let request = Request::post(shop.url(path)).header("content-type", "application/json");
-    shop.send(request, body.into().into()).await
+async fn post_raw(server: &Stockhold, path: &str, body: impl Into<Vec<u8>>) -> Answer {
+    let request = Request::post(server.url(path)).header("content-type", "application/json");
+    server.send(request, body.into().into()).await
 }
 
 /// The fields that a 400 names.
@@ -28,70 +28,70 @@ fn bad_fields(answer: Answer) -> Vec<String> {
 #[tokio::test]
 async fn quantities_and_ttls() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
-    shop.seed("sku", 5).await;
+    let server = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
+    server.seed("sku", 5).await;
     let before = Snapshot::take(&mut redis.connection().await).await;
 
     let wrong = ["-1", "1.5", "1.0", "\"2\"", "true", "null", "[]", "{}", "1e3", "1e18", "1000000001"];
     for bad in wrong.into_iter().chain(["1000000000000000000", "99999999999999999999"]) {
-        let seed = post_raw(&shop, SEED, format!(r#"{{"sku":"sku","quantity":{bad}}}"#)).await;
+        let seed = post_raw(&server, SEED, format!(r#"{{"sku":"sku","quantity":{bad}}}"#)).await;
         assert_eq!(bad_fields(seed), ["quantity"], "{bad}");
-        let hold = post_raw(&shop, HOLD, format!(r#"{{"cartId":"c","sku":"sku","quantity":{bad}}}"#)).await;
+        let hold = post_raw(&server, HOLD, format!(r#"{{"cartId":"c","sku":"sku","quantity":{bad}}}"#)).await;
         assert_eq!(bad_fields(hold), ["quantity"], "{bad}");
     }
-    let hold = post_raw(&shop, HOLD, r#"{"cartId":"c","sku":"sku","quantity":0}"#).await;
+    let hold = post_raw(&server, HOLD, r#"{"cartId":"c","sku":"sku","quantity":0}"#).await;
     assert_eq!(bad_fields(hold), ["quantity"]);
     for bad in wrong.into_iter().chain(["0", "2592001"]) {
         let body = format!(r#"{{"cartId":"c","sku":"sku","quantity":1,"ttlSeconds":{bad}}}"#);
-        assert_eq!(bad_fields(post_raw(&shop, HOLD, body).await), ["ttlSeconds"], "{bad}");
+        assert_eq!(bad_fields(post_raw(&server, HOLD, body).await), ["ttlSeconds"], "{bad}");
     }
     for bad in ["nan", "NaN", "inf", "-Infinity", "0x10", "01", "+1", "1.", ".5", "1_000", "'1'", ""] {
         let body = format!(r#"{{"sku":"sku","quantity":{bad}}}"#);
-        post_raw(&shop, SEED, body).await.problem(400, "invalid_json");
+        post_raw(&server, SEED, body).await.problem(400, "invalid_json");
     }
     assert_eq!(Snapshot::take(&mut redis.connection().await).await, before);
 
-    shop.seed("sku", 1_000_000_000).await;
-    shop.held_for("sku", 1_000_000_000, 2_592_000).await;
+    server.seed("sku", 1_000_000_000).await;
+    server.held_for("sku", 1_000_000_000, 2_592_000).await;
 }
 
 #[tokio::test]
 async fn names() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
-    shop.seed("sku", 5).await;
+    let server = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
+    server.seed("sku", 5).await;
     let before = Snapshot::take(&mut redis.connection().await).await;
 
     let long = ["x".repeat(129), "x".repeat(5000), "é".repeat(65)];
     let common = ["", "a\nb", "a\0b", "\u{7f}", "a\u{85}b"];
     let for_sku = ["a:b", "{a}", "a b", "\u{a0}", "\u{3000}", "audit", ".", ".."];
     for bad in common.into_iter().chain(long.iter().map(String::as_str)) {
-        let hold = shop.post(HOLD, json!({ "cartId": bad, "sku": "sku", "quantity": 1 })).await;
+        let hold = server.post(HOLD, json!({ "cartId": bad, "sku": "sku", "quantity": 1 })).await;
         assert_eq!(bad_fields(hold), ["cartId"], "{bad:?}");
     }
     for bad in common.into_iter().chain(for_sku).chain(long.iter().map(String::as_str)) {
-        assert_eq!(bad_fields(shop.post(SEED, json!({ "sku": bad, "quantity": 1 })).await), ["sku"], "{bad:?}");
-        let hold = shop.post(HOLD, json!({ "cartId": "c", "sku": bad, "quantity": 1 })).await;
+        assert_eq!(bad_fields(server.post(SEED, json!({ "sku": bad, "quantity": 1 })).await), ["sku"], "{bad:?}");
+        let hold = server.post(HOLD, json!({ "cartId": "c", "sku": bad, "quantity": 1 })).await;
         assert_eq!(bad_fields(hold), ["sku"], "{bad:?}");
         let escaped: String = bad.bytes().map(|byte| format!("%{byte:02X}")).collect();
         if !bad.is_empty() && escaped.len() < 4000 {
-            assert_eq!(bad_fields(shop.get(&format!("/api/inventory/{escaped}")).await), ["sku"], "{bad:?}");
+            assert_eq!(bad_fields(server.get(&format!("/api/inventory/{escaped}")).await), ["sku"], "{bad:?}");
         }
         if escaped.len() < 4000 {
-            assert_eq!(bad_fields(shop.get(&format!("/api/audit?sku={escaped}")).await), ["sku"], "{bad:?}");
+            assert_eq!(bad_fields(server.get(&format!("/api/audit?sku={escaped}")).await), ["sku"], "{bad:?}");
         }
     }
-    // Broken UTF-8 in a body and in a path.
-    post_raw(&shop, SEED, b"{\"sku\":\"\xff\xfe\",\"quantity\":1}").await.problem(400, "invalid_json");
-    post_raw(&shop, SEED, br#"{"sku":"\ud800","quantity":1}"#).await.problem(400, "invalid_json");
+    // Invalid UTF-8 in a body and in a path.
+    post_raw(&server, SEED, b"{\"sku\":\"\xff\xfe\",\"quantity\":1}").await.problem(400, "invalid_json");
+    post_raw(&server, SEED, br#"{"sku":"\ud800","quantity":1}"#).await.problem(400, "invalid_json");
     for path in ["%ff", "%c0%80", "%ed%a0%80", "%", "%4", "%zz"] {
-        shop.get(&format!("/api/inventory/{path}")).await.problem(400, "invalid_request");
-        shop.get(&format!("/api/audit?sku={path}")).await.problem(400, "invalid_request");
+        server.get(&format!("/api/inventory/{path}")).await.problem(400, "invalid_request");
+        server.get(&format!("/api/audit?sku={path}")).await.problem(400, "invalid_request");
     }
     for id in ["nope", "018f000000008abc800000000000000a", "%7B018f0000-0000-8abc-8000-00000000000a%7D"] {
-        assert_eq!(bad_fields(shop.get(&format!("/api/reservations/{id}")).await), ["reservationId"]);
-        assert_eq!(bad_fields(shop.confirm(id).await), ["reservationId"]);
-        assert_eq!(bad_fields(shop.release(id).await), ["reservationId"]);
+        assert_eq!(bad_fields(server.get(&format!("/api/reservations/{id}")).await), ["reservationId"]);
+        assert_eq!(bad_fields(server.confirm(id).await), ["reservationId"]);
+        assert_eq!(bad_fields(server.release(id).await), ["reservationId"]);
     }
     assert_eq!(Snapshot::take(&mut redis.connection().await).await, before);
 }
@@ -99,34 +99,34 @@ async fn names() {
 #[tokio::test]
 async fn fields() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
-    shop.seed("sku", 5).await;
-    let id = shop.held("sku", 1).await;
+    let server = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
+    server.seed("sku", 5).await;
+    let id = server.held("sku", 1).await;
     let before = Snapshot::take(&mut redis.connection().await).await;
 
-    assert_eq!(bad_fields(shop.post(HOLD, json!({})).await), ["cartId", "sku", "quantity"]);
-    assert_eq!(bad_fields(shop.post(SEED, json!({})).await), ["sku", "quantity"]);
+    assert_eq!(bad_fields(server.post(HOLD, json!({})).await), ["cartId", "sku", "quantity"]);
+    assert_eq!(bad_fields(server.post(SEED, json!({})).await), ["sku", "quantity"]);
     let everything = r#"{"cartId":7,"sku":"a b","quantity":0,"ttlSeconds":null,"ttl":3,"sku2":1}"#;
-    let named = bad_fields(post_raw(&shop, HOLD, everything).await);
+    let named = bad_fields(post_raw(&server, HOLD, everything).await);
     assert_eq!(named, ["cartId", "sku", "quantity", "ttlSeconds", "ttl", "sku2"]);
     for twice in [
         r#"{"cartId":"c","sku":"sku","quantity":1,"quantity":1}"#,
         r#"{"cartId":"c","quantity":1,"sku":"sku","\u0071uantity":2}"#,
     ] {
-        assert_eq!(bad_fields(post_raw(&shop, HOLD, twice).await), ["quantity"]);
+        assert_eq!(bad_fields(post_raw(&server, HOLD, twice).await), ["quantity"]);
     }
     for none in
         ["", "[]", "1", "\"x\"", "null", "{", r#"{"sku":"sku","quantity":1} x"#, r#"{"sku":"sku",}"#, "\u{feff}{}"]
     {
-        post_raw(&shop, SEED, none).await.problem(400, "invalid_json");
+        post_raw(&server, SEED, none).await.problem(400, "invalid_json");
     }
     let deep = format!(r#"{{"sku":{}1{}}}"#, "[".repeat(5000), "]".repeat(5000));
-    post_raw(&shop, SEED, deep).await.problem(400, "invalid_json");
+    post_raw(&server, SEED, deep).await.problem(400, "invalid_json");
 
     for path in ["confirm", "release"] {
         let path = format!("/api/reservations/{id}/{path}");
-        assert_eq!(bad_fields(shop.post(&path, json!({ "force": true })).await), ["force"]);
-        shop.post(&path, json!([])).await.problem(400, "invalid_json");
+        assert_eq!(bad_fields(server.post(&path, json!({ "force": true })).await), ["force"]);
+        server.post(&path, json!([])).await.problem(400, "invalid_json");
     }
     for (query, field) in [
         ("inventory/sku?active=-1", "active"),
@@ -141,28 +141,28 @@ async fn fields() {
         ("audit?limit=1e2", "limit"),
         ("audit?limt=5", "limt"),
     ] {
-        assert_eq!(bad_fields(shop.get(&format!("/api/{query}")).await), [field], "{query}");
+        assert_eq!(bad_fields(server.get(&format!("/api/{query}")).await), [field], "{query}");
     }
-    // Where the other kind of request has its fields, they would have no effect.
+    // Fields in the place where the other kind of request has them would have no effect.
     let good = r#"{"cartId":"c","sku":"sku","quantity":1}"#;
-    assert_eq!(bad_fields(post_raw(&shop, &format!("{HOLD}?ttlSeconds=5&x"), good).await), ["ttlSeconds", "x"]);
-    assert_eq!(bad_fields(shop.post(&format!("/api/reservations/{id}/confirm?force=1"), None).await), ["force"]);
-    post_raw(&shop, &format!("{HOLD}?a=%zz"), good).await.problem(400, "invalid_request");
-    assert_eq!(bad_fields(shop.send(Request::get(shop.url("/api/audit")), "{}".into()).await), ["body"]);
-    let record = Request::get(shop.url(&format!("/api/reservations/{id}?full=1")));
-    assert_eq!(bad_fields(shop.send(record, Default::default()).await), ["full"]);
+    assert_eq!(bad_fields(post_raw(&server, &format!("{HOLD}?ttlSeconds=5&x"), good).await), ["ttlSeconds", "x"]);
+    assert_eq!(bad_fields(server.post(&format!("/api/reservations/{id}/confirm?force=1"), None).await), ["force"]);
+    post_raw(&server, &format!("{HOLD}?a=%zz"), good).await.problem(400, "invalid_request");
+    assert_eq!(bad_fields(server.send(Request::get(server.url("/api/audit")), "{}".into()).await), ["body"]);
+    let record = Request::get(server.url(&format!("/api/reservations/{id}?full=1")));
+    assert_eq!(bad_fields(server.send(record, Default::default()).await), ["full"]);
     assert_eq!(Snapshot::take(&mut redis.connection().await).await, before);
 }
 
 #[tokio::test]
 async fn media_types() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
+    let server = Stockhold::start(&redis);
     let body: Value = json!({ "sku": "sku", "quantity": 1 });
     let post = async |headers: &[(&str, &str)]| {
-        let request = Request::post(shop.url(SEED));
+        let request = Request::post(server.url(SEED));
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        shop.send(request, body.to_string().into()).await
+        server.send(request, body.to_string().into()).await
     };
     for bad in [
         &[][..],
@@ -179,8 +179,8 @@ async fn media_types() {
 #[tokio::test]
 async fn paths_and_methods() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku", 5).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku", 5).await;
     for path in [
         "/",
         "/api",
@@ -191,7 +191,7 @@ async fn paths_and_methods() {
         "//api/audit",
         "/api/reservations/x/y",
     ] {
-        let answer = shop.get(path).await;
+        let answer = server.get(path).await;
         if path == "/api/inventory/" {
             answer.problem(400, "invalid_request");
         } else {
@@ -200,13 +200,13 @@ async fn paths_and_methods() {
     }
 }
 
-/// Every resource by every method: it is answered, or refused with the methods that are answered.
+/// Every resource with every method: it is answered, or refused with the list of methods that are allowed.
 #[tokio::test]
 async fn resources_by_methods() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku", 50).await;
-    let id = shop.held("sku", 1).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku", 50).await;
+    let id = server.held("sku", 1).await;
     for (path, allow) in [
         ("/livez".to_owned(), "GET, HEAD"),
         ("/readyz".to_owned(), "GET, HEAD"),
@@ -219,8 +219,8 @@ async fn resources_by_methods() {
         ("/api/audit".to_owned(), "GET, HEAD"),
     ] {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
-            let request = Request::builder().method(method).uri(shop.url(&path));
-            let answer = shop.send(request.header("content-type", "application/json"), Default::default()).await;
+            let request = Request::builder().method(method).uri(server.url(&path));
+            let answer = server.send(request.header("content-type", "application/json"), Default::default()).await;
             if allow.split(", ").any(|allowed| allowed == method) {
                 assert!(![404, 405].contains(&answer.status.as_u16()) || path.ends_with("/seed"), "{method} {path}");
             } else {
@@ -234,19 +234,19 @@ async fn resources_by_methods() {
     }
 }
 
-/// HEAD has the headers of GET, its length too, and no body.
+/// HEAD has the headers of GET, with the same length, and no body.
 #[tokio::test]
-async fn what_answers_get_answers_head() {
+async fn every_get_endpoint_answers_head() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku", 5).await;
-    let id = shop.held("sku", 1).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku", 5).await;
+    let id = server.held("sku", 1).await;
     for path in
         ["/livez", "/readyz", "/api/inventory/sku", "/api/audit", "/nowhere", &format!("/api/reservations/{id}")]
     {
         let ask = async |method: &str| {
-            let request = Request::builder().method(method).uri(shop.url(path)).header("x-request-id", "same");
-            shop.send(request, Default::default()).await
+            let request = Request::builder().method(method).uri(server.url(path)).header("x-request-id", "same");
+            server.send(request, Default::default()).await
         };
         let (mut get, mut head) = (ask("GET").await, ask("HEAD").await);
         assert_eq!((head.status, &head.body), (get.status, &Value::Null), "{path}");
@@ -260,17 +260,17 @@ async fn what_answers_get_answers_head() {
 #[tokio::test]
 async fn request_ids() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
+    let server = Stockhold::start(&redis);
     let ask = async |id: &str| {
-        let request = Request::get(shop.url("/livez")).header("x-request-id", id);
-        shop.send(request, Default::default()).await.headers["x-request-id"].to_str().unwrap().to_owned()
+        let request = Request::get(server.url("/livez")).header("x-request-id", id);
+        server.send(request, Default::default()).await.headers["x-request-id"].to_str().unwrap().to_owned()
     };
     assert_eq!(ask("trace-17").await, "trace-17");
     for unfit in ["a b", &"x".repeat(129)] {
         let minted = ask(unfit).await;
         assert_eq!(minted.len(), 36, "{minted}");
     }
-    let minted = shop.get("/nowhere").await;
+    let minted = server.get("/nowhere").await;
     assert_eq!(minted.headers["x-request-id"].len(), 36);
     minted.problem(404, "unknown_path");
 }

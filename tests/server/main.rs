@@ -1,4 +1,4 @@
-//! The program over HTTP, against real redis-servers: one module for each promise.
+//! The program over HTTP, on real redis-servers: one module for each promise.
 
 mod auth;
 mod cli;

@@ -1,4 +1,4 @@
-//! The redis-server that the program starts when it is given none.
+//! The redis-server that the program starts when no Redis is given.
 
 mod loading;
 mod memory;
@@ -31,16 +31,16 @@ fn start_on(redis_port: &str, folder: &Path) -> Stockhold {
     Stockhold::spawn(&["--port", "0", "--redis-port", redis_port, "--data-dir", folder.to_str().unwrap()])
 }
 
-/// What may take milliseconds on an idle machine.
+/// How long a busy machine may need for what takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where its Redis is, as it printed for other services.
-fn redis_url(shop: &Stockhold) -> String {
-    shop.printed[0].strip_prefix("Redis is at ").unwrap().to_owned()
+/// The address of its Redis, as it printed for other programs.
+fn redis_url(server: &Stockhold) -> String {
+    server.printed[0].strip_prefix("Redis is at ").unwrap().to_owned()
 }
 
-fn redis_port(shop: &Stockhold) -> String {
-    redis_url(shop).rsplit(':').next().unwrap().to_owned()
+fn redis_port(server: &Stockhold) -> String {
+    redis_url(server).rsplit(':').next().unwrap().to_owned()
 }
 
 fn patient() -> AsyncConnectionConfig {
@@ -51,19 +51,20 @@ async fn connect(url: &str) -> MultiplexedConnection {
     Client::open(url).unwrap().get_multiplexed_async_connection_with_config(&patient()).await.unwrap()
 }
 
-/// The process that answers there.
+/// The process that answers at this address.
 async fn process_id(url: &str) -> Pid {
     asked_for_process_id(url).await.unwrap()
 }
 
-/// The same, where none may answer, or one that is about to end.
+/// The same for a Redis that may be missing or about to end.
 async fn asked_for_process_id(url: &str) -> RedisResult<Pid> {
     let mut connection = Client::open(url)?.get_multiplexed_async_connection_with_config(&patient()).await?;
     let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
     Ok(Pid::from_raw(info.get("process_id").unwrap()))
 }
 
-/// Waits until all that Redis has answered is in its file. While the disk is slow to sync, `everysec` puts the writing off.
+/// Waits until everything that Redis has answered is in its file. While the disk is slow to sync, `everysec` delays the
+/// write.
 async fn written(url: &str) {
     let connection = connect(url).await;
     let pending = async || -> usize {
@@ -79,7 +80,7 @@ async fn setting(url: &str, name: &str) -> String {
     value
 }
 
-/// A program that runs lines of shell and then is redis-server, with its arguments.
+/// A program that runs lines of shell and then becomes redis-server, with its arguments.
 fn wrapped(folder: &Path, lines: &str) -> PathBuf {
     let path = folder.join("wrapped-redis-server");
     let redis = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
@@ -88,7 +89,7 @@ fn wrapped(folder: &Path, lines: &str) -> PathBuf {
     path
 }
 
-/// The program while it starts, which may take long or come to nothing; told to stop on drop.
+/// The program while it starts, which may take long or fail; told to stop on drop.
 struct Starting {
     child: Child,
     logged: Receiver<String>,
@@ -103,7 +104,7 @@ impl Starting {
         Self { child, logged }
     }
 
-    /// The next line of its log that has these words.
+    /// The next line of its log that contains these words.
     fn logs(&self, words: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -128,7 +129,7 @@ impl Drop for Starting {
     }
 }
 
-/// Asks until it is so.
+/// Repeats until it is so.
 async fn until(is_so: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so().await {
@@ -150,10 +151,10 @@ fn folder() -> tempfile::TempDir {
 async fn keeps_its_data_and_ends_with_the_server() {
     let folder = folder();
     let data = folder.path().join("data");
-    let mut shop = start(&data);
-    shop.seed("sku", 5).await;
-    shop.held("sku", 2).await;
-    let url = redis_url(&shop);
+    let mut server = start(&data);
+    server.seed("sku", 5).await;
+    server.held("sku", 2).await;
+    let url = redis_url(&server);
     let mut connection = Client::open(&*url).unwrap().get_multiplexed_async_connection().await.unwrap();
     let published: usize = redis::cmd("HLEN").arg("stockhold:scripts").query_async(&mut connection).await.unwrap();
     assert_eq!(published, Catalogue::embedded().current().count());
@@ -161,35 +162,36 @@ async fn keeps_its_data_and_ends_with_the_server() {
         assert_eq!(setting(&url, name).await, value, "{name}");
     }
 
-    shop.signal(Signal::SIGTERM);
-    assert!(shop.wait().success());
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
     assert!(!redis_answers(&url).await, "Redis ends with the server");
 
-    let shop = start(&data);
-    assert_eq!(shop.counts("sku").await, [3, 2, 0]);
+    let server = start(&data);
+    assert_eq!(server.counts("sku").await, [3, 2, 0]);
 }
 
 #[tokio::test]
 async fn half_a_transaction_in_its_file_is_never_carried_out() {
     let folder = folder();
-    let reopen = |mut shop: Stockhold, cut| {
-        shop.signal(Signal::SIGTERM);
-        assert!(shop.wait().success());
+    let reopen = |mut server: Stockhold, cut| {
+        server.signal(Signal::SIGTERM);
+        assert!(server.wait().success());
         cut_short(folder.path(), cut);
         start(folder.path())
     };
-    let shop = start(folder.path());
-    shop.seed("sku", 5).await;
-    shop.held("sku", 2).await;
-    let shop = reopen(shop, 100);
-    shop.held("sku", 1).await;
-    let shop = reopen(shop, 0);
-    assert_eq!(shop.counts("sku").await, [4, 1, 0]);
-    let client = Client::open(redis_url(&shop)).unwrap();
+    let server = start(folder.path());
+    server.seed("sku", 5).await;
+    server.held("sku", 2).await;
+    let server = reopen(server, 100);
+    server.held("sku", 1).await;
+    let server = reopen(server, 0);
+    assert_eq!(server.counts("sku").await, [4, 1, 0]);
+    let client = Client::open(redis_url(&server)).unwrap();
     assert_invariants(&mut client.get_multiplexed_async_connection().await.unwrap(), History::Whole).await;
 }
 
-/// What looks at its file has its name, with another word in it. Without that word, it would be the server itself.
+/// The program that checks its file has the same name with another word in it. Without that word, it would be the
+/// server itself.
 #[tokio::test]
 async fn the_program_may_have_any_name() {
     let folder = folder();
@@ -198,8 +200,8 @@ async fn the_program_may_have_any_name() {
     let data = folder.path().join("data");
     for starts in 1..=2 {
         let data = ["--data-dir", data.to_str().unwrap(), "--redis-server", any_name.to_str().unwrap()];
-        let shop = Stockhold::spawn(&[&["--port", "0", "--redis-port", "0"], &data[..]].concat());
-        drop(shop);
+        let server = Stockhold::spawn(&[&["--port", "0", "--redis-port", "0"], &data[..]].concat());
+        drop(server);
         assert_eq!(fs::read_to_string(any_name.with_extension("log")).unwrap(), "started\n".repeat(starts));
     }
 }
@@ -207,35 +209,35 @@ async fn the_program_may_have_any_name() {
 #[tokio::test]
 async fn is_started_again_when_it_dies() {
     let folder = folder();
-    let shop = start(folder.path());
-    shop.seed("sku", 5).await;
-    let client = Client::open(redis_url(&shop)).unwrap();
+    let server = start(folder.path());
+    server.seed("sku", 5).await;
+    let client = Client::open(redis_url(&server)).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    written(&redis_url(&shop)).await;
-    // It dies without a chance to write anything out.
+    written(&redis_url(&server)).await;
+    // It dies without a chance to write its data.
     let died: redis::RedisResult<()> = redis::cmd("DEBUG").arg("SEGFAULT").query_async(&mut connection).await;
     if died.as_ref().is_err_and(|error| error.code().is_some()) {
-        // Where DEBUG is not allowed, a shutdown is as unexpected.
+        // Where DEBUG is not allowed, a shutdown is just as unexpected.
         let _: redis::RedisResult<()> = redis::cmd("SHUTDOWN").arg("NOW").query_async(&mut connection).await;
     }
-    shop.wait_until_ready().await;
-    assert_eq!(shop.counts("sku").await, [5, 0, 0]);
+    server.wait_until_ready().await;
+    assert_eq!(server.counts("sku").await, [5, 0, 0]);
 }
 
 #[tokio::test]
 async fn one_folder_has_one_server() {
     let folder = folder();
-    let shop = start(folder.path());
-    shop.seed("sku", 5).await;
+    let server = start(folder.path());
+    server.seed("sku", 5).await;
     let other = program(&["--port", "0", "--redis-port", "0", "--data-dir", folder.path().to_str().unwrap()]);
     let said = failure(other);
-    let owner = format!("in use by another stockhold, process {};", shop.id());
+    let owner = format!("in use by another stockhold, process {};", server.id());
     assert!(said.contains(&owner) && said.contains("--data-dir"), "{said}");
-    assert_eq!(shop.counts("sku").await, [5, 0, 0]);
+    assert_eq!(server.counts("sku").await, [5, 0, 0]);
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_said_to_be() {
+async fn a_taken_port_is_reported() {
     let folder = folder();
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -263,7 +265,7 @@ async fn without_a_redis_server_it_tells_how_to_get_one() {
     }
 }
 
-/// Told to stop while it still waits for a Redis, it stops.
+/// If it is told to stop while it still waits for a Redis, it stops.
 #[tokio::test]
 async fn waits_for_a_redis_that_is_not_there_yet() {
     let mut waiting = Starting::spawn(program(&["--port", "0", "--redis-url", "redis://:secret@127.0.0.1:1"]));
@@ -273,7 +275,7 @@ async fn waits_for_a_redis_that_is_not_there_yet() {
     assert!(!logged.concat().contains("secret"), "{logged:?}");
 }
 
-/// What a program says on its way to failing.
+/// What a program prints when it fails.
 fn failure(mut command: Command) -> String {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;

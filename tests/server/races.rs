@@ -1,4 +1,4 @@
-//! Many at once: nothing is sold twice and nothing is lost.
+//! Many requests at once: nothing is sold twice and nothing is lost.
 
 use std::collections::HashMap;
 
@@ -11,15 +11,15 @@ use crate::support::stockhold::Stockhold;
 #[tokio::test]
 async fn three_hundred_buyers_and_fifty_units() {
     let redis = RedisServer::start();
-    let shop = std::sync::Arc::new(Stockhold::start(&redis));
-    shop.seed("hot", 50).await;
+    let server = std::sync::Arc::new(Stockhold::start(&redis));
+    server.seed("hot", 50).await;
 
     let mut buyers = JoinSet::new();
     for buyer in 0..300 {
-        let shop = std::sync::Arc::clone(&shop);
+        let server = std::sync::Arc::clone(&server);
         buyers.spawn(async move {
             let body = json!({ "cartId": format!("cart-{buyer}"), "sku": "hot", "quantity": 1 });
-            shop.post("/api/reservations/hold", body).await
+            server.post("/api/reservations/hold", body).await
         });
     }
     let answers = buyers.join_all().await;
@@ -34,14 +34,14 @@ async fn three_hundred_buyers_and_fifty_units() {
         }
     }
     assert_eq!((ids.len(), refused), (50, 250));
-    assert_eq!(shop.counts("hot").await, [0, 50, 0]);
+    assert_eq!(server.counts("hot").await, [0, 50, 0]);
 
-    // A confirm and a release race for each: one wins, the other is told who did.
+    // A confirm and a release compete for each: one succeeds, and the other is told which one did.
     let mut races = JoinSet::new();
     for id in ids.clone() {
-        let shop = std::sync::Arc::clone(&shop);
+        let server = std::sync::Arc::clone(&server);
         races.spawn(async move {
-            let (confirmed, released) = tokio::join!(shop.confirm(&id), shop.release(&id));
+            let (confirmed, released) = tokio::join!(server.confirm(&id), server.release(&id));
             let won = (confirmed.status == 200, released.status == 200);
             let loser = match won {
                 (true, false) => released.problem(409, "reservation_not_active"),
@@ -53,10 +53,10 @@ async fn three_hundred_buyers_and_fifty_units() {
         });
     }
     let confirmed = races.join_all().await.into_iter().filter(|&won| won).count() as u64;
-    assert_eq!(shop.counts("hot").await, [50 - confirmed, 0, confirmed]);
+    assert_eq!(server.counts("hot").await, [50 - confirmed, 0, confirmed]);
 
-    // The audit tells the same story: for each reservation one hold and one end.
-    let events = shop.events("hot", 1000).await;
+    // The audit agrees: for each reservation one hold and one end.
+    let events = server.events("hot", 1000).await;
     assert_eq!(events.len(), 1 + 50 + 50);
     let mut stories: HashMap<&str, Vec<&Value>> = HashMap::new();
     for event in events.iter().rev().skip(1) {
@@ -68,23 +68,23 @@ async fn three_hundred_buyers_and_fifty_units() {
     }
 }
 
-/// The last unit, again and again, between buyers who give it back.
+/// The last unit, again and again, between buyers that release it.
 #[tokio::test]
 async fn the_last_unit_has_one_holder_at_a_time() {
     let redis = RedisServer::start();
-    let shop = std::sync::Arc::new(Stockhold::start(&redis));
-    shop.seed("last", 1).await;
+    let server = std::sync::Arc::new(Stockhold::start(&redis));
+    server.seed("last", 1).await;
     let mut buyers = JoinSet::new();
     for _ in 0..16 {
-        let shop = std::sync::Arc::clone(&shop);
+        let server = std::sync::Arc::clone(&server);
         buyers.spawn(async move {
             let mut held = 0;
             for _ in 0..20 {
                 let body = json!({ "cartId": "cart", "sku": "last", "quantity": 1 });
-                let answer = shop.post("/api/reservations/hold", body).await;
+                let answer = server.post("/api/reservations/hold", body).await;
                 if answer.status == 200 {
                     held += 1;
-                    shop.release(answer.body["reservationId"].as_str().unwrap()).await.ok();
+                    server.release(answer.body["reservationId"].as_str().unwrap()).await.ok();
                 } else {
                     answer.problem(409, "insufficient_inventory");
                 }
@@ -94,9 +94,9 @@ async fn the_last_unit_has_one_holder_at_a_time() {
     }
     let held: usize = buyers.join_all().await.into_iter().sum();
     assert!(held > 0);
-    assert_eq!(shop.counts("last").await, [1, 0, 0]);
-    // Replayed: after each event at most one unit is reserved, and it is the one unit there is.
-    for event in shop.events("last", 1000).await {
+    assert_eq!(server.counts("last").await, [1, 0, 0]);
+    // Replays the audit: after each event at most one unit is reserved, and there is no other unit.
+    for event in server.events("last", 1000).await {
         let count = |name: &str| event[name].as_u64().unwrap();
         assert_eq!(count("available") + count("reserved"), 1, "{event}");
     }

@@ -1,4 +1,5 @@
-//! Ready means able: every operation is proved, and what is impaired is named, before the port opens and afterwards.
+//! Ready means able: the server proves every operation before it opens the port and afterwards, and names what is
+//! impaired.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ async fn run(connection: &mut MultiplexedConnection, command: &str) {
     command.arg(words.collect::<Vec<_>>()).exec_async(connection).await.unwrap();
 }
 
-/// Starts a server that must refuse to serve, and gives what it says.
+/// Starts a server that must refuse to serve, and returns what it prints.
 fn refused(url: &str) -> String {
     let ended = program(&["--port", "0", "--redis-url", url]).output().unwrap();
     let told = String::from_utf8(ended.stderr).unwrap();
@@ -37,16 +38,16 @@ fn impaired(body: &Value) -> Vec<(&str, &str)> {
 #[tokio::test]
 async fn a_proof_leaves_no_trace() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
-    shop.held("tea", 2).await;
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
+    server.held("tea", 2).await;
     let mut connection = redis.connection().await;
     let before = Snapshot::take(&mut connection).await;
-    assert_eq!(shop.get("/readyz").await.ok(), json!({ "status": "ready" }));
+    assert_eq!(server.get("/readyz").await.ok(), json!({ "status": "ready" }));
     assert!(before.changed(&Snapshot::take(&mut connection).await).is_empty());
 }
 
-/// Each write that an operation needs, denied by itself: only the operations that need it are named.
+/// Each write that an operation needs is denied alone: only the operations that need it are named.
 #[tokio::test]
 async fn a_user_without_a_right_is_refused_before_the_port_opens() {
     let redis = RedisServer::start();
@@ -59,7 +60,7 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
         ("pexpire", &["confirm", "release"]),
         ("sadd", &["seed"]),
     ] {
-        // The scripts are published, or that would be the first thing that fails.
+        // The scripts are published before; otherwise that would fail first.
         run(&mut connection, "ACL SETUSER weak reset on nopass ~* &* +@all").await;
         let url = format!("redis://weak:any@127.0.0.1:{}/", redis.port());
         drop(Stockhold::spawn(&["--port", "0", "--redis-url", &url]));
@@ -78,14 +79,14 @@ async fn a_server_that_loses_a_right_is_not_ready() {
     let mut connection = redis.connection().await;
     run(&mut connection, "ACL SETUSER weak reset on nopass ~* &* +@all").await;
     let url = format!("redis://weak:any@127.0.0.1:{}/", redis.port());
-    let shop = Stockhold::spawn(&["--port", "0", "--redis-url", &url]);
-    shop.get("/readyz").await.ok();
+    let server = Stockhold::spawn(&["--port", "0", "--redis-url", &url]);
+    server.get("/readyz").await.ok();
     run(&mut connection, "ACL SETUSER weak -zadd").await;
-    let body = shop.get("/readyz").await.problem(503, "unavailable");
+    let body = server.get("/readyz").await.problem(503, "unavailable");
     assert_eq!(impaired(&body).iter().map(|(what, _)| *what).collect::<Vec<_>>(), ["hold", "sweep"], "{body}");
     assert!(!body.to_string().contains("NOPERM"), "what Redis said is for the log: {body}");
     run(&mut connection, "ACL SETUSER weak +zadd").await;
-    shop.get("/readyz").await.ok();
+    server.get("/readyz").await.ok();
 }
 
 #[tokio::test]
@@ -96,28 +97,28 @@ async fn a_key_of_another_program_is_refused_before_the_port_opens() {
     assert!(told.contains("hold: a key of stockhold is of another type: is this the right database?"), "{told}");
 }
 
-/// What was promised can be settled, also by a server that starts when memory is full.
+/// Existing holds can be settled, even by a server that starts when memory is full.
 #[tokio::test]
 async fn full_memory_keeps_no_server_from_starting() {
     let redis = RedisServer::start();
     let mut connection = redis.connection().await;
     let [first, second] = {
-        let shop = Stockhold::start(&redis);
-        shop.seed("tea", 5).await;
-        [shop.held("tea", 2).await, shop.held("tea", 1).await]
+        let server = Stockhold::start(&redis);
+        server.seed("tea", 5).await;
+        [server.held("tea", 2).await, server.held("tea", 1).await]
     };
     run(&mut connection, "CONFIG SET maxmemory 1").await;
-    // A restart of Redis would leave it as full, without the scripts.
+    // After a restart, Redis would be just as full, and without the scripts.
     run(&mut connection, "SCRIPT FLUSH").await;
-    // Another version has published one of its own: that cannot be changed now.
+    // Another version has published its own script: that cannot be changed now.
     for published in [true, false] {
         if !published {
             run(&mut connection, "CONFIG SET maxmemory 0").await;
             run(&mut connection, "HDEL stockhold:scripts hold").await;
             run(&mut connection, "CONFIG SET maxmemory 1").await;
         }
-        let shop = Stockhold::start(&redis);
-        let body = shop.get("/readyz").await.ok();
+        let server = Stockhold::start(&redis);
+        let body = server.get("/readyz").await.ok();
         assert_eq!(body["status"], "impaired");
         let mut expected = vec![
             ("hold", "the memory of Redis is full (maxmemory)"),
@@ -127,24 +128,24 @@ async fn full_memory_keeps_no_server_from_starting() {
             expected.push(("scripts", "scripts are not loaded and published"));
         }
         assert_eq!(impaired(&body), expected);
-        let hold = shop.post("/api/reservations/hold", json!({ "cartId": "c", "sku": "tea", "quantity": 1 })).await;
+        let hold = server.post("/api/reservations/hold", json!({ "cartId": "c", "sku": "tea", "quantity": 1 })).await;
         assert_eq!(hold.problem(503, "unavailable")["outcome"], "none");
-        shop.confirm(if published { &first } else { &second }).await.ok();
+        server.confirm(if published { &first } else { &second }).await.ok();
     }
     run(&mut connection, "CONFIG SET maxmemory 0").await;
-    let shop = Stockhold::start(&redis);
-    assert_eq!(shop.get("/readyz").await.ok(), json!({ "status": "ready" }));
-    assert_eq!(shop.counts("tea").await, [2, 0, 3]);
+    let server = Stockhold::start(&redis);
+    assert_eq!(server.get("/readyz").await.ok(), json!({ "status": "ready" }));
+    assert_eq!(server.counts("tea").await, [2, 0, 3]);
 }
 
-/// A disk that takes no more stops every write, so nobody is served.
+/// When the disk is full, every write fails, so no request is served.
 #[tokio::test]
 async fn a_failing_disk_is_named() {
     let redis = RedisServer::start_with(&["--save", "3600 1000000", "--dbfilename", "dump.rdb"]);
     let mut connection = redis.connection().await;
-    let shop = Stockhold::start(&redis);
-    shop.seed("tea", 5).await;
-    // A folder is in the way of the file.
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
+    // A folder has the name of the file.
     std::fs::create_dir(redis.folder().join("dump.rdb")).unwrap();
     run(&mut connection, "BGSAVE").await;
     loop {
@@ -154,12 +155,12 @@ async fn a_failing_disk_is_named() {
         }
         sleep(Duration::from_millis(5)).await;
     }
-    let body = shop.get("/readyz").await.problem(503, "unavailable");
+    let body = server.get("/readyz").await.problem(503, "unavailable");
     let named = impaired(&body);
     for operation in ["hold", "confirm", "release", "sweep", "seed"] {
         assert!(named.contains(&(operation, "Redis cannot write to its disk")), "{operation}: {body}");
     }
     std::fs::remove_dir(redis.folder().join("dump.rdb")).unwrap();
     run(&mut connection, "SAVE").await;
-    shop.get("/readyz").await.ok();
+    server.get("/readyz").await.ok();
 }

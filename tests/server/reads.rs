@@ -1,4 +1,4 @@
-//! Reads, however many and however large: sales go on, and what is read is right.
+//! Many and large reads: sales continue, and what is read is correct.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -21,7 +21,7 @@ use crate::support::stockhold::Stockhold;
 const NO_SWEEPER: [&str; 2] = ["--sweep-interval-ms", "60000"];
 const LONG_MS: u64 = 600_000;
 
-/// Holds by the script, a hundred in a call: `units` of the SKUs in turn.
+/// Makes holds through the script, a hundred in a call: `units` of each SKU in turn.
 async fn fill(redis: &mut MultiplexedConnection, holds: &[(&str, u64)], ttl_ms: u64) -> Vec<String> {
     let sha1: String = redis.hget("stockhold:scripts", "hold").await.unwrap();
     let ids: Vec<_> = holds.iter().map(|_| Uuid::new_v4().to_string()).collect();
@@ -58,7 +58,7 @@ async fn calls(redis: &mut MultiplexedConnection, command: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn whatever_is_read_no_hold_fails() {
+async fn no_hold_fails_during_any_reads() {
     const READERS: usize = 64;
     const SELLERS: usize = 8;
     const HOLDS: usize = 25;
@@ -71,9 +71,9 @@ async fn whatever_is_read_no_hold_fails() {
         "/api/inventory/hot?active=0",
     ];
     let redis = RedisServer::start();
-    let shop = Arc::new(Stockhold::start(&redis));
+    let server = Arc::new(Stockhold::start(&redis));
     for sku in ["hot", "cold", "other"] {
-        shop.seed(sku, 1_000_000).await;
+        server.seed(sku, 1_000_000).await;
     }
     let mut connection = redis.connection().await;
     let sku = |number: usize| if number.is_multiple_of(10) { ("cold", 1) } else { ("hot", 1) };
@@ -81,24 +81,24 @@ async fn whatever_is_read_no_hold_fails() {
     let done = Arc::new(AtomicBool::new(false));
     let mut readers = JoinSet::new();
     for reader in 0..READERS {
-        let (shop, done) = (Arc::clone(&shop), Arc::clone(&done));
+        let (server, done) = (Arc::clone(&server), Arc::clone(&done));
         readers.spawn(async move {
             let mut answers = Vec::new();
             for number in reader.. {
                 if done.load(Ordering::Relaxed) {
                     break;
                 }
-                answers.push(shop.get(READS[number % READS.len()]).await);
+                answers.push(server.get(READS[number % READS.len()]).await);
             }
             answers
         });
     }
     let mut sellers = JoinSet::new();
     for _ in 0..SELLERS {
-        let shop = Arc::clone(&shop);
+        let server = Arc::clone(&server);
         sellers.spawn(async move {
             for _ in 0..HOLDS {
-                shop.held("other", 1).await;
+                server.held("other", 1).await;
             }
         });
     }
@@ -109,10 +109,10 @@ async fn whatever_is_read_no_hold_fails() {
             refused(answer);
         }
     }
-    assert_eq!(shop.counts("other").await[1], (SELLERS * HOLDS) as u64);
+    assert_eq!(server.counts("other").await[1], (SELLERS * HOLDS) as u64);
 }
 
-/// A read that was not served: the problem says that it may be made again, and when.
+/// A read that was not served: the problem says that it may be retried, and when.
 fn refused(answer: crate::support::stockhold::Answer) {
     assert_eq!(answer.headers["retry-after"], "1");
     let problem = answer.problem(503, "unavailable");
@@ -120,15 +120,15 @@ fn refused(answer: crate::support::stockhold::Answer) {
 }
 
 #[tokio::test]
-async fn of_too_many_large_reads_some_are_refused_and_the_others_are_whole() {
+async fn some_of_too_many_large_reads_are_refused_and_the_others_are_whole() {
     const READERS: usize = 200;
     const HOLDS: usize = 10_000;
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("hot", 1_000_000).await;
+    let server = Stockhold::start(&redis);
+    server.seed("hot", 1_000_000).await;
     let mut connection = redis.connection().await;
     fill(&mut connection, &[("hot", 1); HOLDS], LONG_MS).await;
-    let reads = (0..READERS).map(|_| shop.get("/api/inventory/hot?active=10000"));
+    let reads = (0..READERS).map(|_| server.get("/api/inventory/hot?active=10000"));
     let (mut whole, mut turned_away) = (0, 0);
     for answer in futures_util::future::join_all(reads).await {
         if answer.status == 200 {
@@ -140,26 +140,26 @@ async fn of_too_many_large_reads_some_are_refused_and_the_others_are_whole() {
         }
     }
     assert!(whole > 0 && turned_away > 0, "{whole} whole, {turned_away} turned away");
-    shop.get("/api/inventory/hot?active=10000").await.ok();
+    server.get("/api/inventory/hot?active=10000").await.ok();
 }
 
 #[tokio::test]
 async fn a_long_list_has_each_reservation_once() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku", 1_000_000).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku", 1_000_000).await;
     let mut connection = redis.connection().await;
     let ids = fill(&mut connection, &[("sku", 1); 3000], LONG_MS).await;
     let listed = async |connection: &mut MultiplexedConnection, limit: isize| {
         let expected: Vec<String> = connection.zrange("inventory:sku:active", 0, limit - 1).await.unwrap();
-        let stock = shop.get(&format!("/api/inventory/sku?active={limit}")).await.ok();
+        let stock = server.get(&format!("/api/inventory/sku?active={limit}")).await.ok();
         assert_eq!(stock["activeReservations"], json!(expected), "{limit}");
     };
     for limit in [1, 100, 101, 1000, 1001, 2500, 2999, 3000, 10_000] {
         listed(&mut connection, limit).await;
     }
-    assert_eq!(shop.stock("sku").await["activeReservations"].as_array().unwrap().len(), 100, "unless asked for more");
-    // Many that lapse in the same millisecond, over several pages.
+    assert_eq!(server.stock("sku").await["activeReservations"].as_array().unwrap().len(), 100, "unless asked for more");
+    // Many holds that lapse in the same millisecond, over several pages.
     let score: u64 = connection.zscore("inventory:sku:active", &ids[1500]).await.unwrap();
     for ids in ids[200..2400].chunks(500) {
         let ties: Vec<_> = ids.iter().map(|id| (score, id)).collect();
@@ -170,7 +170,7 @@ async fn a_long_list_has_each_reservation_once() {
     }
 }
 
-/// The chain of a SKU, followed here link by link; what is missing ends it.
+/// The chain of a SKU, followed here link by link. It ends at a missing event.
 async fn chain(redis: &mut MultiplexedConnection, sku: &str) -> Vec<String> {
     let entries: Vec<(String, HashMap<String, String>)> =
         cmd("XRANGE").arg("inventory:audit").arg("-").arg("+").query_async(redis).await.unwrap();
@@ -186,18 +186,18 @@ async fn chain(redis: &mut MultiplexedConnection, sku: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_history_that_spans_pages_is_the_chain() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &["--audit-max", "0"]);
+    let server = Stockhold::start_with(&redis, &["--audit-max", "0"]);
     for sku in ["tea", "cup", "pot"] {
-        shop.seed(sku, 1_000_000).await;
+        server.seed(sku, 1_000_000).await;
     }
     let mut connection = redis.connection().await;
-    // Alone, close together, far apart, and again: as its share of the stream is.
+    // Alone, close together, far apart, and again: according to its share of the stream.
     for share in [1, 3, 40, 2, 5, 1, 7, 1] {
         let sku = |number: usize| if number.is_multiple_of(share) { ("tea", 1) } else { ("cup", 1) };
         fill(&mut connection, &(0..70 * share).map(sku).collect::<Vec<_>>(), LONG_MS).await;
     }
     let audit = async |query: &str| -> Vec<String> {
-        let body = shop.get(&format!("/api/audit?{query}")).await.ok();
+        let body = server.get(&format!("/api/audit?{query}")).await.ok();
         let events = body["events"].as_array().unwrap().iter();
         events.map(|event| event["id"].as_str().unwrap().to_owned()).collect()
     };
@@ -229,7 +229,7 @@ async fn a_history_that_spans_pages_is_the_chain() {
     assert!(audit("limit=1000").await == all[..1000]);
     assert!(audit(&format!("limit=1000&before={}", all[999])).await == all[1000..2000]);
 
-    // It ends where events are missing: where the stream was trimmed, and where one was taken out.
+    // The chain ends where events are missing: where the stream was trimmed, and where one event was deleted.
     let oldest = &all[all.len() - 1000];
     cmd("XTRIM").arg("inventory:audit").arg("MINID").arg(oldest).exec_async(&mut connection).await.unwrap();
     compare(&mut connection).await;
@@ -241,12 +241,12 @@ async fn a_history_that_spans_pages_is_the_chain() {
 }
 
 #[tokio::test]
-async fn many_lapsed_holds_are_counted_as_if_swept_and_are_not() {
+async fn many_lapsed_holds_are_counted_as_if_swept_and_are_not_swept() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
     let mut connection = redis.connection().await;
     for alive in [false, true] {
-        shop.seed("sku", 100_000).await;
+        server.seed("sku", 100_000).await;
         let units = |number: u64| ("sku", 1 + number % 7);
         let lapsing = fill(&mut connection, &(0..1100).map(units).collect::<Vec<_>>(), 1).await;
         let mut live = Vec::new();
@@ -257,13 +257,13 @@ async fn many_lapsed_holds_are_counted_as_if_swept_and_are_not() {
         sleep(Duration::from_millis(10)).await;
         let sold = if alive { 2000 } else { 0 };
         if alive {
-            shop.confirm(&live[1]).await.ok();
-            // Too late, and from the middle: the first is expired by this, before and between the reads.
-            shop.confirm(&lapsing[700]).await.problem(409, "reservation_not_active");
+            server.confirm(&live[1]).await.ok();
+            // Too late, and from the middle: this request expires the first one, before and between the reads.
+            server.confirm(&lapsing[700]).await.problem(409, "reservation_not_active");
         }
         let reserved = if alive { 1000 } else { 0 };
         for (query, listed) in [("", 1), ("?active=0", 0), ("?active=1", 1), ("?active=10000", 1)] {
-            let stock = shop.get(&format!("/api/inventory/sku{query}")).await.ok();
+            let stock = server.get(&format!("/api/inventory/sku{query}")).await.ok();
             let counts = ["available", "reserved", "confirmed"].map(|name| stock[name].as_u64().unwrap());
             assert_eq!(counts, [100_000 - reserved - sold, reserved, sold], "{query}");
             let listed = if alive { &live[..listed] } else { &[] };
@@ -271,19 +271,19 @@ async fn many_lapsed_holds_are_counted_as_if_swept_and_are_not() {
         }
         let active: usize = connection.zcard("inventory:sku:active").await.unwrap();
         assert_eq!(active, 1100, "a read sweeps none of them");
-        assert_eq!(shop.events("sku", 1).await[0]["event"], if alive { "expired" } else { "hold" });
+        assert_eq!(server.events("sku", 1).await[0]["event"], if alive { "expired" } else { "hold" });
     }
 }
 
-/// Holds lapse by the thousand and are swept, buyers come too late with some of them, others buy; and all the while it is
-/// read. What a reader sees was true at a moment of its reading.
+/// Thousands of holds lapse and are swept, buyers come too late with some of them, others buy, and meanwhile readers
+/// read. What a reader sees was true at some moment during its read.
 #[tokio::test]
 async fn counts_are_right_while_sweepers_and_buyers_are_at_work() {
     const SEEDED: u64 = 10_000_000;
     const ROUNDS: u64 = 4;
     let redis = RedisServer::start();
-    let shop = Arc::new(Stockhold::start_with(&redis, &["--sweep-interval-ms", "50"]));
-    shop.seed("sku", SEEDED).await;
+    let server = Arc::new(Stockhold::start_with(&redis, &["--sweep-interval-ms", "50"]));
+    server.seed("sku", SEEDED).await;
     let mut connection = redis.connection().await;
     let done = Arc::new(AtomicBool::new(false));
     let (asked, held) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -294,13 +294,13 @@ async fn counts_are_right_while_sweepers_and_buyers_are_at_work() {
         done.store(false, Ordering::SeqCst);
         let mut readers = JoinSet::new();
         for reader in 0..6 {
-            let (shop, done) = (Arc::clone(&shop), Arc::clone(&done));
+            let (server, done) = (Arc::clone(&server), Arc::clone(&done));
             let (asked, held) = (Arc::clone(&asked), Arc::clone(&held));
             readers.spawn(async move {
                 let mut right = 0;
                 while !done.load(Ordering::SeqCst) {
                     let least = held.load(Ordering::SeqCst);
-                    let answer = shop.get(["/api/inventory/sku?active=0", "/api/inventory/sku"][reader % 2]).await;
+                    let answer = server.get(["/api/inventory/sku?active=0", "/api/inventory/sku"][reader % 2]).await;
                     let most = asked.load(Ordering::SeqCst);
                     if answer.status == 503 {
                         refused(answer);
@@ -318,14 +318,14 @@ async fn counts_are_right_while_sweepers_and_buyers_are_at_work() {
         }
         for number in 0..60 {
             asked.fetch_add(3, Ordering::SeqCst);
-            let id = shop.held("sku", 3).await;
+            let id = server.held("sku", 3).await;
             held.fetch_add(3, Ordering::SeqCst);
             if number % 3 == 0 {
-                shop.confirm(&id).await.ok();
+                server.confirm(&id).await.ok();
             }
             if number % 10 == round {
                 let late = &lapsing[(number as usize * 997) % lapsing.len()];
-                shop.confirm(late).await.problem(409, "reservation_not_active");
+                server.confirm(late).await.problem(409, "reservation_not_active");
             }
         }
         done.store(true, Ordering::SeqCst);
@@ -334,43 +334,43 @@ async fn counts_are_right_while_sweepers_and_buyers_are_at_work() {
 }
 
 #[tokio::test]
-async fn of_a_crowd_that_meets_many_lapsed_holds_one_adds_them_up() {
+async fn one_of_many_readers_adds_up_the_lapsed_holds() {
     const HOLDS: u64 = 3000;
     const CROWD: usize = 100;
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("sku", HOLDS + 1).await;
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
+    server.seed("sku", HOLDS + 1).await;
     let mut connection = redis.connection().await;
     fill(&mut connection, &vec![("sku", 1); HOLDS as usize], 1).await;
-    shop.held("sku", 1).await;
+    server.held("sku", 1).await;
     hide_from_sweeper(&mut connection).await;
     sleep(Duration::from_millis(10)).await;
     let before = calls(&mut connection, "hmget").await;
-    let readers = (0..CROWD).map(|_| shop.get("/api/inventory/sku?active=0"));
+    let readers = (0..CROWD).map(|_| server.get("/api/inventory/sku?active=0"));
     for answer in futures_util::future::join_all(readers).await {
         let stock = answer.ok();
         assert_eq!((&stock["available"], &stock["reserved"]), (&json!(HOLDS), &json!(1)));
     }
     let reads = calls(&mut connection, "hmget").await - before;
-    // Each thread of the server counts for its own: once, and again for those who came meanwhile, in a few groups.
+    // Each thread of the server counts separately: once, and again for readers that came meanwhile, in a few groups.
     let threads = std::thread::available_parallelism().unwrap().get() as u64;
     let enough = threads * 5 * (HOLDS + 20) + 3 * CROWD as u64;
     assert!((HOLDS..=enough).contains(&reads), "{reads} reads, where {enough} are enough");
 }
 
 #[tokio::test]
-async fn a_client_that_goes_takes_its_read_along() {
+async fn a_read_stops_when_its_client_goes() {
     const HOLDS: usize = 60_000;
     let redis = RedisServer::start();
-    let shop = Stockhold::start_with(&redis, &NO_SWEEPER);
-    shop.seed("sku", 1_000_000).await;
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
+    server.seed("sku", 1_000_000).await;
     let mut connection = redis.connection().await;
     fill(&mut connection, &vec![("sku", 1); HOLDS], 1).await;
-    shop.held("sku", 1).await;
+    server.held("sku", 1).await;
     hide_from_sweeper(&mut connection).await;
     sleep(Duration::from_millis(10)).await;
     let before = calls(&mut connection, "hmget").await;
-    let mut stream = TcpStream::connect(shop.address).unwrap();
+    let mut stream = TcpStream::connect(server.address).unwrap();
     stream.write_all(b"GET /api/inventory/sku?active=0 HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     while calls(&mut connection, "hmget").await == before {
         sleep(Duration::from_millis(1)).await;
@@ -385,6 +385,6 @@ async fn a_client_that_goes_takes_its_read_along() {
         sleep(Duration::from_millis(300)).await;
     }
     assert!(last < HOLDS as u64 * 3 / 4, "{last} holds were read for nobody");
-    // Who stays gets it.
-    assert_eq!(shop.get("/api/inventory/sku?active=0").await.ok()["reserved"], Value::from(1));
+    // A client that stays gets the answer.
+    assert_eq!(server.get("/api/inventory/sku?active=0").await.ok()["reserved"], Value::from(1));
 }

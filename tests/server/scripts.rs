@@ -1,4 +1,4 @@
-//! What ops do with the scripts, and how the server looks after them by itself.
+//! What operators do with the scripts, and how the server restores them itself.
 
 use std::path::Path;
 use std::process::Output;
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::{Stockhold, program};
 
-/// Runs `stockhold scripts ...` and gives its exit status and what it printed.
+/// Runs `stockhold scripts ...`; returns its exit status and what it printed.
 fn scripts(arguments: &[&str]) -> (i32, String) {
     let Output { status, stdout, stderr } = program(&[&["scripts"], arguments].concat()).output().unwrap();
     (status.code().unwrap(), String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap())
@@ -72,7 +72,7 @@ fn export_writes_what_the_checksums_say() {
             assert_eq!(is_empty, part == "arguments" && script["name"] == "sweep", "{part} of {}", script["name"]);
         }
     }
-    // A file is in the way.
+    // A file has the name of the folder.
     let (status, printed) = scripts(&["export", target.join("hold.lua").to_str().unwrap()]);
     assert!(status == 1 && printed.contains("hold.lua"), "{printed}");
 }
@@ -127,7 +127,7 @@ async fn verify_names_every_defect() {
     assert!(status == 1 && nobody.contains("cannot reach Redis") && !nobody.contains("secret"), "{nobody}");
 }
 
-/// The cache of scripts is not replicated: after a fail-over, callers would find none.
+/// The script cache is not replicated: after a fail-over, callers would find no scripts.
 #[tokio::test]
 async fn replicas_are_loaded_and_verified_too() {
     let primary = RedisServer::start();
@@ -149,33 +149,33 @@ async fn replicas_are_loaded_and_verified_too() {
     }
 }
 
-/// Callers by SHA-1 cannot load: the server does it for them, without waiting for a request of its own.
+/// Callers by SHA-1 cannot load scripts. The server loads them, even when it has no requests.
 #[tokio::test]
 async fn the_server_restores_what_redis_has_lost() {
     let redis = RedisServer::start();
-    let _shop = Stockhold::start(&redis);
+    let _server = Stockhold::start(&redis);
     let mut connection = redis.connection().await;
     cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
     cmd("DEL").arg("stockhold:scripts").exec_async(&mut connection).await.unwrap();
     eventually("the scripts are back", || on(&redis, "verify").0 == 0).await;
 }
 
-/// Two versions side by side during a deploy: the older one leaves published what the newer one published.
+/// Two versions side by side during a deploy: the older one does not replace what the newer one published.
 #[tokio::test]
 async fn an_older_server_does_not_take_the_names_back() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
+    let server = Stockhold::start(&redis);
     let mut connection = redis.connection().await;
     let newer = "0123456789abcdef0123456789abcdef01234567";
     cmd("HSET").arg("stockhold:scripts").arg("hold").arg(newer).exec_async(&mut connection).await.unwrap();
     cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
-    shop.seed("sku", 5).await;
-    shop.held("sku", 1).await;
-    shop.get("/readyz").await.ok();
+    server.seed("sku", 5).await;
+    server.held("sku", 1).await;
+    server.get("/readyz").await.ok();
     assert_eq!(published(&mut connection, "hold").await.as_deref(), Some(newer));
 
     // Unless it is told to.
-    shop.signal(Signal::SIGHUP);
+    server.signal(Signal::SIGHUP);
     let deadline = Instant::now() + Duration::from_secs(20);
     while published(&mut connection, "hold").await.as_deref() == Some(newer) {
         assert!(Instant::now() < deadline, "SIGHUP publishes");

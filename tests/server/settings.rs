@@ -1,4 +1,4 @@
-//! What the operator decides holds for all: servers obey it without a restart, and no caller changes it.
+//! The settings of the operator hold for all: servers obey them without a restart, and no caller changes them.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::stockhold::{Stockhold, program};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs `stockhold settings ...` and gives its exit status and what it printed.
+/// Runs `stockhold settings ...`; returns its exit status and what it printed.
 fn settings(redis: &RedisServer, arguments: &[&str]) -> (i32, String) {
     let url = redis.url();
     let output = program(&[&["settings", "--redis-url", &url], arguments].concat()).output().unwrap();
@@ -56,15 +56,15 @@ async fn a_server_sets_what_it_is_told_and_nothing_else() {
 #[tokio::test]
 async fn a_change_is_obeyed_without_a_restart() {
     let redis = RedisServer::start_with(&["--stream-node-max-entries", "10"]);
-    let shop =
+    let server =
         Stockhold::start_with(&redis, &["--sweep-interval-ms", "10", "--keep-seconds", "60", "--audit-max", "0"]);
     let mut connection = redis.connection().await;
-    shop.seed("tea", 1000).await;
+    server.seed("tea", 1000).await;
     for _ in 0..100 {
-        shop.held("tea", 1).await;
+        server.held("tea", 1).await;
     }
-    let first = shop.held("tea", 1).await;
-    shop.confirm(&first).await.ok();
+    let first = server.held("tea", 1).await;
+    server.confirm(&first).await.ok();
     assert!((1..=60_000).contains(&keep_ms(&mut connection, &first).await));
     assert_eq!(entries(&mut connection).await, 103, "0 keeps all");
 
@@ -75,7 +75,7 @@ async fn a_change_is_obeyed_without_a_restart() {
         sleep(Duration::from_millis(5)).await;
     }
     assert!(entries(&mut connection).await >= 50, "more was taken than the operator wanted");
-    let second = shop.held("tea", 1).await;
-    shop.confirm(&second).await.ok();
+    let second = server.held("tea", 1).await;
+    server.confirm(&second).await.ok();
     assert_eq!(keep_ms(&mut connection, &second).await, -1);
 }

@@ -1,11 +1,11 @@
-//! The walk of the README: every endpoint, and the bodies as they are documented.
+//! The walk of the README: every endpoint, with the bodies as they are documented.
 
 use serde_json::{Value, json};
 
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
-/// The object without its times, after making sure that each is RFC 3339 with milliseconds.
+/// The object without its times. Each time must be RFC 3339 with milliseconds.
 fn timeless(mut body: Value) -> Value {
     for name in ["updatedAt", "createdAt", "expiresAt", "happenedAt"] {
         if let Some(time) = body.as_object_mut().unwrap().remove(name) {
@@ -19,36 +19,36 @@ fn timeless(mut body: Value) -> Value {
 #[tokio::test]
 async fn seed_hold_confirm_release_audit() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
+    let server = Stockhold::start(&redis);
 
-    let seeded = shop.seed("sku-123", 5).await;
+    let seeded = server.seed("sku-123", 5).await;
     let expected = json!({ "sku": "sku-123", "available": 5, "reserved": 0, "confirmed": 0, "activeReservations": [] });
     assert_eq!(timeless(seeded), expected);
 
     let body = json!({ "cartId": "cart-1", "sku": "sku-123", "quantity": 2, "ttlSeconds": 30 });
-    let held = shop.post("/api/reservations/hold", body).await.ok();
+    let held = server.post("/api/reservations/hold", body).await.ok();
     let id = held["reservationId"].as_str().unwrap().to_owned();
     let record =
         |state| json!({ "reservationId": id, "cartId": "cart-1", "sku": "sku-123", "quantity": 2, "state": state });
     assert_eq!(timeless(held.clone()), record("active"));
-    assert_eq!(shop.get(&format!("/api/reservations/{id}")).await.ok(), held);
+    assert_eq!(server.get(&format!("/api/reservations/{id}")).await.ok(), held);
 
-    let stock = shop.stock("sku-123").await;
+    let stock = server.stock("sku-123").await;
     let expected =
         json!({ "sku": "sku-123", "available": 3, "reserved": 2, "confirmed": 0, "activeReservations": [id] });
     assert_eq!(timeless(stock), expected);
 
-    let confirmed = shop.confirm(&id).await.ok();
+    let confirmed = server.confirm(&id).await.ok();
     assert_eq!(timeless(confirmed.clone()), record("confirmed"));
-    assert_eq!(shop.get(&format!("/api/reservations/{id}")).await.ok(), confirmed);
-    assert_eq!(shop.counts("sku-123").await, [3, 0, 2]);
+    assert_eq!(server.get(&format!("/api/reservations/{id}")).await.ok(), confirmed);
+    assert_eq!(server.counts("sku-123").await, [3, 0, 2]);
 
-    let other = shop.held("sku-123", 1).await;
-    let released = shop.release(&other).await.ok();
+    let other = server.held("sku-123", 1).await;
+    let released = server.release(&other).await.ok();
     assert_eq!((&released["state"], &released["reason"]), (&json!("released"), &json!("manual_release")));
-    assert_eq!(shop.counts("sku-123").await, [3, 0, 2]);
+    assert_eq!(server.counts("sku-123").await, [3, 0, 2]);
 
-    let events = shop.events("sku-123", 50).await;
+    let events = server.events("sku-123", 50).await;
     let story: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
     assert_eq!(story, ["release", "hold", "confirm", "hold", "seed"]);
     for (newer, older) in events.iter().zip(&events[1..]) {
@@ -73,107 +73,107 @@ async fn seed_hold_confirm_release_audit() {
 #[tokio::test]
 async fn refusals_keep_their_titles() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku-1", 3).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku-1", 3).await;
 
     let body = json!({ "cartId": "cart-1", "sku": "sku-1", "quantity": 4 });
-    let problem = shop.post("/api/reservations/hold", body).await.problem(409, "insufficient_inventory");
+    let problem = server.post("/api/reservations/hold", body).await.problem(409, "insufficient_inventory");
     assert_eq!(problem["title"], "Insufficient inventory");
     assert_eq!((&problem["available"], &problem["requested"]), (&json!(3), &json!(4)));
 
     let body = json!({ "cartId": "cart-1", "sku": "never-seeded", "quantity": 1 });
-    let problem = shop.post("/api/reservations/hold", body).await.problem(409, "unknown_sku");
+    let problem = server.post("/api/reservations/hold", body).await.problem(409, "unknown_sku");
     assert_eq!(problem["title"], "Insufficient inventory");
-    shop.get("/api/inventory/never-seeded").await.problem(404, "unknown_sku");
-    assert_eq!(shop.events("never-seeded", 5).await, [] as [Value; 0]);
+    server.get("/api/inventory/never-seeded").await.problem(404, "unknown_sku");
+    assert_eq!(server.events("never-seeded", 5).await, [] as [Value; 0]);
 
-    let id = shop.held("sku-1", 1).await;
-    shop.release(&id).await.ok();
+    let id = server.held("sku-1", 1).await;
+    server.release(&id).await.ok();
     for path in ["confirm", "release"] {
         let problem =
-            shop.post(&format!("/api/reservations/{id}/{path}"), None).await.problem(409, "reservation_not_active");
+            server.post(&format!("/api/reservations/{id}/{path}"), None).await.problem(409, "reservation_not_active");
         assert_eq!(problem["title"], "Reservation is not active");
         assert_eq!((&problem["state"], &problem["reason"]), (&json!("released"), &json!("manual_release")));
     }
 
     let nobody = "00000000-0000-8000-8000-000000000000";
-    shop.get(&format!("/api/reservations/{nobody}")).await.problem(404, "unknown_reservation");
-    shop.confirm(nobody).await.problem(404, "unknown_reservation");
-    shop.release(nobody).await.problem(404, "unknown_reservation");
+    server.get(&format!("/api/reservations/{nobody}")).await.problem(404, "unknown_reservation");
+    server.confirm(nobody).await.problem(404, "unknown_reservation");
+    server.release(nobody).await.problem(404, "unknown_reservation");
 }
 
 #[tokio::test]
 async fn a_seed_over_live_holds_releases_them_all() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku-1", 300).await;
-    // More than two calls' worth.
+    let server = Stockhold::start(&redis);
+    server.seed("sku-1", 300).await;
+    // More than two calls can release.
     let mut ids = Vec::new();
     for _ in 0..250 {
-        ids.push(shop.held("sku-1", 1).await);
+        ids.push(server.held("sku-1", 1).await);
     }
-    shop.confirm(&ids[0]).await.ok();
+    server.confirm(&ids[0]).await.ok();
 
-    let stock = shop.seed("sku-1", 7).await;
+    let stock = server.seed("sku-1", 7).await;
     assert_eq!((&stock["available"], &stock["activeReservations"]), (&json!(7), &json!([])));
-    assert_eq!(shop.counts("sku-1").await, [7, 0, 0]);
+    assert_eq!(server.counts("sku-1").await, [7, 0, 0]);
     for id in &ids[1..] {
-        let record = shop.get(&format!("/api/reservations/{id}")).await.ok();
+        let record = server.get(&format!("/api/reservations/{id}")).await.ok();
         assert_eq!((&record["state"], &record["reason"]), (&json!("released"), &json!("inventory_reseeded")));
     }
-    let problem = shop.confirm(&ids[1]).await.problem(409, "reservation_not_active");
+    let problem = server.confirm(&ids[1]).await.problem(409, "reservation_not_active");
     assert_eq!(problem["reason"], "inventory_reseeded");
-    assert_eq!(shop.counts("sku-1").await, [7, 0, 0]);
+    assert_eq!(server.counts("sku-1").await, [7, 0, 0]);
 
-    let events = shop.events("sku-1", 1000).await;
+    let events = server.events("sku-1", 1000).await;
     let releases = events.iter().filter(|event| event["event"] == "release").count();
     assert_eq!(releases, 249);
     assert_eq!((&events[0]["event"], &events[0]["available"]), (&json!("seed"), &json!(7)));
 }
 
 #[tokio::test]
-async fn a_seed_of_nothing_takes_a_sku_off_sale() {
+async fn a_seed_of_0_takes_a_sku_off_sale() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("sku-1", 3).await;
-    let id = shop.held("sku-1", 2).await;
+    let server = Stockhold::start(&redis);
+    server.seed("sku-1", 3).await;
+    let id = server.held("sku-1", 2).await;
 
     let expected = json!({ "sku": "sku-1", "available": 0, "reserved": 0, "confirmed": 0, "activeReservations": [] });
-    assert_eq!(timeless(shop.seed("sku-1", 0).await), expected);
-    shop.confirm(&id).await.problem(409, "reservation_not_active");
+    assert_eq!(timeless(server.seed("sku-1", 0).await), expected);
+    server.confirm(&id).await.problem(409, "reservation_not_active");
     let body = json!({ "cartId": "cart-1", "sku": "sku-1", "quantity": 1 });
-    shop.post("/api/reservations/hold", body).await.problem(409, "insufficient_inventory");
-    shop.seed("sku-1", 1).await;
-    shop.held("sku-1", 1).await;
+    server.post("/api/reservations/hold", body).await.problem(409, "insufficient_inventory");
+    server.seed("sku-1", 1).await;
+    server.held("sku-1", 1).await;
 }
 
 #[tokio::test]
 async fn lists_are_capped() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    shop.seed("a", 10).await;
-    shop.seed("b", 10).await;
+    let server = Stockhold::start(&redis);
+    server.seed("a", 10).await;
+    server.seed("b", 10).await;
     let mut ids = Vec::new();
     for ttl in [30, 10, 20] {
-        ids.push(shop.held_for("a", 1, ttl).await);
+        ids.push(server.held_for("a", 1, ttl).await);
     }
-    shop.held("b", 1).await;
+    server.held("b", 1).await;
 
     let active =
-        async |query: &str| shop.get(&format!("/api/inventory/a{query}")).await.ok()["activeReservations"].clone();
+        async |query: &str| server.get(&format!("/api/inventory/a{query}")).await.ok()["activeReservations"].clone();
     assert_eq!(active("").await, json!([ids[1], ids[2], ids[0]]), "earliest expiry first");
     assert_eq!(active("?active=2").await, json!([ids[1], ids[2]]));
     assert_eq!(active("?active=0").await, json!([]));
 
-    let all = shop.get("/api/audit").await.ok();
+    let all = server.get("/api/audit").await.ok();
     assert_eq!(all["events"].as_array().unwrap().len(), 6, "without a SKU, the events of all");
-    let newest = shop.events("a", 2).await;
+    let newest = server.events("a", 2).await;
     let path = format!("/api/audit?sku=a&limit=10&before={}", newest[1]["id"].as_str().unwrap());
-    let rest = shop.get(&path).await.ok();
+    let rest = server.get(&path).await.ok();
     assert_eq!(rest["events"].as_array().unwrap().len(), 2);
-    let of_b = shop.events("b", 1).await[0]["id"].as_str().unwrap().to_owned();
+    let of_b = server.events("b", 1).await[0]["id"].as_str().unwrap().to_owned();
     for before in [of_b.as_str(), "yesterday"] {
-        let problem = shop.get(&format!("/api/audit?sku=a&before={before}")).await.problem(400, "invalid_request");
+        let problem = server.get(&format!("/api/audit?sku=a&before={before}")).await.problem(400, "invalid_request");
         assert_eq!(problem["errors"][0]["field"], "before");
     }
 }
@@ -181,12 +181,12 @@ async fn lists_are_capped() {
 #[tokio::test]
 async fn a_sku_may_hold_any_character_that_its_rule_allows() {
     let redis = RedisServer::start();
-    let shop = Stockhold::start(&redis);
-    let seeded = shop.seed("größe/€-😀%41", 2).await;
+    let server = Stockhold::start(&redis);
+    let seeded = server.seed("größe/€-😀%41", 2).await;
     assert_eq!(seeded["sku"], "größe/€-😀%41");
     let path = "/api/inventory/gr%C3%B6%C3%9Fe%2F%E2%82%AC-%F0%9F%98%80%2541";
-    assert_eq!(shop.get(path).await.ok()["available"], 2);
-    // A SKU may be called as the endpoint is.
-    shop.seed("seed", 1).await;
-    assert_eq!(shop.stock("seed").await["available"], 1);
+    assert_eq!(server.get(path).await.ok()["available"], 2);
+    // A SKU may have the same name as the endpoint.
+    server.seed("seed", 1).await;
+    assert_eq!(server.stock("seed").await["available"], 1);
 }

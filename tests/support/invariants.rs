@@ -1,6 +1,6 @@
-//! The books balance: what is stored is what the audit says happened, and nothing else is stored.
+//! The books balance: what is stored agrees with the audit, and nothing else is stored.
 //!
-//! The list is that of the design document. It is checked after every call that a test makes.
+//! The list is that of the design document. It is checked after every call of a test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -16,13 +16,13 @@ type Fields = BTreeMap<String, String>;
 /// A stream entry: its id, and its fields in their order.
 type Entry = (String, Vec<(String, String)>);
 
-/// Keys or entries that are read at a time.
+/// Keys or entries that are read at once.
 const PAGE: usize = 5000;
 
 const STOCK_FIELDS: [&str; 8] =
     ["available", "confirmed", "lastEvent", "reserved", "seeded", "sku", "updatedAt", "version"];
 
-/// As the headers list them: those of a record, and those of an event after its id.
+/// The fields as the headers list them: those of a record, and those of an event after its id.
 static RECORD_FIELDS: LazyLock<Vec<&str>> = LazyLock::new(|| reply_fields("hold", "REPLAYED"));
 static EVENT_FIELDS: LazyLock<Vec<&str>> = LazyLock::new(|| reply_fields("audit", "EVENT"));
 
@@ -37,11 +37,11 @@ fn reply_fields(script: &str, word: &str) -> Vec<&'static str> {
 pub enum History {
     /// To the first event of every SKU.
     Whole,
-    /// As far as it was not trimmed.
+    /// To the point where it was trimmed.
     Trimmed,
 }
 
-/// Panics with the key at fault when one of the invariants does not hold.
+/// Panics with the key that is wrong if one of the invariants does not hold.
 pub async fn assert_invariants(redis: &mut MultiplexedConnection, history: History) {
     let books = Books::read(redis).await;
     for (name, stock) in &books.stocks {
@@ -63,7 +63,7 @@ struct Books {
     scores: BTreeMap<String, BTreeMap<String, u64>>,
     sets: BTreeMap<String, BTreeSet<String>>,
     audits: BTreeMap<String, Vec<Entry>>,
-    /// The keys that Redis itself will drop.
+    /// The keys that have a TTL.
     mortal: BTreeSet<String>,
 }
 
@@ -99,7 +99,7 @@ impl Books {
                 Shape::Stock => drop(self.stocks.insert(key, typed(value))),
                 Shape::Record => {
                     let record: Fields = typed(value);
-                    // A settled one may vanish after it was listed.
+                    // A settled one may be dropped after it was listed.
                     if !record.is_empty() {
                         self.records.insert(key, record);
                     }
@@ -114,7 +114,7 @@ impl Books {
         }
     }
 
-    /// The counts add up, and the holds behind `reserved` are the active records, the active set and what is due.
+    /// The counts add up; the active records, the active set and the due list agree with `reserved`.
     fn assert_stock(&self, prefix: &str, sku: &str, stock: &Fields) {
         let name = format!("{prefix}inventory:{sku}");
         assert_eq!(stock.keys().map(String::as_str).collect::<Vec<_>>(), STOCK_FIELDS, "fields of {name}");
@@ -141,7 +141,7 @@ impl Books {
         assert!(self.sets[&format!("{prefix}stockhold:skus")].contains(sku), "{sku} is not listed as seeded");
     }
 
-    /// The SKU's events are a chain without a gap, and replaying them gives what is stored.
+    /// The SKU's events are a chain without a gap, and their replay gives what is stored.
     fn assert_history(&self, prefix: &str, sku: &str, stock: &Fields, history: History) {
         let mut replay: Option<Replay> = None;
         let mut lives: BTreeMap<&str, &Event> = BTreeMap::new();
@@ -166,7 +166,7 @@ impl Books {
             if !["seed", "repair"].contains(&&*event["event"]) {
                 let earlier = lives.insert(&event["reservationId"], event);
                 let follows = match &*event["event"] {
-                    // When the record of a settled one was dropped, its id may begin a new life.
+                    // When the record of a settled reservation was dropped, its id may begin a new life.
                     "hold" => earlier.is_none_or(|earlier| earlier["event"] != "hold"),
                     _ => {
                         earlier.is_some_and(|earlier| earlier["event"] == "hold")
@@ -195,13 +195,13 @@ impl Books {
         }
     }
 
-    /// A record is what its last event left; only one that is settled may be gone.
+    /// A record equals the state after its last event. Only a settled one may be gone.
     fn assert_record(&self, key: &str, last: &Event) {
         let Some(record) = self.records.get(key) else {
             assert_ne!(last["state"], "active", "{key} is active and gone");
             return;
         };
-        // The id may have been used again, for another SKU, when the record was dropped.
+        // When the record was dropped, the id may have been used again for another SKU.
         let is_later = record["state"] == "active" || record["createdAt"] >= last["happenedAt"];
         if last["state"] != "active" && record["sku"] != last["sku"] && is_later {
             return;
@@ -256,7 +256,7 @@ async fn entries(redis: &mut MultiplexedConnection, stream: &str) -> Vec<Entry> 
     }
 }
 
-/// What a SKU's events up to one of them come to.
+/// The state after a SKU's events, up to one of them.
 struct Replay {
     event_id: String,
     version: u64,
@@ -272,10 +272,10 @@ impl Replay {
             ("seed", "draining", _) => [0, reserved, confirmed],
             ("hold", ..) => [available - units, reserved + units, confirmed],
             ("confirm", ..) => [available, reserved - units, confirmed + units],
-            // A hold that makes way for a new count gives its units to nobody.
+            // This hold was released for a new count, and its units are not given back.
             ("release", _, "inventory_reseeded") => [available, reserved - units, confirmed],
             ("release" | "expired", ..) => [available + units, reserved - units, confirmed],
-            // What was repaired states the counts, whatever they were.
+            // A repair states the counts, whatever they were before.
             ("repair", ..) => event.counts,
             _ => panic!("no such event: {event:?}"),
         }
@@ -304,7 +304,7 @@ impl Event {
         }
     }
 
-    /// The event, the state that it leaves and the reason belong together.
+    /// The event, the resulting state and the reason belong together.
     fn assert_words(&self) {
         let words = (&*self["event"], &*self["state"], &*self["reason"]);
         let fits = matches!(
@@ -334,7 +334,7 @@ impl std::ops::Index<&str> for Event {
     }
 }
 
-/// What the scripts read and do not write.
+/// What the scripts read and never write.
 fn is_the_operators(key: &str) -> bool {
     key == stockhold::keys::SCRIPTS || key.ends_with("stockhold:settings")
 }
@@ -347,7 +347,7 @@ enum Shape {
     Audit,
 }
 
-/// What a key is by its name; there are no others.
+/// The kind of a key by its name; there are no others.
 fn shape(key: &str) -> Shape {
     let bare = match key.split_once(':') {
         Some((shard, bare)) if shard.starts_with('{') => bare,

@@ -1,4 +1,4 @@
-//! A real redis-server of a test's own: private port, private folder, gone when dropped.
+//! A real redis-server for one test: private port, private folder, gone when dropped.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -15,13 +15,13 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, cmd};
 use tempfile::TempDir;
 
-/// What a busy machine may need for what takes milliseconds on an idle one.
+/// How long a busy machine may need for what takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Each port was free a moment before it is used, so even one lost race is rare.
+/// Each port was free a moment before, so even one lost race is rare.
 const PORT_TRIES: usize = 10;
 
-/// Cuts the end off the append-only file in the folder of a Redis that is down, as a crash does in the middle of writing.
+/// Cuts the end off the append-only file of a stopped Redis, as a crash in the middle of a write does.
 pub fn cut_short(folder: &Path, bytes: u64) {
     let files = fs::read_dir(folder.join("appendonlydir")).unwrap().map(|entry| entry.unwrap().path());
     let last = files.filter(|path| path.to_str().unwrap().ends_with(".incr.aof")).max().unwrap();
@@ -29,9 +29,9 @@ pub fn cut_short(folder: &Path, bytes: u64) {
     file.set_len(file.metadata().unwrap().len() - bytes).unwrap();
 }
 
-/// A running redis-server that keeps nothing on disk and is killed on drop.
+/// A running redis-server that stores nothing on disk and is killed on drop.
 ///
-/// `REDIS_SERVER` names the command (default `redis-server`), so that the same tests run against other servers.
+/// `REDIS_SERVER` names the command (default `redis-server`), so the same tests run against other servers.
 pub struct RedisServer {
     process: Child,
     port: u16,
@@ -60,7 +60,7 @@ impl RedisServer {
         panic!("another process took the port {PORT_TRIES} times");
     }
 
-    /// Where the server listens, as a `redis://` URL.
+    /// The address of the server, as a `redis://` URL.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
@@ -70,7 +70,7 @@ impl RedisServer {
         self.port
     }
 
-    /// Where it keeps its data, if it was told to.
+    /// The folder where it keeps its data, if it was told to keep any.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -79,17 +79,17 @@ impl RedisServer {
     pub async fn connection(&self) -> MultiplexedConnection {
         let patient =
             AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-        // By the socket, which reaches it also where its network is not ours.
+        // Through the socket, which reaches it even in another network.
         let url = format!("redis+unix://{}", socket(self.folder.path()).display());
         Client::open(url).unwrap().get_multiplexed_async_connection_with_config(&patient).await.unwrap()
     }
 
-    /// Waits until a replica follows it, and has said so.
+    /// Waits until a replica follows it and has reported.
     pub async fn until_followed(&self) {
         let mut connection = self.connection().await;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            // There must be something to follow.
+            // There must be data to follow.
             cmd("SET").arg("probe").arg(1).exec_async(&mut connection).await.unwrap();
             cmd("DEL").arg("probe").exec_async(&mut connection).await.unwrap();
             let following: u32 = cmd("WAIT").arg(1).arg(100).query_async(&mut connection).await.unwrap();
@@ -100,7 +100,8 @@ impl RedisServer {
         }
     }
 
-    /// Ends the server as a power cut does: no warning, and since nothing is persisted, its data is gone.
+    /// Ends the server as a power cut does: without a warning. Nothing is stored on disk by default, so its data is
+    /// gone.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -113,7 +114,7 @@ impl RedisServer {
             .unwrap_or_else(|| panic!("another process took port {} while the server was down", self.port));
     }
 
-    /// Sets variables of its environment, from the next start on.
+    /// Sets variables of its environment, for the next start and later ones.
     pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
         self.environment = environment;
     }
@@ -123,7 +124,7 @@ impl RedisServer {
         self.signal(Signal::SIGSTOP);
     }
 
-    /// Lets a frozen server go on; what was sent in the meantime is carried out now.
+    /// Lets a frozen server continue. It carries out now what was sent meanwhile.
     pub fn continue_process(&self) {
         self.signal(Signal::SIGCONT);
     }
@@ -135,7 +136,7 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        // SIGKILL ends a frozen process too. A process that already ended is no reason to fail.
+        // SIGKILL ends a frozen process too. A process that already ended is not a failure.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -181,7 +182,7 @@ fn launch(port: u16, folder: &Path, extra_args: &[String], environment: &[(Strin
         });
 
     let deadline = Instant::now() + PATIENCE;
-    // A socket in our own folder: whoever answers on the port may be another test's server that won the race for it.
+    // The socket is in our own folder: another test's server may have won the race for the port.
     while !answers(&socket) {
         if let Some(status) = process.try_wait().unwrap() {
             let log = fs::read_to_string(&log_path).unwrap();
@@ -197,7 +198,7 @@ fn launch(port: u16, folder: &Path, extra_args: &[String], environment: &[(Strin
     Some(process)
 }
 
-/// Whether the server behind the socket takes commands; one that asks for a password first does.
+/// Whether the server behind the socket accepts commands. A server that asks for a password first does.
 fn answers(socket: &Path) -> bool {
     let ping = || -> io::Result<[u8; 5]> {
         let mut stream = UnixStream::connect(socket)?;

@@ -1,17 +1,17 @@
-//! Everything that a server stores: what tells that a refusal left no trace.
+//! Everything that a server stores: it shows whether a refusal changed anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Pipeline, Value, cmd, pipe};
 
-/// Every key, with what it holds and the epoch ms at which it expires (-1: never).
+/// Every key, with its contents and the epoch ms at which it expires (-1: never).
 ///
 /// The moment and not the remaining time, so that two snapshots of the same state are equal.
 #[derive(Debug, PartialEq)]
 pub struct Snapshot(BTreeMap<Vec<u8>, (Stored, i64)>);
 
-/// Byte for byte where Redis keeps an order. The order of a hash or a set is no part of it: a mere read may change it.
+/// Byte for byte where Redis keeps an order. The order of a hash or a set is not included: even a read may change it.
 #[derive(Debug, PartialEq)]
 enum Stored {
     Hash(BTreeMap<Vec<u8>, Vec<u8>>),
@@ -49,7 +49,7 @@ impl Snapshot {
         Self(keys.into_iter().zip(stored).collect())
     }
 
-    /// The keys that are not the same in both.
+    /// The keys that differ between the two.
     pub fn changed(&self, after: &Self) -> Vec<String> {
         let names: BTreeSet<_> = self.0.keys().chain(after.0.keys()).collect();
         names
@@ -74,7 +74,7 @@ pub async fn keys(redis: &mut MultiplexedConnection) -> Vec<Vec<u8>> {
     }
 }
 
-/// The answers to commands, of which there may be none: the client refuses to send nothing.
+/// The replies to commands, of which there may be none: the client refuses to send nothing.
 pub async fn answers(redis: &mut MultiplexedConnection, commands: &Pipeline) -> Vec<Value> {
     if commands.is_empty() { Vec::new() } else { commands.query_async(redis).await.unwrap() }
 }

@@ -1,4 +1,4 @@
-//! The program itself, started as a user starts it, and an HTTP client to talk to it.
+//! The program itself, started as a user starts it, and an HTTP client for it.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -19,13 +19,13 @@ use serde_json::Value;
 
 use super::redis_server::RedisServer;
 
-/// What a busy machine may need for what takes milliseconds on an idle one.
+/// How long a busy machine may need for what takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `stockhold serve` on a free port; stopped on drop.
 pub struct Stockhold {
     child: Child,
-    /// What it printed: where Redis is, if it started one, and where it listens.
+    /// What it printed: the address of Redis, if it started one, and the address on which it listens.
     pub printed: Vec<String>,
     pub address: SocketAddr,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -36,19 +36,19 @@ pub struct Stockhold {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// The body as JSON, null when there is none.
+    /// The body as JSON; null when there is none.
     pub body: Value,
 }
 
 impl Answer {
-    /// The body, after making sure that the request was answered with 200.
+    /// The body. The request must have been answered with 200.
     #[track_caller]
     pub fn ok(self) -> Value {
         assert_eq!(self.status, 200, "{}", self.body);
         self.body
     }
 
-    /// The body, after making sure that it is a problem of this status and code.
+    /// The body. It must be a problem with this status and code.
     #[track_caller]
     pub fn problem(self, status: u16, code: &str) -> Value {
         assert_eq!((self.status.as_u16(), self.body["code"].as_str()), (status, Some(code)), "{}", self.body);
@@ -61,7 +61,7 @@ impl Answer {
     }
 }
 
-/// The program with nothing of this environment's settings.
+/// The program, without any settings from this environment.
 pub fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stockhold"));
     command.args(arguments);
@@ -71,7 +71,7 @@ pub fn program(arguments: &[&str]) -> Command {
     for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"STOCKHOLD_")) {
         command.env_remove(name);
     }
-    // The server that the tests run on is the private one, too.
+    // The server that the tests run on is also the one that the program starts.
     if let Some(server) = env::var_os("REDIS_SERVER") {
         command.env("STOCKHOLD_REDIS_SERVER", server);
     }
@@ -90,14 +90,14 @@ impl Stockhold {
         Self::spawn(&[&["--port", "0", "--redis-url", &url], arguments].concat())
     }
 
-    /// Serves with these arguments alone; `--port 0` should be among them.
+    /// Serves with only these arguments; `--port 0` should be among them.
     pub fn spawn(arguments: &[&str]) -> Self {
         Self::run(&mut program(arguments))
     }
 
     /// Runs a command that serves.
     pub fn run(command: &mut Command) -> Self {
-        // Its warnings are what the tests provoke: only what should never be belongs into their output.
+        // Tests provoke its warnings. Only messages that should never appear belong in the output of the tests.
         let mut child = command.env("RUST_LOG", "error").stdout(Stdio::piped()).spawn().unwrap();
         let mut printed = Vec::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -139,7 +139,7 @@ impl Stockhold {
         self.attempt(request, body).await.unwrap()
     }
 
-    /// Any request, of a server that may go away meanwhile.
+    /// Any request, to a server that may go away meanwhile.
     pub async fn attempt(&self, request: hyper::http::request::Builder, body: Bytes) -> Result<Answer, String> {
         let response = self.client.request(request.body(Full::new(body)).unwrap()).await;
         let (head, body) = response.map_err(|error| format!("{error:?}"))?.into_parts();
@@ -166,7 +166,7 @@ impl Stockhold {
         ["available", "reserved", "confirmed"].map(|name| stock[name].as_u64().unwrap())
     }
 
-    /// Holds for ten minutes, and gives the reservation's id.
+    /// Holds for ten minutes, and returns the reservation's id.
     pub async fn held(&self, sku: &str, quantity: u64) -> String {
         self.held_for(sku, quantity, 600).await
     }
@@ -192,7 +192,7 @@ impl Stockhold {
         body["events"].as_array().unwrap().clone()
     }
 
-    /// Asks until the answer is 200; what else it answers meanwhile must be a 503.
+    /// Repeats until the answer is 200. Any other answer must be a 503.
     pub async fn wait_until_ready(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -228,7 +228,7 @@ impl Stockhold {
     }
 }
 
-/// Told to stop rather than killed: a private Redis would outlive it.
+/// It is told to stop and not killed: a private Redis would outlive it.
 impl Drop for Stockhold {
     fn drop(&mut self) {
         let running = |child: &mut Child| matches!(child.try_wait(), Ok(None));

@@ -1,8 +1,8 @@
-//! Redis's clock, which stands still for a while and then jumps ahead: expiry goes by it, and by no other.
+//! Redis's clock stops for a while and then jumps ahead: this clock alone decides expiry.
 //!
-//! libfaketime stands between Redis and the system. That it looks at its file at each look at the clock costs Redis most
-//! of its time, so it does that only while the clock is meddled with. Otherwise the clock goes on with what the jumps came
-//! to. It never goes back: a record would be updated before it was made.
+//! libfaketime is between Redis and the system. When it reads its file at each read of the clock, that takes most of
+//! Redis's time. So it does so only during this fault. Otherwise the clock runs, ahead by the sum of the jumps. It
+//! never goes back: a record would be updated before it was created.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,27 +11,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::cmd;
 use tokio::time::sleep;
 
-use super::faults::{Fault, Gremlin};
+use super::faults::{Fault, FaultInjector};
 use super::journal::Told;
 use super::sha_client::Caller;
-use super::shop::order_of;
+use super::world::order_of;
 use crate::support::redis_server::RedisServer;
 
-/// What lapses in the time that the clock stands still for, by any other clock.
+/// The time of holds that lapse, by any other clock, while this clock stands still.
 const SHORT_MS: u64 = 150;
-/// What outlasts the jump.
+/// The time of a hold that is longer than the jump.
 const LONG_MS: u64 = 60_000;
-/// Of the frozen clock, after the time it is frozen at: Redis has not been that far.
+/// The clock is stopped at this time ahead: Redis has not read a later time.
 const MARGIN_MS: u64 = 20;
 
-/// How far Redis's clock is from the machine's.
+/// How far Redis's clock is ahead of the machine's.
 pub struct Clock {
     library: PathBuf,
     ahead_ms: i64,
 }
 
 impl Clock {
-    /// Nothing where libfaketime is not installed.
+    /// `None` where libfaketime is not installed.
     pub fn find() -> Option<Self> {
         let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
         let folders = folders.chain(["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from));
@@ -39,48 +39,48 @@ impl Clock {
         libraries.find(|library| library.exists()).map(|library| Self { library, ahead_ms: 0 })
     }
 
-    /// For a clock that is set by a file while Redis runs.
-    fn meddled(&self, file: &Path) -> Vec<(String, String)> {
+    /// The environment for a clock that is set by a file while Redis runs.
+    fn adjustable(&self, file: &Path) -> Vec<(String, String)> {
         let file = file.to_str().unwrap();
         let settings = [("FAKETIME_TIMESTAMP_FILE", file), ("FAKETIME_NO_CACHE", "1"), ("FAKETIME_FMT", "%s")];
-        // The seconds are those of UTC.
+        // The seconds in the file are UTC.
         [self.environment(), settings.map(owned).into(), vec![owned(("TZ", "UTC"))]].concat()
     }
 
-    /// For one that goes on.
-    fn left_alone(&self) -> Vec<(String, String)> {
+    /// The environment for a clock that runs, with its offset.
+    fn running(&self) -> Vec<(String, String)> {
         [self.environment(), vec![owned(("FAKETIME", &self.ahead()))]].concat()
     }
 
     fn environment(&self) -> Vec<(String, String)> {
-        // jemalloc looks at the clock before the library is ready: the C library's own allocator comes first.
+        // jemalloc reads the clock before the library is ready, so the C library's own allocator is loaded first.
         let preload = format!("{}:libc.so.6", self.library.display());
         [("LD_PRELOAD", &*preload), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("NO_FAKE_STAT", "1")].map(owned).into()
     }
 
-    /// What libfaketime understands as so far ahead.
+    /// The offset as libfaketime reads it.
     fn ahead(&self) -> String {
         assert!(self.ahead_ms >= 0, "the clock goes back");
         format!("+{}.{:03}", self.ahead_ms / 1000, self.ahead_ms % 1000)
     }
 }
 
-impl Gremlin {
+impl FaultInjector {
     pub async fn step_clock(&mut self) {
         let turn = self.times(Fault::ClockSteps);
         let mut clock = self.clock.take().expect("a clock that can be set");
         let file = self.redis.folder().join("clock");
         fs::write(&file, clock.ahead()).unwrap();
-        self.redis.set_environment(clock.meddled(&file));
+        self.redis.set_environment(clock.adjustable(&file));
         self.redis.restart();
 
         let mut stopped_at = 0;
         while_stopped(&self.redis, || {
             stopped_at = now_ms().checked_add_signed(clock.ahead_ms).unwrap() + MARGIN_MS;
-            // Half a millisecond more, lest it is rounded down to the one before.
+            // Half a millisecond more, so that it is not rounded down to the millisecond before.
             write(&file, &format!("{}.{:03}5", stopped_at / 1000, stopped_at % 1000));
         });
-        let mut caller = Caller::new(&self.shop);
+        let mut caller = Caller::new(&self.world);
         let name = |what| format!("clock-{turn}-{what}");
         let mut in_time = order_of("hot", &name("in-time"), 1, SHORT_MS);
         let mut too_late = order_of("hot", &name("too-late"), 1, SHORT_MS);
@@ -102,10 +102,10 @@ impl Gremlin {
         assert_eq!(caller.until_known("confirm", &mut long).await, Told::Done, "{long:?}");
         assert!(redis_ms(&self.redis).await >= stopped_at + step, "the clock has not jumped");
 
-        self.redis.set_environment(clock.left_alone());
+        self.redis.set_environment(clock.running());
         self.redis.restart();
         self.clock = Some(clock);
-        self.shop.file([in_time, too_late, long]).await;
+        self.world.file([in_time, too_late, long]).await;
     }
 }
 
@@ -113,14 +113,14 @@ fn owned((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-/// Lets nobody look at the clock while it is set.
+/// Redis cannot read the clock while it is set.
 fn while_stopped(redis: &RedisServer, set: impl FnOnce()) {
     redis.stop_process();
     set();
     redis.continue_process();
 }
 
-/// All at once: it may be read at any time.
+/// Atomically: the file may be read at any time.
 fn write(file: &Path, text: &str) {
     let new = file.with_extension("new");
     fs::write(&new, text).unwrap();

@@ -1,4 +1,4 @@
-//! What goes wrong, and how long it takes until buyers are served again.
+//! The faults, and how long it takes after each until buyers are served again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use tokio::time::{sleep, timeout};
 
 use super::clock::Clock;
 use super::orphan;
-use super::proxy::Mood;
-use super::shop::{STUCK, Shop};
+use super::proxy::ProxyMode;
+use super::world::{STUCK, World};
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
@@ -38,7 +38,7 @@ pub enum Fault {
     ServedElsewhere,
 }
 
-/// All kinds, the cheap ones more often than those after which Redis has to load its data.
+/// All kinds with their weights. Faults after which Redis has to load its data are less frequent.
 const KINDS: [(Fault, u32); 21] = [
     (Fault::RedisKilled, 1),
     (Fault::RedisKilledAndLate, 1),
@@ -63,32 +63,32 @@ const KINDS: [(Fault, u32); 21] = [
     (Fault::ServedElsewhere, 1),
 ];
 
-/// Calls that may find a script missing at once: each client has a few on their way.
+/// The number of calls that may find a script missing at once: each client has a few in progress.
 const CROWD: u64 = 200;
 
-/// What was injected, and what came of it.
+/// What was injected, and the results.
 #[derive(Debug, Default)]
-pub struct Toll {
-    /// For each kind how long it took, each time, from its end to the first answer to a buyer.
+pub struct Statistics {
+    /// For each kind, how long each recovery took: from the end of the fault to the first answer to a buyer.
     pub recoveries: BTreeMap<Fault, Vec<Duration>>,
-    /// Large reads that were answered, and those that found no place.
+    /// Large reads that were answered, and those that were refused for lack of a place.
     pub reads: u64,
     pub reads_refused: u64,
     /// Attempts that were told of damage.
     pub damaged: u64,
 }
 
-pub struct Gremlin {
-    pub shop: Arc<Shop>,
+pub struct FaultInjector {
+    pub world: Arc<World>,
     pub redis: RedisServer,
     pub rng: Rng,
-    pub toll: Toll,
-    /// That of Redis, where it can be set.
+    pub statistics: Statistics,
+    /// Redis's clock, where it can be set.
     pub clock: Option<Clock>,
 }
 
-impl Gremlin {
-    /// Injects every kind once, and then whatever comes, until the time is over.
+impl FaultInjector {
+    /// Injects every kind once, and then random kinds, until the time is over.
     pub async fn run(&mut self, until: Instant) {
         let mut first: Vec<Fault> = self.kinds().map(|(fault, _)| fault).collect();
         self.rng.shuffle(&mut first);
@@ -101,19 +101,19 @@ impl Gremlin {
             let recovery = self.until_served().await;
             let missing = self.calls_without_script().await - missing;
             assert!(missing < CROWD, "{missing} calls found no script after {fault:?}, and nobody had loaded it");
-            self.toll.recoveries.entry(fault).or_default().push(recovery);
+            self.statistics.recoveries.entry(fault).or_default().push(recovery);
         }
     }
 
-    /// All that can be done on this machine.
+    /// All kinds that are possible on this machine.
     fn kinds(&self) -> impl Iterator<Item = (Fault, u32)> + use<> {
         let has_clock = self.clock.is_some();
         KINDS.into_iter().filter(move |(fault, _)| *fault != Fault::ClockSteps || has_clock)
     }
 
-    /// How often a fault was injected until now.
+    /// How often a fault was injected so far.
     pub fn times(&self, fault: Fault) -> usize {
-        self.toll.recoveries.get(&fault).map_or(0, Vec::len)
+        self.statistics.recoveries.get(&fault).map_or(0, Vec::len)
     }
 
     fn any(&mut self) -> Fault {
@@ -128,7 +128,7 @@ impl Gremlin {
         unreachable!("the weights add up")
     }
 
-    /// Brings it about, and to its end.
+    /// Injects a fault, and waits for its end.
     async fn inject(&mut self, fault: Fault) {
         let length = Duration::from_millis(self.rng.u64(10..200));
         match fault {
@@ -139,7 +139,7 @@ impl Gremlin {
                 self.redis.restart();
             }
             Fault::RedisFrozen => {
-                // Now and then for longer than any call waits.
+                // Sometimes longer than any call waits.
                 let length = if self.rng.u32(..10) == 0 { Duration::from_millis(1200) } else { length };
                 self.redis.stop_process();
                 sleep(length).await;
@@ -159,22 +159,22 @@ impl Gremlin {
                 }
             }
             Fault::Proxy(what) => {
-                let mood = match what {
-                    "resets before it sends" => Mood::ResetBeforeSend,
-                    "resets after it sent" => Mood::ResetAfterSend,
-                    "cuts replies" => Mood::CutReply,
-                    "delays" => Mood::Delay,
-                    "is a black hole" => Mood::BlackHole,
-                    "swallows replies" => Mood::SwallowReplies,
-                    _ => Mood::Refuse,
+                let mode = match what {
+                    "resets before it sends" => ProxyMode::ResetBeforeSend,
+                    "resets after it sent" => ProxyMode::ResetAfterSend,
+                    "cuts replies" => ProxyMode::CutReply,
+                    "delays" => ProxyMode::Delay,
+                    "is a black hole" => ProxyMode::BlackHole,
+                    "swallows replies" => ProxyMode::SwallowReplies,
+                    _ => ProxyMode::Refuse,
                 };
-                self.shop.proxy.set(mood, Duration::from_millis(self.rng.u64(1..50)));
+                self.world.proxy.set(mode, Duration::from_millis(self.rng.u64(1..50)));
                 sleep(length).await;
-                self.shop.proxy.set(Mood::Pass, Duration::ZERO);
+                self.world.proxy.set(ProxyMode::Pass, Duration::ZERO);
             }
             Fault::ServerKilled => self.restart_server(Signal::SIGKILL).await,
             Fault::ServerStopped => self.restart_server(Signal::SIGTERM).await,
-            Fault::ServerHungUp => self.shop.server().await.signal(Signal::SIGHUP),
+            Fault::ServerHungUp => self.world.server().await.signal(Signal::SIGHUP),
             Fault::Readers => self.read_much().await,
             Fault::Damage => self.damage().await,
             Fault::MemoryFull => self.fill_memory().await,
@@ -187,7 +187,8 @@ impl Gremlin {
         cmd(words[0]).arg(&words[1..]).exec_async(&mut self.redis.connection().await).await.unwrap();
     }
 
-    /// How many there were since Redis started. The first one loads the scripts, and those that came with it wait for that.
+    /// The number of such calls since Redis started. The first one loads the scripts, and those that arrived with it
+    /// wait for that.
     async fn calls_without_script(&self) -> u64 {
         let info: InfoDict =
             cmd("INFO").arg("errorstats").query_async(&mut self.redis.connection().await).await.unwrap();
@@ -196,20 +197,20 @@ impl Gremlin {
     }
 
     pub async fn restart_server(&self, signal: Signal) {
-        let mut running = self.shop.server.write().await;
+        let mut running = self.world.server.write().await;
         running.signal(signal);
-        let url = self.shop.proxy.url();
+        let url = self.world.proxy.url();
         *running = tokio::task::spawn_blocking(move || Arc::new(serve(&url))).await.unwrap();
     }
 
-    /// How long it takes until a buyer gets an answer again. Buyers come all the time: one who waits in vain does not
-    /// keep the next from being served.
+    /// How long it takes until a buyer gets an answer again. New buyers come all the time: one that waits without
+    /// success does not delay the next.
     async fn until_served(&self) -> Duration {
         let healed = Instant::now();
         let mut buyers = JoinSet::new();
         let mut refusal = None;
         loop {
-            let server = self.shop.server().await;
+            let server = self.world.server().await;
             buyers.spawn(async move {
                 let request = Request::get(server.url("/api/inventory/hot?active=0"));
                 server.attempt(request, Bytes::new()).await
@@ -224,7 +225,7 @@ impl Gremlin {
     }
 }
 
-/// A server behind the proxy, on a port of its own: that of the last one may be taken by somebody's connection by now.
+/// A server behind the proxy, on any free port: another connection may use the last server's port by now.
 pub fn serve(redis: &str) -> Stockhold {
     Stockhold::spawn(&[
         "--redis-url",

@@ -10,75 +10,75 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::journal::{Order, Told};
-use super::shop::{BROKEN, Manner, STUCK, Shop, manner, order, verbs};
+use super::world::{BROKEN, Manner, STUCK, World, manner, order, verbs};
 use crate::support::stockhold::Answer;
 
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The server takes whole seconds.
+/// The server accepts whole seconds only.
 const SHORTEST_MS: u64 = 1000;
 
-/// Buys until told to close.
-pub async fn buy(shop: Arc<Shop>, number: u64) {
-    let mut rng = Rng::with_seed(shop.seed ^ (number << 32));
+/// Buys until it is stopped.
+pub async fn buy(world: Arc<World>, number: u64) {
+    let mut rng = Rng::with_seed(world.seed ^ (number << 32));
     for turn in 0_u64.. {
-        if !shop.is_open() {
+        if !world.is_open() {
             return;
         }
         let name = format!("http-{number}-{turn}");
         let mut order = order(&mut rng, &name, SHORTEST_MS);
         order.ttl_ms = order.ttl_ms.div_ceil(1000) * 1000;
-        // Some want to know, and ask again until they do; the others never come back.
+        // Some clients retry until they know the outcome; the others never come back.
         let is_persistent = rng.bool();
-        make(&shop, &mut rng, &mut order, &name, "hold").await;
+        make(&world, &mut rng, &mut order, &name, "hold").await;
         if is_persistent {
-            settle(&shop, &mut order, &name, "hold").await;
+            settle(&world, &mut order, &name, "hold").await;
         }
         if order.hold.is_done() || order.hold.is_unknown() {
             let both = verbs(&mut rng, &order);
             if let [first, second] = both {
-                let (one, other) = tokio::join!(ask(&shop, &order, &name, first), ask(&shop, &order, &name, second));
+                let (one, other) = tokio::join!(ask(&world, &order, &name, first), ask(&world, &order, &name, second));
                 order.attempts(first).note(one);
                 order.attempts(second).note(other);
             } else {
                 for verb in both {
-                    make(&shop, &mut rng, &mut order, &name, verb).await;
+                    make(&world, &mut rng, &mut order, &name, verb).await;
                 }
             }
             for verb in both.iter().filter(|_| is_persistent) {
-                settle(&shop, &mut order, &name, verb).await;
+                settle(&world, &mut order, &name, verb).await;
             }
         }
-        shop.file([order]).await;
+        world.file([order]).await;
     }
 }
 
-async fn make(shop: &Shop, rng: &mut Rng, order: &mut Order, name: &str, verb: &str) {
+async fn make(world: &World, rng: &mut Rng, order: &mut Order, name: &str, verb: &str) {
     match manner(rng) {
         Manner::AtOnce => {
-            let (one, other) = tokio::join!(ask(shop, order, name, verb), ask(shop, order, name, verb));
+            let (one, other) = tokio::join!(ask(world, order, name, verb), ask(world, order, name, verb));
             order.attempts(verb).note(one);
             order.attempts(verb).note(other);
         }
         manner => {
-            let told = ask(shop, order, name, verb).await;
+            let told = ask(world, order, name, verb).await;
             order.attempts(verb).note(told);
             if manner == Manner::Again {
-                let told = ask(shop, order, name, verb).await;
+                let told = ask(world, order, name, verb).await;
                 order.attempts(verb).note(told);
             }
         }
     }
 }
 
-/// Asks again for what nobody knows the end of, until it is known or refused.
-async fn settle(shop: &Shop, order: &mut Order, name: &str, verb: &str) {
+/// Retries what has an unknown outcome, until it is known or refused.
+async fn settle(world: &World, order: &mut Order, name: &str, verb: &str) {
     if !order.attempts(verb).is_unknown() {
         return;
     }
     order.settled += 1;
     while order.attempts(verb).is_unknown() {
-        let told = ask(shop, order, name, verb).await;
+        let told = ask(world, order, name, verb).await;
         order.attempts(verb).note(told);
         if told == Told::No {
             return;
@@ -87,11 +87,11 @@ async fn settle(shop: &Shop, order: &mut Order, name: &str, verb: &str) {
     order.settled_as_done += u32::from(order.attempts(verb).is_done());
 }
 
-/// Asks until it is done, for what must come to that.
-pub async fn until_done(shop: &Shop, order: &mut Order, name: &str, verb: &str) {
+/// Repeats a request that must succeed, until it has.
+pub async fn until_done(world: &World, order: &mut Order, name: &str, verb: &str) {
     let begun = Instant::now();
     loop {
-        let told = ask(shop, order, name, verb).await;
+        let told = ask(world, order, name, verb).await;
         order.attempts(verb).note(told);
         if told == Told::Done {
             return;
@@ -101,8 +101,8 @@ pub async fn until_done(shop: &Shop, order: &mut Order, name: &str, verb: &str) 
     }
 }
 
-pub async fn ask(shop: &Shop, order: &Order, name: &str, verb: &str) -> Told {
-    let server = shop.server().await;
+pub async fn ask(world: &World, order: &Order, name: &str, verb: &str) -> Told {
+    let server = world.server().await;
     let (path, body) = match verb {
         "hold" => {
             let Order { cart, sku, quantity, ttl_ms, .. } = order;
@@ -119,7 +119,7 @@ pub async fn ask(shop: &Shop, order: &Order, name: &str, verb: &str) -> Told {
     let answer = timeout(STUCK, server.attempt(request, body)).await;
     match answer.unwrap_or_else(|_| panic!("{verb} of {order:?} hangs")) {
         Ok(answer) => understand(&answer, order, verb),
-        // The server went away, before or after.
+        // The server went away, before or after it carried out the request.
         Err(_) => Told::Unknown,
     }
 }
@@ -134,7 +134,7 @@ fn understand(answer: &Answer, order: &Order, verb: &str) -> Told {
         }
         (409, "insufficient_inventory", _) => Told::No,
         (409, "reservation_not_active", _) if verb != "hold" => Told::Never,
-        // It was held, and its units went back since.
+        // It was held, and its units have gone back since.
         (409, "reservation_not_active", _) if answer.headers.contains_key("idempotent-replayed") => Told::Done,
         (404, "unknown_reservation", _) if verb != "hold" => Told::No,
         (500, "internal", _) if order.sku == BROKEN => Told::Damaged,

@@ -1,11 +1,11 @@
-//! What the clients asked for and what they were told, and whether the audit agrees.
+//! What the clients requested and what they were told, and whether the audit agrees.
 
 use std::collections::{BTreeMap, HashMap};
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
 
-/// Entries read from the audit at a time.
+/// Entries read from the audit at once.
 const PAGE: usize = 5000;
 
 /// What one attempt was told.
@@ -13,17 +13,17 @@ const PAGE: usize = 5000;
 pub enum Told {
     /// It is done, now or before.
     Done,
-    /// This attempt did nothing. Another may.
+    /// This attempt did nothing. Another attempt may.
     No,
     /// It is not done, and never will be.
     Never,
-    /// This attempt did nothing: what is stored of the SKU is damaged.
+    /// This attempt did nothing: the stored data of the SKU is damaged.
     Damaged,
-    /// Nothing that could be relied on.
+    /// The outcome is unknown.
     Unknown,
 }
 
-/// What all attempts at one thing were told.
+/// What all attempts of one operation were told.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Attempts {
     pub total: u32,
@@ -43,7 +43,7 @@ impl Attempts {
         }
     }
 
-    /// Whether nobody could tell by now if it was done.
+    /// Whether it is still unknown if it was done.
     pub fn is_unknown(&self) -> bool {
         self.unknown && !self.done && !self.never
     }
@@ -52,7 +52,7 @@ impl Attempts {
         self.done
     }
 
-    /// Whether that many events agree with what was told.
+    /// Whether this number of events agrees with the answers.
     fn allow(&self, events: u32) -> bool {
         match self {
             Self { done: true, never: true, .. } => false,
@@ -64,7 +64,7 @@ impl Attempts {
     }
 }
 
-/// One purchase: a hold, and what was tried to settle it.
+/// One purchase: a hold, and the attempts to settle it.
 #[derive(Debug, Clone)]
 pub struct Order {
     pub id: String,
@@ -75,7 +75,7 @@ pub struct Order {
     pub hold: Attempts,
     pub confirm: Attempts,
     pub release: Attempts,
-    /// Unknown outcomes that were asked for again, and those of them that were done.
+    /// Unknown outcomes that were retried, and those of them that were done.
     pub settled: u32,
     pub settled_as_done: u32,
 }
@@ -94,7 +94,7 @@ impl Order {
     }
 }
 
-/// What the audit knows of an order.
+/// What the audit has of an order.
 #[derive(Debug, Default)]
 struct Trace {
     events: BTreeMap<String, u32>,
@@ -104,7 +104,7 @@ struct Trace {
     about: Option<[String; 3]>,
 }
 
-/// Holds every order against the audit; panics at the first that does not agree with it.
+/// Compares every order with the audit; panics at the first difference.
 pub async fn compare(orders: &[Order], redis: &mut MultiplexedConnection) -> u64 {
     let (mut traces, events) = traces(redis).await;
     for order in orders {
@@ -118,7 +118,7 @@ pub async fn compare(orders: &[Order], redis: &mut MultiplexedConnection) -> u64
         if let Some(about) = &trace.about {
             assert_eq!(about, &[order.sku.to_owned(), order.cart.clone(), order.quantity.to_string()], "{order:?}");
         }
-        // Expiry is exact: nothing is sold after its time, and nothing is taken away before.
+        // Expiry is exact: nothing is sold after its time, and no hold ends before its time.
         let age = trace.ended_at.saturating_sub(trace.held_at);
         if count("confirm") == 1 {
             assert!(age < order.ttl_ms, "{order:?} was confirmed after {age} ms");

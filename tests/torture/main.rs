@@ -1,7 +1,7 @@
-//! Buyers by the dozen while everything that can go wrong does: afterwards, what they were told is what happened.
+//! Many buyers during every kind of fault. Afterwards, the audit must agree with everything that they were told.
 //!
-//! `TORTURE_SECONDS` says for how long (as `make torture SECONDS=...` does), `SEED` which choices are made. What happens
-//! when is left to the machine: the same seed makes the same plan, not the same run.
+//! `TORTURE_SECONDS` sets the duration (as `make torture SECONDS=...` does), `SEED` the random choices. The timing
+//! depends on the machine: the same seed gives the same plan, not the same run.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -16,7 +16,7 @@ mod orphan;
 mod proxy;
 mod readers;
 mod sha_client;
-mod shop;
+mod world;
 
 use std::env;
 use std::sync::Arc;
@@ -28,12 +28,12 @@ use tokio::sync::{Mutex, RwLock};
 use tokio::task::JoinSet;
 
 use clock::Clock;
-use faults::{Gremlin, Toll};
+use faults::{FaultInjector, Statistics};
 use journal::Order;
 use proxy::Proxy;
-use shop::{COLD, COLD_UNITS, Shop, UNITS};
 use support::invariants::{History, assert_invariants};
 use support::redis_server::RedisServer;
+use world::{COLD, COLD_UNITS, UNITS, World};
 
 const HTTP_CLIENTS: u64 = 24;
 const SHA_CLIENTS: u64 = 8;
@@ -44,7 +44,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_everybody_was_told_is_what_happened() {
+async fn every_client_was_told_what_happened() {
     let seconds = setting("TORTURE_SECONDS").unwrap_or(SHORT_SECONDS);
     let seed = setting("SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
     println!("torture: {seconds} s, SEED={seed}");
@@ -56,7 +56,7 @@ async fn what_everybody_was_told_is_what_happened() {
     for (sku, units) in UNITS.into_iter().chain(COLD.map(|sku| (sku, COLD_UNITS))) {
         server.seed(sku, units).await;
     }
-    let shop = Arc::new(Shop {
+    let world = Arc::new(World {
         server: RwLock::new(Arc::new(server)),
         proxy,
         closing: AtomicBool::new(false),
@@ -66,49 +66,49 @@ async fn what_everybody_was_told_is_what_happened() {
     });
     let mut clients = JoinSet::new();
     for number in 0..HTTP_CLIENTS {
-        clients.spawn(http_client::buy(Arc::clone(&shop), number));
+        clients.spawn(http_client::buy(Arc::clone(&world), number));
     }
     for number in 0..SHA_CLIENTS {
-        clients.spawn(sha_client::buy(Arc::clone(&shop), number));
+        clients.spawn(sha_client::buy(Arc::clone(&world), number));
     }
 
     let started = Instant::now();
-    let (rng, toll, clock) = (Rng::with_seed(seed), Toll::default(), Clock::find());
+    let (rng, statistics, clock) = (Rng::with_seed(seed), Statistics::default(), Clock::find());
     if clock.is_none() {
         let is_needed = cfg!(target_os = "linux") && setting("TORTURE_SECONDS").is_some();
         assert!(!is_needed, "there is no libfaketime: install it (Debian: apt-get install faketime)");
         println!("the clock goes on as it is: there is no libfaketime");
     }
-    let mut gremlin = Gremlin { shop: Arc::clone(&shop), redis, rng, toll, clock };
-    gremlin.run(started + Duration::from_secs(seconds)).await;
-    shop.closing.store(true, Ordering::Relaxed);
+    let mut injector = FaultInjector { world: Arc::clone(&world), redis, rng, statistics, clock };
+    injector.run(started + Duration::from_secs(seconds)).await;
+    world.closing.store(true, Ordering::Relaxed);
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
     }
     let took = started.elapsed();
 
-    drop(shop);
-    let Gremlin { redis, toll, shop, .. } = gremlin;
-    let orders = std::mem::take(&mut *shop.orders.lock().await);
+    drop(world);
+    let FaultInjector { redis, statistics, world, .. } = injector;
+    let orders = std::mem::take(&mut *world.orders.lock().await);
 
-    // Nobody sweeps while the books are read, and nothing arrives that was still on its way.
-    drop(Arc::into_inner(shop).unwrap());
+    // No server sweeps while the books are read, and no command that was still on its way arrives.
+    drop(Arc::into_inner(world).unwrap());
     let mut connection = redis.connection().await;
     redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec_async(&mut connection).await.unwrap();
     let events = journal::compare(&orders, &mut connection).await;
     assert_invariants(&mut connection, History::Whole).await;
 
     let operations: u64 = orders.iter().map(Order::operations).sum();
-    let faults: usize = toll.recoveries.values().map(Vec::len).sum();
-    let kinds = toll.recoveries.len();
+    let faults: usize = statistics.recoveries.values().map(Vec::len).sum();
+    let kinds = statistics.recoveries.len();
     println!("{operations} operations in {took:.0?}, {events} events, {faults} faults of {kinds} kinds");
     let settled: u32 = orders.iter().map(|order| order.settled).sum();
     let done: u32 = orders.iter().map(|order| order.settled_as_done).sum();
     println!("{settled} unknown outcomes were asked for again: {done} done, the others not");
-    let Toll { reads, reads_refused, damaged, .. } = &toll;
+    let Statistics { reads, reads_refused, damaged, .. } = &statistics;
     println!("{reads} large reads were answered, {reads_refused} refused; {damaged} attempts met damage");
     println!("   times  served again after at most  fault");
-    for (fault, recoveries) in &toll.recoveries {
+    for (fault, recoveries) in &statistics.recoveries {
         println!("{:>8}  {:>26.1?}  {fault:?}", recoveries.len(), recoveries.iter().max().unwrap());
     }
     assert!(operations > 1000 && settled > 0, "that was no torture");

@@ -1,5 +1,5 @@
-//! A server with a redis-server of its own is killed, and started again with another port: the one that was left behind
-//! sells from the same folder.
+//! A server with a private redis-server is killed, and started again with another port. The redis-server that was left
+//! behind sells from the same folder.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use stockhold::scripts::Catalogue;
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::stockhold::Stockhold;
 
-/// A redis-server of a folder; killed on drop, for it may have nobody who stops it.
+/// The redis-server of a folder; killed on drop, because there may be no server that stops it.
 struct Orphan(Pid);
 
 impl Drop for Orphan {
@@ -22,42 +22,43 @@ impl Drop for Orphan {
     }
 }
 
-/// What was acknowledged before, and while there was no server, is there afterwards; and the last unit is sold once.
+/// Everything that was acknowledged before, and while there was no server, is there afterwards; and the last unit is
+/// sold once.
 pub async fn serve_elsewhere() {
     let folder = tempfile::Builder::new().prefix("stockhold-test-").tempdir_in("/tmp").unwrap();
-    let mut shop = start(folder.path());
-    shop.seed("last", 4).await;
-    let confirmed = shop.held("last", 1).await;
-    shop.confirm(&confirmed).await.ok();
-    let held = shop.held("last", 1).await;
-    let old_url = redis_url(&shop);
+    let mut server = start(folder.path());
+    server.seed("last", 4).await;
+    let confirmed = server.held("last", 1).await;
+    server.confirm(&confirmed).await.ok();
+    let held = server.held("last", 1).await;
+    let old_url = redis_url(&server);
     let orphan = Orphan(redis_on(&old_url, folder.path()).await.expect("a Redis of its own"));
-    shop.signal(Signal::SIGKILL);
-    assert!(!shop.wait().success());
+    server.signal(Signal::SIGKILL);
+    assert!(!server.wait().success());
     let by_sha = hold_by_sha(&old_url).await;
     assert!(by_sha.is_ok_and(|reply| reply == "HELD"), "the one that was left behind sells on");
 
-    let mut shop = start(folder.path());
-    let new_url = redis_url(&shop);
+    let mut server = start(folder.path());
+    let new_url = redis_url(&server);
     let by_sha = hold_by_sha(&old_url).await;
     let over_http =
-        shop.post("/api/reservations/hold", json!({ "cartId": "cart", "sku": "last", "quantity": 1 })).await;
+        server.post("/api/reservations/hold", json!({ "cartId": "cart", "sku": "last", "quantity": 1 })).await;
     let sold = u64::from(by_sha.is_ok_and(|reply| reply == "HELD")) + u64::from(over_http.status == 200);
     assert_eq!(sold, 1, "the last unit was sold {sold} times");
-    assert_eq!(shop.counts("last").await, [0, 3, 1], "what was acknowledged is lost");
+    assert_eq!(server.counts("last").await, [0, 3, 1], "what was acknowledged is lost");
     for (id, state) in [(confirmed, "confirmed"), (held, "active")] {
-        assert_eq!(shop.get(&format!("/api/reservations/{id}")).await.ok()["state"], state);
+        assert_eq!(server.get(&format!("/api/reservations/{id}")).await.ok()["state"], state);
     }
     let new = redis_on(&new_url, folder.path()).await.expect("the new one uses the folder");
     let old = redis_on(&old_url, folder.path()).await.unwrap_or(new);
     assert_eq!(old, new, "two redis-servers write into one folder");
     assert_invariants(&mut connect(&new_url).await.unwrap(), History::Whole).await;
     if new != orphan.0 {
-        // It is gone, and its number may be another's.
+        // It is gone, and another process may have its number.
         std::mem::forget(orphan);
     }
-    shop.signal(Signal::SIGTERM);
-    assert!(shop.wait().success());
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
 }
 
 fn start(folder: &Path) -> Stockhold {
@@ -65,12 +66,12 @@ fn start(folder: &Path) -> Stockhold {
     Stockhold::spawn(&["--port", "0", "--redis-port", "0", "--data-dir", folder, "--log", "off"])
 }
 
-fn redis_url(shop: &Stockhold) -> String {
-    shop.printed[0].strip_prefix("Redis is at ").unwrap().to_owned()
+fn redis_url(server: &Stockhold) -> String {
+    server.printed[0].strip_prefix("Redis is at ").unwrap().to_owned()
 }
 
 async fn connect(url: &str) -> RedisResult<MultiplexedConnection> {
-    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(super::shop::STUCK));
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(super::world::STUCK));
     Client::open(url)?.get_multiplexed_async_connection_with_config(&patient).await
 }
 
@@ -82,7 +83,7 @@ async fn redis_on(url: &str, folder: &Path) -> Option<Pid> {
     (Path::new(&set[1]) == folder).then(|| Pid::from_raw(info.get("process_id").unwrap()))
 }
 
-/// The first word of the reply to a hold of one unit, by whoever answers there.
+/// The first word of the reply to a hold of one unit, from the redis-server that answers there.
 async fn hold_by_sha(url: &str) -> RedisResult<String> {
     let id = ReservationId::mint(0);
     let keys = ["inventory:audit", "stockhold:due", "inventory:last", "inventory:last:active"];

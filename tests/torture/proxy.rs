@@ -1,4 +1,4 @@
-//! A TCP proxy in front of Redis that does to a connection what networks do.
+//! A TCP proxy in front of Redis that makes the faults of a network.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,36 +10,37 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What happens to what goes through.
+/// What happens to the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Mood {
+pub enum ProxyMode {
     Pass,
-    /// A request ends its connection instead of going on to Redis.
+    /// A request is not passed on, and the connection is reset.
     ResetBeforeSend,
-    /// A request goes on, and its reply ends the connection instead of coming back.
+    /// A request is passed on. At its reply the connection is reset.
     ResetAfterSend,
-    /// A part of a reply comes back, and then the connection ends.
+    /// A part of a reply is passed on, and then the connection is reset.
     CutReply,
     /// Everything takes longer.
     Delay,
-    /// Nothing goes on in either direction, and nobody is told, not even when it is over: as a firewall forgets.
+    /// Nothing is passed on in either direction, without any notice, even after the fault: like a firewall that forgot
+    /// the connection.
     BlackHole,
-    /// Requests go on and no reply comes back.
+    /// Requests are passed on, and replies are not.
     SwallowReplies,
-    /// Whoever connects is turned away, and those who are connected too.
+    /// New connections are reset, and existing ones too.
     Refuse,
 }
 
-const MOODS: [Mood; 8] = [
-    Mood::Pass,
-    Mood::ResetBeforeSend,
-    Mood::ResetAfterSend,
-    Mood::CutReply,
-    Mood::Delay,
-    Mood::BlackHole,
-    Mood::SwallowReplies,
-    Mood::Refuse,
+const MODES: [ProxyMode; 8] = [
+    ProxyMode::Pass,
+    ProxyMode::ResetBeforeSend,
+    ProxyMode::ResetAfterSend,
+    ProxyMode::CutReply,
+    ProxyMode::Delay,
+    ProxyMode::BlackHole,
+    ProxyMode::SwallowReplies,
+    ProxyMode::Refuse,
 ];
 
 #[derive(Clone)]
@@ -49,10 +50,10 @@ pub struct Proxy {
 }
 
 struct State {
-    mood: AtomicU8,
+    mode: AtomicU8,
     delay_ms: AtomicU64,
-    /// Counts the moods, so that connections that lost bytes end when one is over: what is missing in the middle of a
-    /// stream no TCP would leave out.
+    /// Counts the changes of mode. A connection that lost bytes ends when the mode ends: TCP would never leave out
+    /// bytes in the middle of a stream.
     turns: watch::Sender<u64>,
 }
 
@@ -61,7 +62,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (turns, _) = watch::channel(0);
-        let state = State { mood: AtomicU8::new(0), delay_ms: AtomicU64::new(0), turns };
+        let state = State { mode: AtomicU8::new(0), delay_ms: AtomicU64::new(0), turns };
         let proxy = Self { address, state: Arc::new(state) };
         let accepting = proxy.clone();
         tokio::spawn(async move {
@@ -69,7 +70,7 @@ impl Proxy {
                 let Ok((client, _)) = listener.accept().await else { continue };
                 let proxy = accepting.clone();
                 tokio::spawn(async move {
-                    if proxy.mood() == Mood::Refuse {
+                    if proxy.mode() == ProxyMode::Refuse {
                         reset(&client);
                     } else if let Ok(redis) = TcpStream::connect(("127.0.0.1", redis_port)).await {
                         proxy.carry(client, redis).await;
@@ -84,14 +85,14 @@ impl Proxy {
         format!("redis://{}", self.address)
     }
 
-    pub fn set(&self, mood: Mood, delay: Duration) {
+    pub fn set(&self, mode: ProxyMode, delay: Duration) {
         self.state.delay_ms.store(delay.as_millis() as u64, Ordering::Relaxed);
-        self.state.mood.store(mood as u8, Ordering::Release);
+        self.state.mode.store(mode as u8, Ordering::Release);
         self.state.turns.send_modify(|turn| *turn += 1);
     }
 
-    fn mood(&self) -> Mood {
-        MOODS[usize::from(self.state.mood.load(Ordering::Acquire))]
+    fn mode(&self) -> ProxyMode {
+        MODES[usize::from(self.state.mode.load(Ordering::Acquire))]
     }
 
     async fn carry(&self, client: TcpStream, redis: TcpStream) {
@@ -100,18 +101,18 @@ impl Proxy {
         let (mut requests, mut replies) = ([0; 16 * 1024], [0; 16 * 1024]);
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_redis, mut to_redis) = redis.into_split();
-        // Whether bytes were kept from one side, and whether nothing will ever go through again.
+        // Whether bytes of one side were lost, and whether nothing will ever be passed on again.
         let (mut is_broken, mut is_forgotten) = (false, false);
         let is_clean = loop {
             tokio::select! {
                 read = from_client.read(&mut requests) => {
                     let Ok(length @ 1..) = read else { break true };
-                    match self.mood() {
-                        Mood::ResetBeforeSend | Mood::Refuse => break false,
-                        Mood::BlackHole => is_forgotten = true,
+                    match self.mode() {
+                        ProxyMode::ResetBeforeSend | ProxyMode::Refuse => break false,
+                        ProxyMode::BlackHole => is_forgotten = true,
                         _ if is_broken || is_forgotten => {}
-                        mood => {
-                            if mood == Mood::Delay {
+                        mode => {
+                            if mode == ProxyMode::Delay {
                                 self.wait().await;
                             }
                             if to_redis.write_all(&requests[..length]).await.is_err() {
@@ -122,17 +123,17 @@ impl Proxy {
                 }
                 read = from_redis.read(&mut replies) => {
                     let Ok(length @ 1..) = read else { break false };
-                    match self.mood() {
-                        Mood::ResetAfterSend | Mood::Refuse => break false,
-                        Mood::CutReply => {
+                    match self.mode() {
+                        ProxyMode::ResetAfterSend | ProxyMode::Refuse => break false,
+                        ProxyMode::CutReply => {
                             let _ = to_client.write_all(&replies[..length / 2]).await;
                             break false;
                         }
-                        Mood::BlackHole => is_forgotten = true,
-                        Mood::SwallowReplies => is_broken = true,
+                        ProxyMode::BlackHole => is_forgotten = true,
+                        ProxyMode::SwallowReplies => is_broken = true,
                         _ if is_broken || is_forgotten => {}
-                        mood => {
-                            if mood == Mood::Delay {
+                        mode => {
+                            if mode == ProxyMode::Delay {
                                 self.wait().await;
                             }
                             if to_client.write_all(&replies[..length]).await.is_err() {
@@ -142,7 +143,7 @@ impl Proxy {
                     }
                 }
                 _ = turns.changed() => {
-                    if is_broken && self.mood() == Mood::Pass || self.mood() == Mood::Refuse {
+                    if is_broken && self.mode() == ProxyMode::Pass || self.mode() == ProxyMode::Refuse {
                         break false;
                     }
                 }
@@ -158,7 +159,7 @@ impl Proxy {
     }
 }
 
-/// Lets the connection end with a reset instead of an orderly end.
+/// Makes the connection end with a reset instead of an orderly end.
 fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

@@ -1,4 +1,4 @@
-//! Readers who want much and do not pause: whatever they get is right, and buyers go on.
+//! Readers that read much and do not pause: what they get is correct, and buyers continue.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use stockhold::keys::ReservationId;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
-use super::faults::Gremlin;
-use super::shop::{STUCK, Shop, UNITS};
+use super::faults::FaultInjector;
+use super::world::{STUCK, UNITS, World};
 use crate::support::stockhold::Answer;
 
 const READERS: usize = 32;
 
-/// What they ask for, and the most entries of an answer.
+/// What they request, and the maximum number of entries in an answer.
 const PATHS: [(&str, usize); 4] = [
     ("/api/inventory/hot?active=10000", 10_000),
     ("/api/audit?sku=hot&limit=1000", 1000),
@@ -26,25 +26,26 @@ const PATHS: [(&str, usize); 4] = [
     ("/api/inventory/hot", 100),
 ];
 
-/// What readers got so far.
+/// The results of the readers so far.
 #[derive(Default)]
 struct Got {
     answered: AtomicU64,
     refused: AtomicU64,
 }
 
-impl Gremlin {
-    /// Reads for a while, and until somebody got an answer and something is sold. Then all go away, whatever they wait for.
+impl FaultInjector {
+    /// Reads for a while, and until a reader got an answer and something was sold. Then all readers go away, even those
+    /// that wait for an answer.
     pub async fn read_much(&mut self) {
         let (begun, length) = (Instant::now(), Duration::from_millis(self.rng.u64(200..600)));
-        let sold = self.shop.operations.load(Ordering::Relaxed);
+        let sold = self.world.operations.load(Ordering::Relaxed);
         let (got, mut readers) = (Arc::new(Got::default()), JoinSet::new());
         for number in 0..READERS {
-            let (shop, got) = (Arc::clone(&self.shop), Arc::clone(&got));
-            readers.spawn(async move { read(&shop, number, &got).await });
+            let (world, got) = (Arc::clone(&self.world), Arc::clone(&got));
+            readers.spawn(async move { read(&world, number, &got).await });
         }
         let is_enough = || {
-            let is_sold = self.shop.operations.load(Ordering::Relaxed) > sold;
+            let is_sold = self.world.operations.load(Ordering::Relaxed) > sold;
             begun.elapsed() > length && is_sold && got.answered.load(Ordering::Relaxed) > 0
         };
         while !is_enough() {
@@ -57,13 +58,13 @@ impl Gremlin {
         while let Some(ended) = readers.join_next().await {
             assert!(ended.as_ref().is_err_and(JoinError::is_cancelled), "{ended:?}");
         }
-        self.toll.reads += got.answered.load(Ordering::Relaxed);
-        self.toll.reads_refused += got.refused.load(Ordering::Relaxed);
+        self.statistics.reads += got.answered.load(Ordering::Relaxed);
+        self.statistics.reads_refused += got.refused.load(Ordering::Relaxed);
     }
 }
 
-async fn read(shop: &Shop, number: usize, got: &Got) {
-    let server = shop.server().await;
+async fn read(world: &World, number: usize, got: &Got) {
+    let server = world.server().await;
     for turn in number.. {
         let (path, most) = PATHS[turn % PATHS.len()];
         let attempt = timeout(STUCK, server.attempt(Request::get(server.url(path)), Bytes::new()));
@@ -95,7 +96,7 @@ fn check_stock(path: &str, most: usize, answer: Answer) {
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "{path} names one twice");
 }
 
-/// The newest come first; those of one SKU are a chain without a gap.
+/// The newest events come first; those of one SKU are a chain without a gap.
 fn check_events(path: &str, most: usize, answer: Answer) {
     let body = answer.ok();
     let events = body["events"].as_array().unwrap();
@@ -113,7 +114,7 @@ fn check_events(path: &str, most: usize, answer: Answer) {
     }
 }
 
-/// Its units, wherever they are.
+/// The sum of its units.
 fn total(counts: &Value) -> u64 {
     ["available", "reserved", "confirmed"].iter().map(|name| counts[*name].as_u64().unwrap()).sum()
 }

@@ -11,19 +11,19 @@ use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
 use tokio::time::sleep;
 
 use super::journal::{Order, Told};
-use super::shop::{BROKEN, Manner, STUCK, Shop, manner, order, verbs};
+use super::world::{BROKEN, Manner, STUCK, World, manner, order, verbs};
 
 const ITEMS: usize = 20;
-/// How long a lost reply is waited for.
+/// How long it waits for a reply that may be lost.
 const REPLY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Buys until told to close.
-pub async fn buy(shop: Arc<Shop>, number: u64) {
-    let mut rng = Rng::with_seed(shop.seed ^ (number << 32) ^ 1);
-    let mut caller = Caller::new(&shop);
+/// Buys until it is stopped.
+pub async fn buy(world: Arc<World>, number: u64) {
+    let mut rng = Rng::with_seed(world.seed ^ (number << 32) ^ 1);
+    let mut caller = Caller::new(&world);
     for turn in 0_u64.. {
-        if !shop.is_open() {
+        if !world.is_open() {
             return;
         }
         let count = rng.usize(1..=ITEMS);
@@ -41,7 +41,7 @@ pub async fn buy(shop: Arc<Shop>, number: u64) {
             orders = others;
             orders.extend(some);
         }
-        shop.file(orders).await;
+        world.file(orders).await;
     }
 }
 
@@ -57,16 +57,16 @@ async fn make(caller: &mut Caller, rng: &mut Rng, orders: &mut [Order], mode: &s
 
 pub struct Caller {
     url: String,
-    /// With the SHA-1s that were published when it was opened.
+    /// With the SHA-1s that were published when the connection was opened.
     open: Option<(MultiplexedConnection, HashMap<String, String>)>,
 }
 
 impl Caller {
-    pub fn new(shop: &Shop) -> Self {
-        Self { url: shop.proxy.url(), open: None }
+    pub fn new(world: &World) -> Self {
+        Self { url: world.proxy.url(), open: None }
     }
 
-    /// Calls until it is known what became of one order.
+    /// Repeats the call until the outcome of one order is known.
     pub async fn until_known(&mut self, verb: &str, order: &mut Order) -> Told {
         let begun = Instant::now();
         loop {
@@ -115,7 +115,8 @@ impl Caller {
                 self.open = None;
                 sleep(PAUSE).await;
                 let told = match error.code() {
-                    // An error reply: nothing was done. The scripts come back, Redis finishes loading, memory is freed.
+                    // An error reply: nothing was done. The scripts are loaded again, Redis finishes loading, or memory
+                    // is freed.
                     Some("NOSCRIPT" | "LOADING" | "BUSY" | "OOM") => Told::No,
                     Some("BADKEY" | "WRONGTYPE") if orders.iter().any(|order| order.sku == BROKEN) => Told::Damaged,
                     Some(_) => panic!("{verb} answered {error}"),

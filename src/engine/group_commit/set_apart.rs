@@ -1,4 +1,4 @@
-//! The keys that made common calls fail, each remembered for a while.
+//! The keys that made shared calls fail. Each is remembered for a while.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// How long a key is kept out of shared calls. After that, one refused call shows whether it is still damaged.
 const TIME_APART: Duration = Duration::from_secs(5);
 
-/// Keys that are remembered at most: other damaged keys are found again each time.
+/// The maximum number of remembered keys. Other damaged keys are found again each time.
 const MAX_KEYS: usize = 1024;
 
 /// Keys, each with the time at which it may enter shared calls again.
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_remembered_and_the_newest_always() {
+    fn a_limited_number_is_remembered_and_the_newest_always() {
         let mut apart = SetApart::default();
         let now = Instant::now();
         for n in 0..3 * MAX_KEYS {

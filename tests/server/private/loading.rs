@@ -1,4 +1,4 @@
-//! A redis-server that has much to load: it is waited for as long as it gives answers, and no longer.
+//! A redis-server with much to load: the program waits for it as long as it gives answers, and no longer.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::{PATIENCE, Starting, asked_for_process_id, connect, folder, process_id, program, start, until, wrapped};
 
 const KEYS: usize = 15_000;
-/// Microseconds for each key: all of them together take longer than the patience in the test that has one.
+/// Microseconds for each key: all together take longer than the patience in the test that sets one.
 const DELAY: usize = 350;
 
 fn options(program: PathBuf, data: &Path, start_patience: Duration) -> PrivateRedisOptions {
@@ -22,12 +22,12 @@ fn plain() -> PathBuf {
     std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into()).into()
 }
 
-/// A redis-server that takes its time over each key of the file that it loads.
+/// A redis-server that takes a given time for each key of the file that it loads.
 fn slow(folder: &Path) -> PathBuf {
     wrapped(folder, &format!("exec \"$@\" --key-load-delay {DELAY}"))
 }
 
-/// Leaves a file of many commands.
+/// Leaves a file with many commands.
 async fn fill(data: &Path) {
     let redis = PrivateRedis::start(options(plain(), data, START_PATIENCE)).await.unwrap();
     let mut writes = pipe();
@@ -52,7 +52,7 @@ async fn is_waited_for_while_it_loads() {
     let redis = PrivateRedis::start(options(slow(folder.path()), &data, patience)).await.unwrap();
     assert_eq!(size(redis.url()).await, KEYS);
 
-    // The same when it is started again.
+    // The same when it is restarted.
     kill(process_id(redis.url()).await, Signal::SIGKILL).unwrap();
     until(async || asked_for_process_id(redis.url()).await.is_ok()).await;
     let again = process_id(redis.url()).await;
@@ -89,7 +89,8 @@ async fn is_not_waited_for_when_it_ends() {
     assert!(said.contains("ended before it was ready") && said.contains("redis.log"), "{said}");
 }
 
-/// It tells how far it is. Told to stop meanwhile, it stops; killed meanwhile, it is taken over from.
+/// It reports its progress. If it is told to stop during the load, it stops. If it is killed, the next start takes
+/// over.
 #[tokio::test]
 async fn tells_how_far_it_is() {
     let folder = folder();
@@ -105,7 +106,7 @@ async fn tells_how_far_it_is() {
         assert!(told.contains(" %, about ") && told.contains(" s to go"), "{told}");
         assert_eq!(starting.end(signal).success(), signal == Signal::SIGTERM);
     }
-    let shop = start(&data);
-    shop.seed("sku", 1).await;
-    assert_eq!(shop.counts("sku").await, [1, 0, 0]);
+    let server = start(&data);
+    server.seed("sku", 1).await;
+    assert_eq!(server.counts("sku").await, [1, 0, 0]);
 }

@@ -1,4 +1,4 @@
-//! A redis-server that outlived its stockhold: the next start on the folder stops it, wherever it is and whatever it does.
+//! A redis-server that outlived its stockhold: the next start on the folder stops it, on any port and in any state.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,54 +14,54 @@ use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
-/// Ends the server as a power cut would, but for its Redis; tells where that is.
-fn orphan(mut shop: Stockhold) -> String {
-    shop.signal(Signal::SIGKILL);
-    assert!(!shop.wait().success());
-    redis_url(&shop)
+/// Ends the server as a power cut would, but not its Redis. Returns the address of that Redis.
+fn orphan(mut server: Stockhold) -> String {
+    server.signal(Signal::SIGKILL);
+    assert!(!server.wait().success());
+    redis_url(&server)
 }
 
-/// The same, and its Redis does nothing any more. Frozen before, the kernel would wake it at the end of its parent.
-async fn frozen_orphan(shop: Stockhold) -> String {
-    let process = process_id(&redis_url(&shop)).await;
-    let left = orphan(shop);
+/// The same, and its Redis is frozen. If it were frozen first, the kernel would wake it at the end of its parent.
+async fn frozen_orphan(server: Stockhold) -> String {
+    let process = process_id(&redis_url(&server)).await;
+    let left = orphan(server);
     kill(process, Signal::SIGSTOP).unwrap();
     left
 }
 
-/// Whether nobody listens there: one that is frozen would give no answer, and be there.
+/// Whether nothing listens there: a frozen process gives no answer, but it listens.
 fn is_gone(url: &str) -> bool {
     std::net::TcpStream::connect(url.strip_prefix("redis://").unwrap()).is_err()
 }
 
-/// The one unit of a SKU is sold once, and nothing else is in the books.
-async fn sells_the_last_unit_once(shop: Stockhold, folder: &Path) {
-    shop.held("sku", 1).await;
+/// The one unit of a SKU is sold once, and the books have nothing else.
+async fn sells_the_last_unit_once(server: Stockhold, folder: &Path) {
+    server.held("sku", 1).await;
     let another = serde_json::json!({ "cartId": "cart-2", "sku": "sku", "quantity": 1 });
-    shop.post("/api/reservations/hold", another).await.problem(409, "insufficient_inventory");
-    drop(shop);
-    let shop = start(folder);
-    assert_eq!(shop.counts("sku").await, [0, 1, 0]);
-    assert_invariants(&mut connect(&redis_url(&shop)).await, History::Whole).await;
+    server.post("/api/reservations/hold", another).await.problem(409, "insufficient_inventory");
+    drop(server);
+    let server = start(folder);
+    assert_eq!(server.counts("sku").await, [0, 1, 0]);
+    assert_invariants(&mut connect(&redis_url(&server)).await, History::Whole).await;
 }
 
 #[tokio::test]
 async fn is_found_on_whichever_port_it_is() {
     for same_port in [true, false] {
         let folder = folder();
-        let shop = start(folder.path());
-        shop.seed("sku", 1).await;
-        let port = redis_port(&shop);
-        let left = orphan(shop);
+        let server = start(folder.path());
+        server.seed("sku", 1).await;
+        let port = redis_port(&server);
+        let left = orphan(server);
         let process = process_id(&left).await;
-        let shop = start_on(if same_port { &port } else { "0" }, folder.path());
+        let server = start_on(if same_port { &port } else { "0" }, folder.path());
         if same_port {
-            assert_eq!(redis_url(&shop), left);
+            assert_eq!(redis_url(&server), left);
             assert_ne!(process_id(&left).await, process);
         } else {
             assert!(is_gone(&left));
         }
-        sells_the_last_unit_once(shop, folder.path()).await;
+        sells_the_last_unit_once(server, folder.path()).await;
     }
 }
 
@@ -69,86 +69,86 @@ async fn is_found_on_whichever_port_it_is() {
 async fn is_woken_to_end_if_it_is_frozen() {
     for same_port in [true, false] {
         let folder = folder();
-        let shop = start(folder.path());
-        shop.seed("sku", 1).await;
-        let port = redis_port(&shop);
-        let left = frozen_orphan(shop).await;
-        let shop = start_on(if same_port { &port } else { "0" }, folder.path());
+        let server = start(folder.path());
+        server.seed("sku", 1).await;
+        let port = redis_port(&server);
+        let left = frozen_orphan(server).await;
+        let server = start_on(if same_port { &port } else { "0" }, folder.path());
         assert!(same_port || is_gone(&left));
-        // It wrote out what it had, rather than being killed.
+        // It wrote its data, and was not killed.
         let log = std::fs::read_to_string(folder.path().join("redis.log")).unwrap();
         assert!(log.contains("Received SIGTERM"), "{log}");
-        sells_the_last_unit_once(shop, folder.path()).await;
+        sells_the_last_unit_once(server, folder.path()).await;
     }
 }
 
 #[tokio::test]
 async fn is_found_after_it_was_started_again() {
     let folder = folder();
-    let shop = start(folder.path());
-    shop.seed("sku", 1).await;
-    written(&redis_url(&shop)).await;
-    kill(process_id(&redis_url(&shop)).await, Signal::SIGKILL).unwrap();
-    shop.wait_until_ready().await;
-    let left = orphan(shop);
-    let shop = start(folder.path());
+    let server = start(folder.path());
+    server.seed("sku", 1).await;
+    written(&redis_url(&server)).await;
+    kill(process_id(&redis_url(&server)).await, Signal::SIGKILL).unwrap();
+    server.wait_until_ready().await;
+    let left = orphan(server);
+    let server = start(folder.path());
     assert!(is_gone(&left));
-    sells_the_last_unit_once(shop, folder.path()).await;
+    sells_the_last_unit_once(server, folder.path()).await;
 }
 
 #[tokio::test]
 async fn nothing_is_left_when_both_are_killed() {
     let folder = folder();
-    let shop = start(folder.path());
-    shop.seed("sku", 1).await;
-    let process = process_id(&redis_url(&shop)).await;
-    written(&redis_url(&shop)).await;
-    let left = orphan(shop);
+    let server = start(folder.path());
+    server.seed("sku", 1).await;
+    let process = process_id(&redis_url(&server)).await;
+    written(&redis_url(&server)).await;
+    let left = orphan(server);
     kill(process, Signal::SIGKILL).unwrap();
-    let shop = start_on(left.rsplit(':').next().unwrap(), folder.path());
-    sells_the_last_unit_once(shop, folder.path()).await;
+    let server = start_on(left.rsplit(':').next().unwrap(), folder.path());
+    sells_the_last_unit_once(server, folder.path()).await;
 }
 
-/// A process between us and Redis: that it ends does not mean that Redis has.
+/// A process between us and Redis: when it ends, Redis may still run.
 #[tokio::test]
 async fn is_found_behind_a_program_that_died() {
     let folder = folder();
     let program = wrapped(folder.path(), "echo $$ > \"$0.pid\"\n\"$@\"\nexit 1");
     let data = folder.path().join("data");
     let arguments = ["--port", "0", "--redis-port", "0", "--data-dir", data.to_str().unwrap()];
-    let shop = Stockhold::spawn(&[&arguments[..], &["--redis-server", program.to_str().unwrap()]].concat());
-    shop.seed("sku", 1).await;
-    let url = redis_url(&shop);
+    let server = Stockhold::spawn(&[&arguments[..], &["--redis-server", program.to_str().unwrap()]].concat());
+    server.seed("sku", 1).await;
+    let url = redis_url(&server);
     let process = process_id(&url).await;
     let between: i32 = std::fs::read_to_string(program.with_extension("pid")).unwrap().trim().parse().unwrap();
     kill(nix::unistd::Pid::from_raw(between), Signal::SIGKILL).unwrap();
     until(async || asked_for_process_id(&url).await.is_ok_and(|now| now != process)).await;
-    shop.wait_until_ready().await;
-    sells_the_last_unit_once(shop, &data).await;
+    server.wait_until_ready().await;
+    sells_the_last_unit_once(server, &data).await;
 }
 
-/// As a redis-server does that is stuck in the kernel, or in a script without an end.
+/// Like a redis-server that is stuck in the kernel, or in an endless script.
 #[tokio::test]
 async fn is_killed_if_it_does_not_end() {
     let folder = folder();
     let program = wrapped(folder.path(), "trap '' TERM\n\"$@\"\nwhile :; do sleep 1; done");
     let data = folder.path().join("data");
     let arguments = ["--port", "0", "--redis-port", "0", "--data-dir", data.to_str().unwrap()];
-    let shop = Stockhold::spawn(&[&arguments[..], &["--redis-server", program.to_str().unwrap()]].concat());
-    shop.seed("sku", 1).await;
-    let left = orphan(shop);
-    let shop = start(&data);
+    let server = Stockhold::spawn(&[&arguments[..], &["--redis-server", program.to_str().unwrap()]].concat());
+    server.seed("sku", 1).await;
+    let left = orphan(server);
+    let server = start(&data);
     assert!(is_gone(&left));
-    sells_the_last_unit_once(shop, &data).await;
+    sells_the_last_unit_once(server, &data).await;
 }
 
-/// What is on record may be another program's by now.
+/// The recorded number may belong to another program by now.
 #[tokio::test]
 async fn others_are_left_alone() {
     let folder = folder();
-    let shop = start(folder.path());
-    shop.seed("sku", 1).await;
-    let left = frozen_orphan(shop).await;
+    let server = start(folder.path());
+    server.seed("sku", 1).await;
+    let left = frozen_orphan(server).await;
 
     let record = folder.path().join("redis.lock");
     let other = RedisServer::start();
@@ -156,16 +156,16 @@ async fn others_are_left_alone() {
     let reads_it = File::open(&record).unwrap();
     let mut reader = Command::new("sleep").arg("1000").stdin(Stdio::from(reads_it)).spawn().unwrap();
 
-    let shop = start(folder.path());
+    let server = start(folder.path());
     assert!(is_gone(&left));
     assert!(redis_answers(&other.url()).await);
     assert!(reader.try_wait().unwrap().is_none());
     reader.kill().unwrap();
     reader.wait().unwrap();
-    sells_the_last_unit_once(shop, folder.path()).await;
+    sells_the_last_unit_once(server, folder.path()).await;
 }
 
-/// The lock is held, and by nobody who can be told to be a redis-server of the folder.
+/// The lock is held, but no process can be identified as a redis-server of the folder.
 #[tokio::test]
 async fn one_that_cannot_be_stopped_keeps_the_server_from_starting() {
     let folder = folder();

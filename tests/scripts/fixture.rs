@@ -1,4 +1,4 @@
-//! A shop's Redis: a private server with the scripts loaded, and a way to call them that lets nothing slip.
+//! A private Redis with the scripts loaded, and a way to call them that checks every call.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 
-/// The reservations of [`Shop::stocked`], and two ids that are none.
+/// The reservations of [`ScriptFixture::stocked`], and two unused ids.
 pub const ACTIVE: &str = "00000000-0000-8000-8000-00000000000a";
 pub const LAPSED: &str = "00000000-0000-8000-8000-00000000000b";
 pub const CONFIRMED: &str = "00000000-0000-8000-8000-00000000000c";
@@ -21,9 +21,9 @@ pub const CUP: &str = "00000000-0000-8000-8000-00000000000e";
 pub const NEW: &str = "00000000-0000-8000-8000-00000000000f";
 pub const NEWER: &str = "00000000-0000-8000-8000-000000000010";
 
-/// Answers that go with a write, always.
+/// Replies that always mean a write.
 const DONE: [&str; 4] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED"];
-/// Answers that may go with a write: they also tidy up.
+/// Replies that may mean a write: these calls also remove stray entries.
 const TIDYING: [&str; 4] = ["DRAINING", "EXPIRED", "REPAIRED", "SWEPT"];
 
 type Fields = BTreeMap<String, Vec<u8>>;
@@ -31,7 +31,7 @@ type Fields = BTreeMap<String, Vec<u8>>;
 /// A stream entry: its id and its fields.
 type Entry = (Vec<u8>, Fields);
 
-/// A call's answer: a line for each item, or the error.
+/// A call's answer: a line for each item, or an error reply.
 pub type Answer = Result<Vec<Vec<String>>, Refusal>;
 
 /// An error reply.
@@ -41,15 +41,15 @@ pub struct Refusal {
     pub text: String,
 }
 
-pub struct Shop {
+pub struct ScriptFixture {
     pub redis: MultiplexedConnection,
     pub history: History,
     shas: BTreeMap<&'static str, String>,
     server: RedisServer,
 }
 
-impl Shop {
-    /// An empty shop.
+impl ScriptFixture {
+    /// Starts a Redis without any stock.
     pub async fn open() -> Self {
         let server = RedisServer::start();
         let mut redis = server.connection().await;
@@ -60,16 +60,16 @@ impl Shop {
         Self { redis, history: History::Whole, shas, server }
     }
 
-    /// A shop with something in each state: of 10 `tea`, 2 held by [`ACTIVE`], 1 by [`LAPSED`], 1 [`CONFIRMED`] and 1
-    /// [`RELEASED`], both with the token `token`; of 5 `cup`, 1 held by [`CUP`].
+    /// Starts a Redis with a reservation in each state: of 10 `tea`, 2 held by [`ACTIVE`], 1 by [`LAPSED`], 1
+    /// [`CONFIRMED`] and 1 [`RELEASED`], both with the token `token`; of 5 `cup`, 1 held by [`CUP`].
     pub async fn stocked() -> Self {
-        let mut shop = Self::open().await;
-        shop.stock().await;
-        shop
+        let mut fixture = Self::open().await;
+        fixture.stock().await;
+        fixture
     }
 
-    /// Empties the shop and puts into it what [`Shop::stocked`] says. Unchecked, as it is done hundreds of times: the
-    /// next call that succeeds checks the books with all that is in them.
+    /// Replaces all data with that of [`ScriptFixture::stocked`]. This runs hundreds of times, so it checks nothing:
+    /// the next call that succeeds checks the books, including this data.
     pub async fn stock(&mut self) {
         self.run::<()>(&cmd("FLUSHALL")).await;
         self.keep_ms(0).await;
@@ -79,13 +79,14 @@ impl Shop {
         self.lapse(LAPSED).await;
     }
 
-    /// Sets how long settled records are kept, as the operator does; 0 keeps for ever.
+    /// Sets how long settled records are kept, as the operator does; 0 keeps them forever.
     pub async fn keep_ms(&mut self, keep_ms: i64) {
         self.run::<()>(cmd("HSET").arg("stockhold:settings").arg("keepMs").arg(keep_ms)).await;
     }
 
-    /// Calls a script, and checks all that is true of every call: the reply is one that the header lists, with as many
-    /// elements; an error or a refusal changed nothing; what is said to be done changed something; the books balance.
+    /// Calls a script, and checks what must be true of every call: the header lists the reply, with the same number of
+    /// elements; an error or a refusal changed nothing; a reply that means a write changed something; the books
+    /// balance.
     pub async fn call(&mut self, call: &Call) -> Answer {
         let before = Snapshot::take(&mut self.redis).await;
         let answer = self.evalsha(call).await;
@@ -116,24 +117,24 @@ impl Shop {
         answer
     }
 
-    /// The lines that answer a call that must not fail.
+    /// The lines of the answer to a call that must succeed.
     pub async fn replies(&mut self, call: &Call) -> Vec<Vec<String>> {
         self.call(call).await.unwrap_or_else(|refusal| panic!("{call:?} failed with {refusal:?}"))
     }
 
-    /// The first words of [`Shop::replies`].
+    /// The first words of [`ScriptFixture::replies`].
     pub async fn words(&mut self, call: &Call) -> Vec<String> {
         self.replies(call).await.into_iter().map(|reply| reply[0].clone()).collect()
     }
 
-    /// The only line of [`Shop::replies`].
+    /// The only line of [`ScriptFixture::replies`].
     pub async fn reply(&mut self, call: &Call) -> Vec<String> {
         let mut replies = self.replies(call).await;
         assert_eq!(replies.len(), 1, "{call:?} answered {replies:?}");
         replies.remove(0)
     }
 
-    /// The error that answers a call that must fail.
+    /// The error reply to a call that must fail.
     pub async fn refusal(&mut self, call: &Call) -> Refusal {
         match self.call(call).await {
             Err(refusal) => refusal,
@@ -141,7 +142,7 @@ impl Shop {
         }
     }
 
-    /// Calls a script and checks nothing: for a state that is not meant to be whole.
+    /// Calls a script and checks nothing: for data that is meant to be inconsistent.
     pub async fn evalsha(&mut self, call: &Call) -> Answer {
         let mut redis = self.redis.clone();
         self.evalsha_on(&mut redis, call).await
@@ -158,7 +159,7 @@ impl Shop {
         }
     }
 
-    /// The arguments, with ids of events for [`LAST_EVENT`] where there are any.
+    /// The arguments, with an event's id in place of each [`LAST_EVENT`].
     async fn with_events(&self, call: &Call) -> Vec<Vec<u8>> {
         let mut args = call.args.clone();
         let mut redis = self.redis.clone();
@@ -178,14 +179,14 @@ impl Shop {
         args
     }
 
-    /// A connection of a user who needs no password.
+    /// A connection as a user without a password.
     pub async fn connect_as(&self, user: &str) -> MultiplexedConnection {
         let mut redis = self.server.connection().await;
         cmd("AUTH").arg(user).arg("any").exec_async(&mut redis).await.unwrap();
         redis
     }
 
-    /// A plain command.
+    /// A plain Redis command.
     pub async fn run<T: FromRedisValue>(&mut self, command: &Cmd) -> T {
         command.query_async(&mut self.redis).await.unwrap()
     }
@@ -209,12 +210,12 @@ impl Shop {
         self.field(&format!("reservation:{id}"), "state").await
     }
 
-    /// How many audit entries there are.
+    /// The number of audit entries.
     pub async fn events(&mut self) -> u64 {
         self.run(cmd("XLEN").arg("inventory:audit")).await
     }
 
-    /// The clock that decides: Redis's.
+    /// Redis's clock, which decides.
     pub async fn now_ms(&mut self) -> u64 {
         let (seconds, micros): (u64, u64) = self.run(&cmd("TIME")).await;
         seconds * 1000 + micros / 1000
@@ -229,7 +230,7 @@ impl Shop {
     }
 }
 
-/// The calls that stock a shop, on the keys of a shard.
+/// The calls that make the data of [`ScriptFixture::stocked`], on the keys of a shard.
 pub fn stocking(prefix: &str) -> Vec<Call> {
     let lapsing = line("tea", LAPSED).ttl_ms(1);
     let holds =
@@ -245,21 +246,21 @@ pub fn stocking(prefix: &str) -> Vec<Call> {
     .into()
 }
 
-/// A reservation's id for a number.
+/// The id of a reservation, made from a number.
 pub fn id(n: usize) -> String {
     format!("11111111-1111-8111-8111-{n:012x}")
 }
 
-/// Holds of one unit each, as many as asked, that lapse after so long.
-pub async fn hold_many(shop: &mut Shop, sku: &str, count: usize, ttl_ms: u64) -> Vec<String> {
+/// Makes `count` holds of one unit each, which lapse after `ttl_ms`.
+pub async fn hold_many(fixture: &mut ScriptFixture, sku: &str, count: usize, ttl_ms: u64) -> Vec<String> {
     let ids: Vec<String> = (0..count).map(id).collect();
     let lines: Vec<_> = ids.iter().map(|id| line(sku, id).ttl_ms(ttl_ms)).collect();
     assert!(ttl_ms == LONG_MS || ttl_ms < 100, "neither for long nor soon over");
-    assert_eq!(shop.words(&hold("all", &lines)).await, vec!["HELD"; count]);
+    assert_eq!(fixture.words(&hold("all", &lines)).await, vec!["HELD"; count]);
     ids
 }
 
-/// Arrays of strings, and nothing else: a nil or a number would arrive differently in each client library.
+/// Arrays of strings, and nothing else: client libraries convert a nil or a number differently.
 fn lines(value: Value) -> Vec<Vec<String>> {
     let Value::Array(replies) = value else { panic!("not an array: {value:?}") };
     let line = |reply| {

@@ -1,4 +1,4 @@
-//! What is bought in, and the plan of one purchase after another.
+//! The world of the torture: the stock, the state that all clients share, and the random choices for a purchase.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,37 +14,37 @@ use super::journal::{Attempts, Order};
 use super::proxy::Proxy;
 use crate::support::stockhold::Stockhold;
 
-/// Two that everybody wants, one of them without end and one of which there is soon nothing left; and others.
+/// Two SKUs that everybody wants, one with units without end and one that is soon sold out; and others.
 pub const HOT: [&str; 2] = ["hot", "scarce"];
 pub const COLD: [&str; 20] =
     ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"];
-/// The one whose keys are damaged, and that nobody wants but those who are there to see it.
+/// The SKU whose keys are damaged. Only the buyers of that fault use it.
 pub const BROKEN: &str = "broken";
 pub const UNITS: [(&str, u64); 3] = [("hot", 1_000_000_000), ("scarce", 300), (BROKEN, 1_000_000_000)];
 pub const COLD_UNITS: u64 = 5_000;
 
-/// No request may take longer, whatever happens: a server that answers late is one that hangs.
+/// The maximum duration of a request, in any situation: a server that answers later hangs.
 pub const STUCK: Duration = Duration::from_secs(20);
 
-/// Of 100: requests that are made again, and those of them that are made at the same time.
+/// Of 100: requests that are repeated, and those of them that are repeated at the same time.
 const REPEATED: u32 = 30;
 const AT_ONCE: u32 = 50;
 
 /// What all clients share.
-pub struct Shop {
+pub struct World {
     /// The server that runs now.
     pub server: RwLock<Arc<Stockhold>>,
     pub proxy: Proxy,
     pub closing: AtomicBool,
-    /// What finished, for a sign of life.
+    /// Finished operations; they show that the test makes progress.
     pub operations: AtomicU64,
     pub orders: Mutex<Vec<Order>>,
     pub seed: u64,
 }
 
-impl Shop {
+impl World {
     pub async fn server(&self) -> Arc<Stockhold> {
-        // A restart takes a moment; longer than that, and the server does not come up.
+        // A restart takes a moment. If it takes longer than this, the server does not start.
         Arc::clone(&*timeout(STUCK, self.server.read()).await.expect("no server"))
     }
 
@@ -60,7 +60,7 @@ impl Shop {
     }
 }
 
-/// A new order of something.
+/// A new order of a random SKU.
 pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
     let sku = if rng.u32(..100) < 60 { HOT[rng.usize(..HOT.len())] } else { COLD[rng.usize(..COLD.len())] };
     let quantity = rng.u64(1..4);
@@ -68,7 +68,7 @@ pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
     order_of(sku, name, quantity, ttl_ms)
 }
 
-/// A new order; its id is that of its name as an `Idempotency-Key`, so that it is known whatever becomes of the request.
+/// A new order. Its id comes from its name as an `Idempotency-Key`, so it is known whatever happens to the request.
 pub fn order_of(sku: &'static str, name: &str, quantity: u64, ttl_ms: u64) -> Order {
     let key = IdempotencyKey::parse(name).unwrap();
     Order {
@@ -101,7 +101,7 @@ pub fn manner(rng: &mut Rng) -> Manner {
     }
 }
 
-/// How an order is settled: confirmed, released, both at once, or left to expire. What is scarce is seldom sold for good.
+/// How an order is settled: confirmed, released, both at once, or left to expire. A scarce SKU is seldom confirmed.
 pub fn verbs(rng: &mut Rng, order: &Order) -> &'static [&'static str] {
     let sells = if order.sku == "hot" { 30 } else { 1 };
     match rng.u32(..100) {
