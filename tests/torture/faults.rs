@@ -203,8 +203,8 @@ impl FaultInjector {
         *running = tokio::task::spawn_blocking(move || Arc::new(serve(&url))).await.unwrap();
     }
 
-    /// How long it takes until a buyer gets an answer again. New buyers come all the time: one that waits without
-    /// success does not delay the next.
+    /// How long it takes until the scripts decide on a hold again. New buyers come all the time: one that waits without
+    /// success does not delay the next. They ask for a SKU that was never seeded, so no unit is held.
     async fn until_served(&self) -> Duration {
         let healed = Instant::now();
         let mut buyers = JoinSet::new();
@@ -212,11 +212,14 @@ impl FaultInjector {
         loop {
             let server = self.world.server().await;
             buyers.spawn(async move {
-                let request = Request::get(server.url("/api/inventory/hot?active=0"));
-                server.attempt(request, Bytes::new()).await
+                let request = Request::post(server.url("/api/reservations/hold"));
+                let body = r#"{"cartId":"cart","sku":"never-seeded","quantity":1}"#;
+                server
+                    .attempt(request.header("content-type", "application/json"), Bytes::from_static(body.as_bytes()))
+                    .await
             });
             match timeout(Duration::from_millis(20), buyers.join_next()).await {
-                Ok(Some(Ok(Ok(answer)))) if answer.status == 200 => return healed.elapsed(),
+                Ok(Some(Ok(Ok(answer)))) if answer.status == 409 => return healed.elapsed(),
                 Ok(Some(Ok(Ok(answer)))) => refusal = Some(answer.body),
                 _ => {}
             }
