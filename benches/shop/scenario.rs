@@ -33,6 +33,8 @@ pub enum Scenario {
     Many,
     /// Hold, then confirm, one SKU
     Lifecycle,
+    /// Hold, then confirm, 1,000 SKUs
+    Checkout,
     /// 10,000 buyers for 100 units
     Stampede,
     /// HTTP as against calling the script
@@ -61,6 +63,7 @@ impl Scenario {
             Self::Hot => contention::hot(bench).await,
             Self::Many => contention::many(bench).await,
             Self::Lifecycle => contention::lifecycle(bench).await,
+            Self::Checkout => contention::checkout(bench).await,
             Self::Stampede => stampede::run(bench).await,
             Self::Direct => direct::run(bench).await,
             Self::Cpu => cpu::run(bench).await,
@@ -82,4 +85,8 @@ impl Scenario {
 
 fn hot_sku() -> [String; 1] {
     [HOT.to_owned()]
+}
+
+fn many_skus() -> Vec<String> {
+    (1..=1000).map(|number| format!("sku-{number:04}")).collect()
 }

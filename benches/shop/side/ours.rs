@@ -36,8 +36,8 @@ impl Ours {
         closed_loop(Requester::crowd(self.0.address, clients, &requests).await, limit).await
     }
 
-    pub async fn buy(&self, clients: usize, sku: &str, limit: Limit) -> Tally {
-        closed_loop(Buyer::crowd(self.0.address, clients, sku).await, limit).await
+    pub async fn buy(&self, clients: usize, skus: &[String], limit: Limit) -> Tally {
+        closed_loop(Buyer::crowd(self.0.address, clients, skus).await, limit).await
     }
 
     pub async fn get(&self, clients: usize, target: &str, limit: Limit) -> Tally {

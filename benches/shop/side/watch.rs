@@ -59,8 +59,8 @@ impl Watch {
         closed_loop(Requester::crowd(self.address, clients, &requests).await, limit).await
     }
 
-    pub async fn buy(&self, clients: usize, sku: &str, limit: Limit) -> Tally {
-        closed_loop(Buyer::crowd(self.address, clients, sku).await, limit).await
+    pub async fn buy(&self, clients: usize, skus: &[String], limit: Limit) -> Tally {
+        closed_loop(Buyer::crowd(self.address, clients, skus).await, limit).await
     }
 }
 
