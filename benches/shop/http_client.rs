@@ -2,7 +2,7 @@
 //! were put together beforehand, and of an answer only the status and the length are read.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -190,6 +190,42 @@ impl Caller for Buyer {
         let id = held.body.strip_prefix(BEFORE_ID).expect("a record begins with its id");
         let confirm = self.confirm.of(id[..ID_LENGTH].try_into().expect("it has the length of an id"));
         self.client.exchange(confirm).await.verdict()
+    }
+}
+
+/// Confirms reservations that are held already, as long as there are any.
+pub struct Settler {
+    client: HttpClient,
+    held: Held,
+    confirm: Confirm,
+}
+
+/// Reservations that nobody has taken yet to confirm them.
+pub type Held = Arc<Mutex<Vec<Id>>>;
+
+impl Settler {
+    pub async fn crowd(address: SocketAddr, size: usize, held: &Held) -> Vec<Self> {
+        let mut crowd = Vec::with_capacity(size);
+        for _ in 0..size {
+            let client = HttpClient::connect(address).await;
+            crowd.push(Self { client, held: Arc::clone(held), confirm: Confirm::new() });
+        }
+        crowd
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Id>> {
+        self.held.lock().expect("no caller panicked")
+    }
+}
+
+impl Caller for Settler {
+    async fn call(&mut self) -> Verdict {
+        let id = self.held().pop().expect("there was one more");
+        self.client.exchange(self.confirm.of(&id)).await.verdict()
+    }
+
+    fn has_more(&self) -> bool {
+        !self.held().is_empty()
     }
 }
 

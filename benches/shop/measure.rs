@@ -25,17 +25,31 @@ pub struct Effort {
 pub struct Side<'a> {
     name: String,
     redis: &'a RedisServer,
-    slice: Box<dyn Fn(Limit) -> Running<'a> + 'a>,
+    prepare: Box<dyn Fn() -> Running<'a, ()> + 'a>,
+    slice: Box<dyn Fn(Limit) -> Running<'a, Tally> + 'a>,
 }
 
-type Running<'a> = Pin<Box<dyn Future<Output = Tally> + 'a>>;
+type Running<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 impl<'a> Side<'a> {
     pub fn new<F>(name: impl Into<String>, redis: &'a RedisServer, slice: impl Fn(Limit) -> F + 'a) -> Self
     where
         F: Future<Output = Tally> + 'a,
     {
-        Self { name: name.into(), redis, slice: Box::new(move |limit| Box::pin(slice(limit))) }
+        Self {
+            name: name.into(),
+            redis,
+            prepare: Box::new(|| Box::pin(async {})),
+            slice: Box::new(move |limit| Box::pin(slice(limit))),
+        }
+    }
+
+    /// What is done before each slice; it does not count.
+    pub fn prepared<F>(self, prepare: impl Fn() -> F + 'a) -> Self
+    where
+        F: Future<Output = ()> + 'a,
+    {
+        Self { prepare: Box::new(move || Box::pin(prepare())), ..self }
     }
 }
 
@@ -87,12 +101,14 @@ pub async fn take_turns<const N: usize>(
 ) -> [Series; N] {
     let scenario = bar.message();
     for side in &sides {
+        (side.prepare)().await;
         (side.slice)(warm_up.clone()).await;
     }
     let mut series = sides.each_ref().map(|side| Series { name: side.name.clone(), slices: Vec::new() });
     for round in 1..=rounds {
         for (side, series) in sides.iter().zip(&mut series) {
             bar.set_message(format!("{scenario}: {}, round {round} of {rounds}", side.name));
+            (side.prepare)().await;
             let mut redis = side.redis.connection().await;
             let before = redis_cpu(&mut redis).await;
             let tally = (side.slice)(limit.clone()).await;

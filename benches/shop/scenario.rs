@@ -8,6 +8,7 @@ mod lag;
 mod plot;
 mod readers;
 mod reads;
+mod settle;
 mod stampede;
 mod sweep;
 
@@ -35,6 +36,8 @@ pub enum Scenario {
     Lifecycle,
     /// Hold, then confirm, 1,000 SKUs
     Checkout,
+    /// Confirm what is held already
+    Settle,
     /// 10,000 buyers for 100 units
     Stampede,
     /// HTTP as against calling the script
@@ -64,6 +67,7 @@ impl Scenario {
             Self::Many => contention::many(bench).await,
             Self::Lifecycle => contention::lifecycle(bench).await,
             Self::Checkout => contention::checkout(bench).await,
+            Self::Settle => settle::run(bench).await,
             Self::Stampede => stampede::run(bench).await,
             Self::Direct => direct::run(bench).await,
             Self::Cpu => cpu::run(bench).await,

@@ -27,6 +27,22 @@ pub struct Record {
     pub updated_at: u64,
 }
 
+impl Record {
+    /// Of a hold that is made now.
+    pub fn new(cart: &str, sku: &str, quantity: u64, now: u64, ttl_ms: u64) -> Self {
+        Self {
+            id: Uuid::new_v4().to_string(),
+            cart: cart.to_owned(),
+            sku: sku.to_owned(),
+            quantity,
+            state: "active",
+            expires_at: now + ttl_ms,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
 pub enum Outcome {
     Done(Record),
     Insufficient { available: u64 },
@@ -69,25 +85,10 @@ impl Store {
                 return Ok(Outcome::Insufficient { available });
             }
             let now = now_ms();
-            let record = Record {
-                id: Uuid::new_v4().to_string(),
-                cart: cart.to_owned(),
-                sku: sku.to_owned(),
-                quantity,
-                state: "active",
-                expires_at: now + ttl_ms,
-                created_at: now,
-                updated_at: now,
-            };
+            let record = Record::new(cart, sku, quantity, now, ttl_ms);
             let counts = [available - quantity, number(&stock, "reserved") + quantity, number(&stock, "confirmed")];
             let mut writes = pipe();
-            writes.atomic();
-            set_counts(&mut writes, &inventory, counts, now);
-            writes.cmd("HSET").arg(format!("reservation:{}", record.id)).arg("cartId").arg(cart).arg("sku").arg(sku);
-            writes.arg("quantity").arg(quantity).arg("state").arg("active").arg("reason").arg("");
-            writes.arg("expiresAt").arg(record.expires_at).arg("createdAt").arg(now).arg("updatedAt").arg(now).ignore();
-            writes.cmd("ZADD").arg(format!("{inventory}:active")).arg(record.expires_at).arg(&record.id).ignore();
-            append_event(&mut writes, "hold", &record, counts);
+            write_hold(writes.atomic(), &record, counts);
             if exec(redis, &writes).await? {
                 return Ok(Outcome::Done(record));
             }
@@ -179,6 +180,18 @@ async fn exec(redis: &mut MultiplexedConnection, writes: &Pipeline) -> RedisResu
     Ok(done.is_some())
 }
 
+/// All that a hold changes; the counts are available, reserved and confirmed after it.
+pub fn write_hold(writes: &mut Pipeline, record: &Record, counts: [u64; 3]) {
+    let Record { id, cart, sku, quantity, state, expires_at, created_at, updated_at } = record;
+    let inventory = format!("inventory:{sku}");
+    set_counts(writes, &inventory, counts, *updated_at);
+    writes.cmd("HSET").arg(format!("reservation:{id}")).arg("cartId").arg(cart).arg("sku").arg(sku);
+    writes.arg("quantity").arg(quantity).arg("state").arg(state).arg("reason").arg("").arg("expiresAt").arg(expires_at);
+    writes.arg("createdAt").arg(created_at).arg("updatedAt").arg(updated_at).ignore();
+    writes.cmd("ZADD").arg(format!("{inventory}:active")).arg(expires_at).arg(id).ignore();
+    append_event(writes, "hold", record, counts);
+}
+
 fn set_counts(writes: &mut Pipeline, inventory: &str, [available, reserved, confirmed]: [u64; 3], now: u64) {
     writes.cmd("HSET").arg(inventory).arg("available").arg(available).arg("reserved").arg(reserved);
     writes.arg("confirmed").arg(confirmed).arg("updatedAt").arg(now).ignore();
@@ -196,6 +209,7 @@ fn number(fields: &Fields, name: &str) -> u64 {
     fields.get(name).and_then(|digits| digits.parse().ok()).unwrap_or_default()
 }
 
-fn now_ms() -> u64 {
+/// The time of this machine: a tutorial asks its own clock.
+pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is right").as_millis() as u64
 }
