@@ -45,6 +45,7 @@ pub enum Unit {
     Seconds,
     Milliseconds,
     Microseconds,
+    Bytes,
     Count,
 }
 
@@ -208,6 +209,7 @@ impl Unit {
             Self::Seconds => format!("{number} s"),
             Self::Milliseconds => format!("{number} ms"),
             Self::Microseconds => format!("{number} µs"),
+            Self::Bytes => format!("{number} bytes"),
             Self::Count => number,
         }
     }

@@ -5,6 +5,7 @@ mod contention;
 mod cpu;
 mod direct;
 mod lag;
+mod memory;
 mod plot;
 mod readers;
 mod reads;
@@ -56,6 +57,8 @@ pub enum Scenario {
     Sweep,
     /// As many holds as there can be, each for a second
     Lag,
+    /// Bytes of Redis's memory for each SKU and reservation
+    Memory,
     /// Throughput and p99 over the number of clients
     Plot,
 }
@@ -77,6 +80,7 @@ impl Scenario {
             Self::Alone => alone::run(bench).await,
             Self::Sweep => sweep::run(bench).await,
             Self::Lag => lag::run(bench).await,
+            Self::Memory => memory::run(bench).await,
             Self::Plot => plot::run(bench).await,
         }
     }
