@@ -5,7 +5,7 @@ use crate::measure::{Series, Side, Slice, alternate};
 use crate::report::{Figure, Row, Target, Unit};
 use crate::script_calls::AMPLE;
 use crate::side::ours::{self, Ours};
-use crate::side::watch::{self, Watch};
+use crate::side::watch;
 use crate::support::redis_server::RedisServer;
 
 const CLIENTS: usize = 32;
@@ -31,12 +31,12 @@ pub async fn many(bench: &mut Bench) {
 async fn holds(bench: &Bench, skus: &[String]) -> [Series; 2] {
     let (our_redis, their_redis) = (RedisServer::start(), RedisServer::start());
     Ours::stock(&our_redis, skus).await;
-    Watch::stock(&their_redis, skus, AMPLE).await;
+    watch::stock(&their_redis, skus, AMPLE).await;
     let ours = Ours::start(&our_redis, &[]);
-    let watch = Watch::start(&their_redis, CLIENTS);
+    let theirs = watch::start(&their_redis, CLIENTS);
     let sides = [
         Side::new(ours::NAME, &our_redis, |limit| ours.hold(CLIENTS, skus, limit)),
-        Side::new(watch::NAME, &their_redis, |limit| watch.hold(CLIENTS, skus, limit)),
+        Side::new(watch::NAME, &their_redis, |limit| theirs.hold(CLIENTS, skus, limit)),
     ];
     alternate(bench.effort, sides, &bench.bar).await
 }
@@ -52,12 +52,12 @@ pub async fn checkout(bench: &mut Bench) {
 async fn purchases(bench: &mut Bench, scenario: &'static str, what: &str, skus: &[String]) {
     let (our_redis, their_redis) = (RedisServer::start(), RedisServer::start());
     Ours::stock(&our_redis, skus).await;
-    Watch::stock(&their_redis, skus, AMPLE).await;
+    watch::stock(&their_redis, skus, AMPLE).await;
     let ours = Ours::start(&our_redis, &[]);
-    let watch = Watch::start(&their_redis, CLIENTS);
+    let theirs = watch::start(&their_redis, CLIENTS);
     let sides = [
         Side::new(ours::NAME, &our_redis, |limit| ours.buy(CLIENTS, skus, limit)),
-        Side::new(watch::NAME, &their_redis, |limit| watch.buy(CLIENTS, skus, limit)),
+        Side::new(watch::NAME, &their_redis, |limit| theirs.buy(CLIENTS, skus, limit)),
     ];
     let [ours, watch] = alternate(bench.effort, sides, &bench.bar).await;
     bench.report.add(Row::compare(scenario, what, Unit::PerSecond, rate, &ours, &watch));

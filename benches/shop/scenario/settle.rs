@@ -7,7 +7,7 @@ use crate::measure::{Side, Slice, alternate};
 use crate::report::{Row, Unit};
 use crate::script_calls::AMPLE;
 use crate::side::ours::{self, Ours};
-use crate::side::watch::{self, Watch};
+use crate::side::watch;
 use crate::support::redis_server::RedisServer;
 
 const CLIENTS: usize = 32;
@@ -23,9 +23,9 @@ pub async fn run(bench: &mut Bench) {
 async fn confirm(bench: &mut Bench, spread: &str, skus: &[String]) {
     let (our_redis, their_redis) = (RedisServer::start(), RedisServer::start());
     Ours::stock(&our_redis, skus).await;
-    Watch::stock(&their_redis, skus, AMPLE).await;
+    watch::stock(&their_redis, skus, AMPLE).await;
     let ours = Ours::start(&our_redis, &[]);
-    let watch = Watch::start(&their_redis, CLIENTS);
+    let theirs = watch::start(&their_redis, CLIENTS);
     let ready = (bench.effort.slice.as_secs_f64() * HELD_PER_SECOND) as usize;
     let (our_held, their_held) = (Held::default(), Held::default());
     let missing = |held: &Held| ready.saturating_sub(held.lock().expect("no caller panicked").len());
@@ -41,9 +41,9 @@ async fn confirm(bench: &mut Bench, spread: &str, skus: &[String]) {
         })
         .prepared(async || add(&our_held, Ours::fill(&our_redis, skus, missing(&our_held)).await)),
         Side::new(format!("{}, {spread}", watch::NAME), &their_redis, |limit: Limit| {
-            watch.confirm(CLIENTS, &their_held, limit)
+            theirs.confirm(CLIENTS, &their_held, limit)
         })
-        .prepared(async || add(&their_held, Watch::fill(&their_redis, skus, missing(&their_held)).await)),
+        .prepared(async || add(&their_held, watch::fill(&their_redis, skus, missing(&their_held)).await)),
     ];
     let [ours, watch] = alternate(bench.effort, sides, &bench.bar).await;
     let what = format!("confirms, {spread}, 32 clients");
