@@ -22,6 +22,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use measure::Effort;
 use report::{Folder, Report, write_into_document};
 use scenario::{Bench, Scenario};
+use side::postgres::{self, PostgresServer};
 use side::watch::{self, WatchServer};
 
 /// Measures this project against what others do in its place.
@@ -31,7 +32,7 @@ struct Options {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// A first impression in about a minute: short slices, few of them, and less data
+    /// A first impression in about two minutes: short slices, few of them, and less data
     #[arg(long)]
     quick: bool,
 
@@ -57,6 +58,9 @@ enum Command {
     /// Serves the other side of a comparison; started by this program
     #[command(hide = true)]
     WatchServer(WatchServer),
+    /// The same
+    #[command(hide = true)]
+    PostgresServer(PostgresServer),
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -68,6 +72,7 @@ fn main() {
     let options = Options::parse();
     match &options.command {
         Some(Command::WatchServer(server)) => watch::run(server),
+        Some(Command::PostgresServer(server)) => postgres::run(server),
         None => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime needs no more than a thread").block_on(bench(&options));

@@ -7,6 +7,7 @@ mod direct;
 mod lag;
 mod memory;
 mod plot;
+mod postgres;
 mod readers;
 mod reads;
 mod settle;
@@ -59,6 +60,8 @@ pub enum Scenario {
     Lag,
     /// Bytes of Redis's memory for each SKU and reservation
     Memory,
+    /// The same against PostgreSQL, at equal durability
+    Postgres,
     /// Throughput and p99 over the number of clients
     Plot,
 }
@@ -81,6 +84,7 @@ impl Scenario {
             Self::Sweep => sweep::run(bench).await,
             Self::Lag => lag::run(bench).await,
             Self::Memory => memory::run(bench).await,
+            Self::Postgres => postgres::run(bench).await,
             Self::Plot => plot::run(bench).await,
         }
     }
