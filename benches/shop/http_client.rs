@@ -101,9 +101,18 @@ pub fn hold_for(sku: &str, seconds: u64) -> Vec<u8> {
 }
 
 fn hold_with(body: &str) -> Vec<u8> {
+    post("/api/reservations/hold", body)
+}
+
+/// The bytes of a request to put units of a SKU on sale.
+pub fn seed(sku: &str, quantity: u64) -> Vec<u8> {
+    post("/api/inventory/seed", &format!(r#"{{"sku":"{sku}","quantity":{quantity}}}"#))
+}
+
+fn post(target: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
-        "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+        "POST {target} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()

@@ -60,7 +60,7 @@ pub enum Scenario {
     Lag,
     /// Bytes of Redis's memory for each SKU and reservation
     Memory,
-    /// The same against PostgreSQL, at equal durability
+    /// Against PostgreSQL, at equal durability
     Postgres,
     /// Throughput and p99 over the number of clients
     Plot,
