@@ -81,7 +81,7 @@ impl Scripts {
         let shard = &items[0].stock.shard;
         call.arg(&self.confirm).arg(3 + 3 * items.len()).arg(&shard.audit).arg(&shard.due).arg(&shard.settings);
         name(&mut call, items);
-        call.arg("each").arg(&vec![""; items.len()]);
+        call.arg("each").arg(vec![""; items.len()]);
         call
     }
 
