@@ -68,8 +68,8 @@ struct SkuAtRest {
 }
 
 async fn sku_at_rest(number: usize) -> SkuAtRest {
-    let redis = RedisServer::start();
-    let mut scripts = Scripts::load(&redis).await;
+    let server = redis();
+    let mut scripts = Scripts::load(&server).await;
     let skus = skus(number);
     let empty = used(&mut scripts.connection).await;
     scripts.seed(&skus, AMPLE).await;
@@ -94,8 +94,8 @@ struct Reservation {
 
 impl Reservation {
     async fn measure(number: usize) -> Self {
-        let redis = RedisServer::start();
-        let mut scripts = Scripts::load(&redis).await;
+        let server = redis();
+        let mut scripts = Scripts::load(&server).await;
         let skus = skus(number / HOLDS_OF_A_SKU);
         scripts.seed(&skus, AMPLE).await;
         // The seeds' own events are not of a hold.
@@ -127,6 +127,11 @@ impl Reservation {
     }
 }
 
+/// Valkey would free what is deleted only later.
+fn redis() -> RedisServer {
+    RedisServer::start_with(&["--lazyfree-lazy-user-del", "no"])
+}
+
 fn skus(number: usize) -> Vec<StockKeys> {
     (1..=number).map(|number| keys(&sku_name(number))).collect()
 }
@@ -150,7 +155,6 @@ async fn used(redis: &mut MultiplexedConnection) -> f64 {
 }
 
 async fn delete_audit(redis: &mut MultiplexedConnection, sku: &StockKeys) {
-    // DEL frees the memory before it answers, UNLINK later.
     cmd("DEL").arg(&sku.shard.audit).exec_async(redis).await.expect("Redis deletes the stream");
 }
 
