@@ -3,7 +3,7 @@
 use super::{Bench, hot_sku, many_skus};
 use crate::load::{Limit, Tally};
 use crate::measure::{Effort, Side, Slice, alternate};
-use crate::report::{Row, Target, Unit};
+use crate::report::{Row, Target, Unit, grouped};
 use crate::script_calls::AMPLE;
 use crate::side::ours::{self, Ours};
 use crate::side::postgres::{self, Cluster};
@@ -41,10 +41,16 @@ pub async fn run(bench: &mut Bench) {
             let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", appendfsync]);
             Ours::stock(&redis, skus).await;
             let ours = Ours::start(&redis, &[]);
-            let connections = best_pool(bench, &cluster, synchronous_commit, doing, skus).await;
+            let operation = format!("{}, {spread}", doing.name());
+            let tried = try_pools(bench, &cluster, synchronous_commit, doing, skus).await;
+            let (connections, _) = *tried.iter().max_by(|a, b| a.1.total_cmp(&b.1)).expect("some are tried");
+            let tried = tried.map(|(connections, rate)| format!("{connections}: {}/s", grouped(rate as usize)));
+            bench.report.note(format!(
+                "`postgres`, {operation}, `synchronous_commit={synchronous_commit}`, by the number of connections: {}",
+                tried.join(", ")
+            ));
             cluster.stock(skus, AMPLE).await;
             let theirs = postgres::start(&cluster, synchronous_commit, connections);
-            let operation = format!("{}, {spread}", doing.name());
             let sides = [
                 Side::new(format!("{}: {operation}, {appendfsync}", ours::NAME), &redis, |limit| {
                     doing.ours(&ours, skus, limit)
@@ -76,22 +82,25 @@ pub async fn run(bench: &mut Bench) {
     }
 }
 
-/// The size of the pool with which PostgreSQL does most.
-async fn best_pool(bench: &Bench, cluster: &Cluster, synchronous_commit: &str, doing: Doing, skus: &[String]) -> usize {
+/// How much PostgreSQL does in a second with each size of the pool.
+async fn try_pools(
+    bench: &Bench,
+    cluster: &Cluster,
+    synchronous_commit: &str,
+    doing: Doing,
+    skus: &[String],
+) -> [(usize, f64); POOLS.len()] {
     let slice = bench.effort.slice / 2;
-    let mut best = (0.0, POOLS[0]);
-    for connections in POOLS {
+    let mut tried = POOLS.map(|connections| (connections, 0.0));
+    for (connections, rate) in &mut tried {
         bench.bar.set_message(format!("postgres: trying {connections} connections"));
         cluster.stock(skus, AMPLE).await;
-        let theirs = postgres::start(cluster, synchronous_commit, connections);
+        let theirs = postgres::start(cluster, synchronous_commit, *connections);
         doing.theirs(&theirs, skus, Limit::For(slice / 2)).await;
-        let rate = doing.theirs(&theirs, skus, Limit::For(slice)).await.rate();
-        if rate > best.0 {
-            best = (rate, connections);
-        }
+        *rate = doing.theirs(&theirs, skus, Limit::For(slice)).await.rate();
     }
     bench.bar.set_message("postgres");
-    best.1
+    tried
 }
 
 impl Doing {
