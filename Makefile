@@ -6,7 +6,7 @@
 #   make torture  buyers while everything goes wrong; SECONDS=60 for how long, SEED=... for which choices
 #   make failover masters and replicas whose cable is cut, on Linux; ROUNDS=20 for how often
 #   make sabotage plants bugs in a copy, one after another, and tells how soon a test notices; BUGS="..." for some of them
-#   make bench    the benchmark, about 6 minutes; ARGS="--quick" for a first impression, ARGS="--help" for more
+#   make bench    the benchmark, about 10 minutes; ARGS="--quick" for a first impression, ARGS="--help" for more
 .PHONY: run test check torture failover sabotage bench
 
 # install (command, apt packages, dnf packages, brew packages): installs what brings a command that is missing or fails.
@@ -60,6 +60,8 @@ sabotage:
 	$(call install,redis-server --version,redis-server,redis,redis)
 	cargo test --test sabotage -- $(BUGS)
 
+# Debian keeps the programs of PostgreSQL off the path.
 bench:
 	$(call install,redis-server --version,redis-server,redis,redis)
+	$(call install,(initdb --version || ls /usr/lib/postgresql/*/bin/initdb),postgresql,postgresql-server,postgresql@17)
 	cargo bench --bench shop -- $(ARGS)

@@ -2,7 +2,7 @@
 //! were put together beforehand, and of an answer only the status and the length are read.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -101,28 +101,57 @@ pub fn hold_for(sku: &str, seconds: u64) -> Vec<u8> {
 }
 
 fn hold_with(body: &str) -> Vec<u8> {
+    post("/api/reservations/hold", body)
+}
+
+/// The bytes of a request to put units of a SKU on sale.
+pub fn seed(sku: &str, quantity: u64) -> Vec<u8> {
+    post("/api/inventory/seed", &format!(r#"{{"sku":"{sku}","quantity":{quantity}}}"#))
+}
+
+fn post(target: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
-        "POST /api/reservations/hold HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+        "POST {target} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }
 
+/// Some requests, each as likely as the others to be the next.
+struct Choice {
+    requests: Arc<[Vec<u8>]>,
+    random: u64,
+}
+
+impl Choice {
+    /// For the caller of this number, from 1: all that is asked of it is that the callers do not walk in step.
+    fn new(requests: &Arc<[Vec<u8>]>, caller: usize) -> Self {
+        Self { requests: Arc::clone(requests), random: caller as u64 * 0x9e37_79b9_7f4a_7c15 }
+    }
+
+    fn next(&mut self) -> &[u8] {
+        // xorshift64.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        &self.requests[(self.random % self.requests.len() as u64) as usize]
+    }
+}
+
 /// Sends one of its requests after the other, in a random order.
 pub struct Requester {
     client: HttpClient,
-    requests: Arc<[Vec<u8>]>,
-    random: u64,
+    requests: Choice,
 }
 
 impl Requester {
     /// So many connections to `address`, all with the same requests.
     pub async fn crowd(address: SocketAddr, size: usize, requests: &Arc<[Vec<u8>]>) -> Vec<Self> {
         let mut crowd = Vec::with_capacity(size);
-        for number in 1..=size as u64 {
+        for number in 1..=size {
             let client = HttpClient::connect(address).await;
-            crowd.push(Self { client, requests: Arc::clone(requests), random: number * 0x9e37_79b9_7f4a_7c15 });
+            crowd.push(Self { client, requests: Choice::new(requests, number) });
         }
         crowd
     }
@@ -130,35 +159,31 @@ impl Requester {
 
 impl Caller for Requester {
     async fn call(&mut self) -> Verdict {
-        // xorshift64: all that is asked of it is that the callers do not walk in step.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let request = &self.requests[(self.random % self.requests.len() as u64) as usize];
-        self.client.exchange(request).await.verdict()
+        self.client.exchange(self.requests.next()).await.verdict()
     }
 }
 
-/// Holds a unit, then confirms that reservation: two requests, one operation.
+/// Holds a unit of one of its SKUs, then confirms that reservation: two requests, one operation.
 pub struct Buyer {
     client: HttpClient,
-    hold: Arc<[u8]>,
-    confirm: Vec<u8>,
+    holds: Choice,
+    confirm: Confirm,
 }
 
 const ID_LENGTH: usize = 36;
+/// The id of a reservation, as text.
+pub type Id = [u8; ID_LENGTH];
 const CONFIRM_BEFORE_ID: &str = "POST /api/reservations/";
 const CONFIRM_AFTER_ID: &str = "/confirm HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
 const BEFORE_ID: &[u8] = br#"{"reservationId":""#;
 
 impl Buyer {
-    pub async fn crowd(address: SocketAddr, size: usize, sku: &str) -> Vec<Self> {
-        let hold: Arc<[u8]> = hold(sku).into();
-        let confirm = [CONFIRM_BEFORE_ID, &"0".repeat(ID_LENGTH), CONFIRM_AFTER_ID].concat().into_bytes();
+    pub async fn crowd(address: SocketAddr, size: usize, skus: &[String]) -> Vec<Self> {
+        let holds: Arc<[_]> = skus.iter().map(|sku| hold(sku)).collect();
         let mut crowd = Vec::with_capacity(size);
-        for _ in 0..size {
+        for number in 1..=size {
             let client = HttpClient::connect(address).await;
-            crowd.push(Self { client, hold: Arc::clone(&hold), confirm: confirm.clone() });
+            crowd.push(Self { client, holds: Choice::new(&holds, number), confirm: Confirm::new() });
         }
         crowd
     }
@@ -166,13 +191,63 @@ impl Buyer {
 
 impl Caller for Buyer {
     async fn call(&mut self) -> Verdict {
-        let held = self.client.exchange(&self.hold).await;
+        let held = self.client.exchange(self.holds.next()).await;
         let verdict = held.verdict();
         if verdict != Verdict::Accepted(1) {
             return verdict;
         }
         let id = held.body.strip_prefix(BEFORE_ID).expect("a record begins with its id");
-        self.confirm[CONFIRM_BEFORE_ID.len()..][..ID_LENGTH].copy_from_slice(&id[..ID_LENGTH]);
-        self.client.exchange(&self.confirm).await.verdict()
+        let confirm = self.confirm.of(id[..ID_LENGTH].try_into().expect("it has the length of an id"));
+        self.client.exchange(confirm).await.verdict()
+    }
+}
+
+/// Confirms reservations that are held already, as long as there are any.
+pub struct Settler {
+    client: HttpClient,
+    held: Held,
+    confirm: Confirm,
+}
+
+/// Reservations that nobody has taken yet to confirm them.
+pub type Held = Arc<Mutex<Vec<Id>>>;
+
+impl Settler {
+    pub async fn crowd(address: SocketAddr, size: usize, held: &Held) -> Vec<Self> {
+        let mut crowd = Vec::with_capacity(size);
+        for _ in 0..size {
+            let client = HttpClient::connect(address).await;
+            crowd.push(Self { client, held: Arc::clone(held), confirm: Confirm::new() });
+        }
+        crowd
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Id>> {
+        self.held.lock().expect("no caller panicked")
+    }
+}
+
+impl Caller for Settler {
+    async fn call(&mut self) -> Verdict {
+        let id = self.held().pop().expect("there was one more");
+        self.client.exchange(self.confirm.of(&id)).await.verdict()
+    }
+
+    fn has_more(&self) -> bool {
+        !self.held().is_empty()
+    }
+}
+
+/// The bytes of a confirm, with a place for the id.
+struct Confirm(Vec<u8>);
+
+impl Confirm {
+    fn new() -> Self {
+        Self([CONFIRM_BEFORE_ID, &"0".repeat(ID_LENGTH), CONFIRM_AFTER_ID].concat().into_bytes())
+    }
+
+    fn of(&mut self, id: &Id) -> &[u8] {
+        self.0[CONFIRM_BEFORE_ID.len()..][..ID_LENGTH].copy_from_slice(id);
+        &self.0
     }
 }

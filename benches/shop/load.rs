@@ -23,6 +23,11 @@ pub enum Verdict {
 /// Somebody who calls.
 pub trait Caller: Send + 'static {
     fn call(&mut self) -> impl Future<Output = Verdict> + Send;
+
+    /// Whether there is anything left to call for.
+    fn has_more(&self) -> bool {
+        true
+    }
 }
 
 /// When to stop.
@@ -96,7 +101,8 @@ impl Limit {
     }
 }
 
-/// Runs the callers side by side until `limit`. The time counts until the last answer is there.
+/// Runs the callers side by side until `limit`, or until they have no more to call for. The time counts until the last
+/// answer is there.
 pub async fn closed_loop<C: Caller>(callers: Vec<C>, limit: Limit) -> Tally {
     // One tally for all: they take turns on one thread, so the lock is always free.
     let tally = Arc::new(Mutex::new(Tally::new()));
@@ -107,7 +113,7 @@ pub async fn closed_loop<C: Caller>(callers: Vec<C>, limit: Limit) -> Tally {
         let (tally, calls, limit) = (Arc::clone(&tally), Arc::clone(&calls), limit.clone());
         running.spawn(async move {
             let mut sent = Instant::now();
-            while limit.allows(started, sent, &calls) {
+            while caller.has_more() && limit.allows(started, sent, &calls) {
                 let verdict = caller.call().await;
                 let answered = Instant::now();
                 tally.lock().expect("no caller panicked").count(verdict, answered - sent);

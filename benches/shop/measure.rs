@@ -4,10 +4,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use redis::aio::MultiplexedConnection;
 use redis::cmd;
 
 use crate::load::{Limit, Tally};
+use crate::side::postgres::Cluster;
 use crate::support::redis_server::RedisServer;
 
 /// How much is measured.
@@ -21,21 +21,53 @@ pub struct Effort {
     pub quick: bool,
 }
 
-/// One of those that are compared: a way to run a slice, and the Redis that works for it.
-pub struct Side<'a> {
-    name: String,
-    redis: &'a RedisServer,
-    slice: Box<dyn Fn(Limit) -> Running<'a> + 'a>,
+/// What works for a side.
+pub enum Database<'a> {
+    Redis(&'a RedisServer),
+    Postgres(&'a Cluster),
 }
 
-type Running<'a> = Pin<Box<dyn Future<Output = Tally> + 'a>>;
+impl<'a> From<&'a RedisServer> for Database<'a> {
+    fn from(redis: &'a RedisServer) -> Self {
+        Self::Redis(redis)
+    }
+}
+
+impl<'a> From<&'a Cluster> for Database<'a> {
+    fn from(cluster: &'a Cluster) -> Self {
+        Self::Postgres(cluster)
+    }
+}
+
+/// One of those that are compared: a way to run a slice, and the database that works for it.
+pub struct Side<'a> {
+    name: String,
+    database: Database<'a>,
+    prepare: Box<dyn Fn() -> Running<'a, ()> + 'a>,
+    slice: Box<dyn Fn(Limit) -> Running<'a, Tally> + 'a>,
+}
+
+type Running<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 impl<'a> Side<'a> {
-    pub fn new<F>(name: impl Into<String>, redis: &'a RedisServer, slice: impl Fn(Limit) -> F + 'a) -> Self
+    pub fn new<F>(name: impl Into<String>, database: impl Into<Database<'a>>, slice: impl Fn(Limit) -> F + 'a) -> Self
     where
         F: Future<Output = Tally> + 'a,
     {
-        Self { name: name.into(), redis, slice: Box::new(move |limit| Box::pin(slice(limit))) }
+        Self {
+            name: name.into(),
+            database: database.into(),
+            prepare: Box::new(|| Box::pin(async {})),
+            slice: Box::new(move |limit| Box::pin(slice(limit))),
+        }
+    }
+
+    /// What is done before each slice; it does not count.
+    pub fn prepared<F>(self, prepare: impl Fn() -> F + 'a) -> Self
+    where
+        F: Future<Output = ()> + 'a,
+    {
+        Self { prepare: Box::new(move || Box::pin(prepare())), ..self }
     }
 }
 
@@ -43,14 +75,14 @@ impl<'a> Side<'a> {
 #[derive(Debug, Clone)]
 pub struct Slice {
     pub tally: Tally,
-    /// Time that Redis had the processor.
-    pub redis_cpu: Duration,
+    /// Time that the database had the processor.
+    pub database_cpu: Duration,
 }
 
 impl Slice {
-    /// Redis's processor time per accepted operation, in microseconds.
+    /// The database's processor time per accepted operation, in microseconds.
     pub fn cpu_us(&self) -> f64 {
-        self.redis_cpu.as_secs_f64() * 1e6 / self.tally.accepted as f64
+        self.database_cpu.as_secs_f64() * 1e6 / self.tally.accepted as f64
     }
 }
 
@@ -63,10 +95,10 @@ pub struct Series {
 
 impl Series {
     pub fn total(&self) -> Slice {
-        let mut total = Slice { tally: Tally::new(), redis_cpu: Duration::ZERO };
+        let mut total = Slice { tally: Tally::new(), database_cpu: Duration::ZERO };
         for slice in &self.slices {
             total.tally.add(&slice.tally);
-            total.redis_cpu += slice.redis_cpu;
+            total.database_cpu += slice.database_cpu;
         }
         total
     }
@@ -87,28 +119,36 @@ pub async fn take_turns<const N: usize>(
 ) -> [Series; N] {
     let scenario = bar.message();
     for side in &sides {
+        (side.prepare)().await;
         (side.slice)(warm_up.clone()).await;
     }
     let mut series = sides.each_ref().map(|side| Series { name: side.name.clone(), slices: Vec::new() });
     for round in 1..=rounds {
         for (side, series) in sides.iter().zip(&mut series) {
             bar.set_message(format!("{scenario}: {}, round {round} of {rounds}", side.name));
-            let mut redis = side.redis.connection().await;
-            let before = redis_cpu(&mut redis).await;
+            (side.prepare)().await;
+            let before = side.database.cpu().await;
             let tally = (side.slice)(limit.clone()).await;
-            series.slices.push(Slice { tally, redis_cpu: redis_cpu(&mut redis).await - before });
+            series.slices.push(Slice { tally, database_cpu: side.database.cpu().await - before });
         }
     }
     bar.set_message(scenario);
     series
 }
 
-/// Processor time that Redis has used since its start, in user and system mode.
-async fn redis_cpu(redis: &mut MultiplexedConnection) -> Duration {
-    let info: String = cmd("INFO").arg("cpu").query_async(redis).await.expect("Redis answers INFO");
-    let seconds = |name: &str| {
-        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.parse().ok());
-        Duration::from_secs_f64(value.unwrap_or_else(|| panic!("INFO has {name}")))
-    };
-    seconds("used_cpu_user") + seconds("used_cpu_sys")
+impl Database<'_> {
+    /// Processor time that it has used since its start, in user and system mode.
+    async fn cpu(&self) -> Duration {
+        let redis = match self {
+            Self::Redis(redis) => redis,
+            Self::Postgres(cluster) => return cluster.cpu(),
+        };
+        let info = cmd("INFO").arg("cpu").query_async::<String>(&mut redis.connection().await).await;
+        let info = info.expect("Redis answers INFO");
+        let seconds = |name: &str| {
+            let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.parse().ok());
+            Duration::from_secs_f64(value.unwrap_or_else(|| panic!("INFO has {name}")))
+        };
+        seconds("used_cpu_user") + seconds("used_cpu_sys")
+    }
 }

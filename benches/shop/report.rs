@@ -45,6 +45,7 @@ pub enum Unit {
     Seconds,
     Milliseconds,
     Microseconds,
+    Bytes,
     Count,
 }
 
@@ -79,7 +80,7 @@ impl Report {
         if !self.measured.is_empty() {
             text += "\nAll slices of each side together; latencies are those of accepted operations:\n\n\
                      | scenario | side | accepted/s | accepted | sold out | contention | failed | p50 | p99 | p99.9 \
-                     | Redis CPU per accepted |\n|---|---|---|---|---|---|---|---|---|---|---|\n";
+                     | database CPU per accepted |\n|---|---|---|---|---|---|---|---|---|---|---|\n";
             text.extend(self.measured.iter().map(|(scenario, series)| measured_markdown(scenario, series)));
         }
         for note in &self.notes {
@@ -116,6 +117,15 @@ impl Row {
         let ratio = value.value / against.value;
         let rounds = side.slices.iter().zip(&other.slices).map(|(slice, other)| metric(slice) / metric(other));
         Self::of(scenario, what, value).against(against).ratio(ratio).spread(rounds)
+    }
+
+    /// Names for both sides that are shorter than those of the series.
+    pub fn named(mut self, [value, against]: [String; 2]) -> Self {
+        self.value.name = value;
+        if let Some(figure) = &mut self.against {
+            figure.name = against;
+        }
+        self
     }
 
     pub fn against(self, figure: Figure) -> Self {
@@ -208,6 +218,7 @@ impl Unit {
             Self::Seconds => format!("{number} s"),
             Self::Milliseconds => format!("{number} ms"),
             Self::Microseconds => format!("{number} µs"),
+            Self::Bytes => format!("{number} bytes"),
             Self::Count => number,
         }
     }
@@ -239,7 +250,7 @@ fn series_json(scenario: &str, series: &Series) -> Value {
             "p50Ms": tally.latency_ms(0.5),
             "p99Ms": tally.latency_ms(0.99),
             "p999Ms": tally.latency_ms(0.999),
-            "redisCpuUs": slice.cpu_us(),
+            "databaseCpuUs": slice.cpu_us(),
         })
     };
     let slices: Vec<_> = series.slices.iter().map(slice).collect();

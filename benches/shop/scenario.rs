@@ -5,9 +5,12 @@ mod contention;
 mod cpu;
 mod direct;
 mod lag;
+mod memory;
 mod plot;
+mod postgres;
 mod readers;
 mod reads;
+mod settle;
 mod stampede;
 mod sweep;
 
@@ -33,6 +36,10 @@ pub enum Scenario {
     Many,
     /// Hold, then confirm, one SKU
     Lifecycle,
+    /// Hold, then confirm, 1,000 SKUs
+    Checkout,
+    /// Confirm what is held already
+    Settle,
     /// 10,000 buyers for 100 units
     Stampede,
     /// HTTP as against calling the script
@@ -51,6 +58,10 @@ pub enum Scenario {
     Sweep,
     /// As many holds as there can be, each for a second
     Lag,
+    /// Bytes of Redis's memory for each SKU and reservation
+    Memory,
+    /// Against PostgreSQL, at equal durability
+    Postgres,
     /// Throughput and p99 over the number of clients
     Plot,
 }
@@ -61,6 +72,8 @@ impl Scenario {
             Self::Hot => contention::hot(bench).await,
             Self::Many => contention::many(bench).await,
             Self::Lifecycle => contention::lifecycle(bench).await,
+            Self::Checkout => contention::checkout(bench).await,
+            Self::Settle => settle::run(bench).await,
             Self::Stampede => stampede::run(bench).await,
             Self::Direct => direct::run(bench).await,
             Self::Cpu => cpu::run(bench).await,
@@ -70,6 +83,8 @@ impl Scenario {
             Self::Alone => alone::run(bench).await,
             Self::Sweep => sweep::run(bench).await,
             Self::Lag => lag::run(bench).await,
+            Self::Memory => memory::run(bench).await,
+            Self::Postgres => postgres::run(bench).await,
             Self::Plot => plot::run(bench).await,
         }
     }
@@ -82,4 +97,8 @@ impl Scenario {
 
 fn hot_sku() -> [String; 1] {
     [HOT.to_owned()]
+}
+
+fn many_skus() -> Vec<String> {
+    (1..=1000).map(|number| format!("sku-{number:04}")).collect()
 }

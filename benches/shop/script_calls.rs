@@ -11,6 +11,9 @@ use crate::support::redis_server::RedisServer;
 /// What no scenario uses up.
 pub const AMPLE: u64 = 1_000_000_000;
 
+/// The cart that every hold is for.
+pub const CART: &str = "cart-12345";
+
 /// As long as a hold over HTTP lasts by default.
 pub const TTL_MS: u64 = 600_000;
 
@@ -24,8 +27,16 @@ const CALLS_IN_FLIGHT: usize = 10;
 #[derive(Clone)]
 pub struct Scripts {
     pub connection: MultiplexedConnection,
+    confirm: String,
     hold: String,
     seed: String,
+}
+
+/// A reservation of one unit, and what it is of.
+#[derive(Debug, Clone, Copy)]
+pub struct Item<'a> {
+    pub stock: &'a StockKeys,
+    pub id: ReservationId,
 }
 
 impl Scripts {
@@ -36,7 +47,8 @@ impl Scripts {
             let load = cmd("SCRIPT").arg("LOAD").arg(script.source).exec_async(&mut connection).await;
             load.expect("Redis takes the script");
         }
-        Self { connection, hold: sha1(&catalogue, "hold"), seed: sha1(&catalogue, "seed") }
+        let [confirm, hold, seed] = ["confirm", "hold", "seed"].map(|script| sha1(&catalogue, script));
+        Self { connection, confirm, hold, seed }
     }
 
     /// Puts units of SKUs on sale that have no holds.
@@ -51,31 +63,53 @@ impl Scripts {
     }
 
     /// A call that holds one unit for each item.
-    pub fn hold(&self, items: &[&StockKeys], ttl_ms: u64) -> Cmd {
+    pub fn hold(&self, items: &[Item], ttl_ms: u64) -> Cmd {
         let mut call = cmd("EVALSHA");
-        let shard = &items[0].shard;
+        let shard = &items[0].stock.shard;
         call.arg(&self.hold).arg(2 + 3 * items.len()).arg(&shard.audit).arg(&shard.due);
-        for item in items {
-            call.arg(&item.inventory).arg(&item.active).arg(Layout::unsharded().reservation(&ReservationId::mint(0)));
-        }
+        name(&mut call, items);
         call.arg("each");
         for _ in items {
-            call.arg("cart-12345").arg(1).arg(ttl_ms);
+            call.arg(CART).arg(1).arg(ttl_ms);
         }
         call
     }
 
-    /// Makes a hold for each item, many in one call.
-    pub async fn fill(&mut self, items: &[&StockKeys], ttl_ms: u64) {
+    /// A call that confirms each item, without a token.
+    fn confirm(&self, items: &[Item]) -> Cmd {
+        let mut call = cmd("EVALSHA");
+        let shard = &items[0].stock.shard;
+        call.arg(&self.confirm).arg(3 + 3 * items.len()).arg(&shard.audit).arg(&shard.due).arg(&shard.settings);
+        name(&mut call, items);
+        call.arg("each").arg(vec![""; items.len()]);
+        call
+    }
+
+    /// Makes a hold of each SKU that is named, many in one call, and gives the ids in this order.
+    pub async fn fill(&mut self, skus: &[&StockKeys], ttl_ms: u64) -> Vec<ReservationId> {
+        let items: Vec<Item> = skus.iter().map(|stock| Item { stock, id: ReservationId::mint(0) }).collect();
         for chunk in items.chunks(MAX_ITEMS * CALLS_IN_FLIGHT) {
-            let mut calls = pipe();
-            for items in chunk.chunks(MAX_ITEMS) {
-                calls.add_command(self.hold(items, ttl_ms));
-            }
-            let replies: Vec<Value> = calls.query_async(&mut self.connection).await.expect("the holds are made");
-            let made: usize = replies.iter().map(held).sum();
-            assert_eq!(made, chunk.len(), "every unit is there to be held");
+            self.make(chunk.chunks(MAX_ITEMS).map(|items| self.hold(items, ttl_ms)), "HELD", chunk.len()).await;
         }
+        items.iter().map(|item| item.id).collect()
+    }
+
+    /// Confirms all items, many in one call.
+    pub async fn confirm_all(&mut self, items: &[Item<'_>]) {
+        for chunk in items.chunks(MAX_ITEMS * CALLS_IN_FLIGHT) {
+            self.make(chunk.chunks(MAX_ITEMS).map(|items| self.confirm(items)), "CONFIRMED", chunk.len()).await;
+        }
+    }
+
+    /// Sends the calls in one go; so many items have to come to `outcome`.
+    async fn make(&self, calls: impl Iterator<Item = Cmd>, outcome: &str, items: usize) {
+        let mut pipeline = pipe();
+        for call in calls {
+            pipeline.add_command(call);
+        }
+        let replies: Vec<Value> = pipeline.query_async(&mut self.connection.clone()).await.expect("Redis answers");
+        let made: usize = replies.iter().map(|reply| count(reply, outcome)).sum();
+        assert_eq!(made, items, "every item is {outcome}");
     }
 }
 
@@ -83,11 +117,26 @@ fn sha1(catalogue: &Catalogue, script: &str) -> String {
     catalogue.get(script).expect("the catalogue has it").sha1.clone()
 }
 
+/// The three keys of each item.
+fn name(call: &mut Cmd, items: &[Item]) {
+    for Item { stock, id } in items {
+        call.arg(&stock.inventory).arg(&stock.active).arg(Layout::unsharded().reservation(id));
+    }
+}
+
 /// How many items of a reply were held.
 pub fn held(reply: &Value) -> usize {
+    count(reply, "HELD")
+}
+
+/// How many items of a reply came to this.
+fn count(reply: &Value, outcome: &str) -> usize {
     let Value::Array(items) = reply else { return 0 };
-    let is_held = |item: &&Value| matches!(item, Value::Array(parts) if matches!(&parts[0], Value::BulkString(word) if word == b"HELD"));
-    items.iter().filter(is_held).count()
+    let word = |item: &Value| match item {
+        Value::Array(parts) => matches!(&parts[0], Value::BulkString(word) if word == outcome.as_bytes()),
+        _ => false,
+    };
+    items.iter().filter(|item| word(item)).count()
 }
 
 /// The keys of a SKU.

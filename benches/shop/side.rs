@@ -6,4 +6,6 @@ pub const HOT: &str = "sku-hot";
 pub mod direct;
 pub mod floor;
 pub mod ours;
+pub mod postgres;
+pub mod served;
 pub mod watch;

@@ -7,8 +7,10 @@ use std::thread::available_parallelism;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::side::postgres;
+
 /// Crates that carry the load, on either side.
-const CRATES: [&str; 3] = ["hyper", "redis", "tokio"];
+const CRATES: [&str; 4] = ["hyper", "redis", "tokio", "tokio-postgres"];
 
 pub struct Machine(Vec<(&'static str, String)>);
 
@@ -24,6 +26,7 @@ impl Machine {
             ("commit", output("git", &["describe", "--always", "--dirty", "--abbrev=12"])),
             ("rustc", output("rustc", &["--version"])),
             ("redis", redis.split(" sha=").next().unwrap_or_default().to_owned()),
+            ("postgres", postgres::version().unwrap_or_else(|| "not installed".to_owned())),
             ("crates", crates()),
         ])
     }

@@ -1,16 +1,14 @@
 //! Holds over HTTP from 32 clients, against `WATCH`: the fewer SKUs, the more often two want the same one.
 
-use super::{Bench, hot_sku};
+use super::{Bench, hot_sku, many_skus};
 use crate::measure::{Series, Side, Slice, alternate};
 use crate::report::{Figure, Row, Target, Unit};
 use crate::script_calls::AMPLE;
-use crate::side::HOT;
 use crate::side::ours::{self, Ours};
-use crate::side::watch::{self, Watch};
+use crate::side::watch;
 use crate::support::redis_server::RedisServer;
 
 const CLIENTS: usize = 32;
-const MANY: usize = 1000;
 
 pub async fn hot(bench: &mut Bench) {
     let [ours, watch] = holds(bench, &hot_sku()).await;
@@ -24,8 +22,7 @@ pub async fn hot(bench: &mut Bench) {
 }
 
 pub async fn many(bench: &mut Bench) {
-    let skus: Vec<_> = (1..=MANY).map(|number| format!("sku-{number:04}")).collect();
-    let [ours, watch] = holds(bench, &skus).await;
+    let [ours, watch] = holds(bench, &many_skus()).await;
     let row = Row::compare("many", "holds, 1,000 SKUs, 32 clients", Unit::PerSecond, rate, &ours, &watch);
     bench.report.add(row.target(Target::RatioAtLeast(2.0)));
     bench.report.measured("many", [ours, watch]);
@@ -34,30 +31,37 @@ pub async fn many(bench: &mut Bench) {
 async fn holds(bench: &Bench, skus: &[String]) -> [Series; 2] {
     let (our_redis, their_redis) = (RedisServer::start(), RedisServer::start());
     Ours::stock(&our_redis, skus).await;
-    Watch::stock(&their_redis, skus, AMPLE).await;
+    watch::stock(&their_redis, skus, AMPLE).await;
     let ours = Ours::start(&our_redis, &[]);
-    let watch = Watch::start(&their_redis, CLIENTS);
+    let theirs = watch::start(&their_redis, CLIENTS);
     let sides = [
         Side::new(ours::NAME, &our_redis, |limit| ours.hold(CLIENTS, skus, limit)),
-        Side::new(watch::NAME, &their_redis, |limit| watch.hold(CLIENTS, skus, limit)),
+        Side::new(watch::NAME, &their_redis, |limit| theirs.hold(CLIENTS, skus, limit)),
     ];
     alternate(bench.effort, sides, &bench.bar).await
 }
 
 pub async fn lifecycle(bench: &mut Bench) {
+    purchases(bench, "lifecycle", "hold and confirm, one SKU, 32 clients", &hot_sku()).await;
+}
+
+pub async fn checkout(bench: &mut Bench) {
+    purchases(bench, "checkout", "hold and confirm, 1,000 SKUs, 32 clients", &many_skus()).await;
+}
+
+async fn purchases(bench: &mut Bench, scenario: &'static str, what: &str, skus: &[String]) {
     let (our_redis, their_redis) = (RedisServer::start(), RedisServer::start());
-    Ours::stock(&our_redis, &hot_sku()).await;
-    Watch::stock(&their_redis, &hot_sku(), AMPLE).await;
+    Ours::stock(&our_redis, skus).await;
+    watch::stock(&their_redis, skus, AMPLE).await;
     let ours = Ours::start(&our_redis, &[]);
-    let watch = Watch::start(&their_redis, CLIENTS);
+    let theirs = watch::start(&their_redis, CLIENTS);
     let sides = [
-        Side::new(ours::NAME, &our_redis, |limit| ours.buy(CLIENTS, HOT, limit)),
-        Side::new(watch::NAME, &their_redis, |limit| watch.buy(CLIENTS, HOT, limit)),
+        Side::new(ours::NAME, &our_redis, |limit| ours.buy(CLIENTS, skus, limit)),
+        Side::new(watch::NAME, &their_redis, |limit| theirs.buy(CLIENTS, skus, limit)),
     ];
     let [ours, watch] = alternate(bench.effort, sides, &bench.bar).await;
-    let what = "hold and confirm, one SKU, 32 clients";
-    bench.report.add(Row::compare("lifecycle", what, Unit::PerSecond, rate, &ours, &watch));
-    bench.report.measured("lifecycle", [ours, watch]);
+    bench.report.add(Row::compare(scenario, what, Unit::PerSecond, rate, &ours, &watch));
+    bench.report.measured(scenario, [ours, watch]);
 }
 
 fn rate(slice: &Slice) -> f64 {

@@ -5,7 +5,7 @@ use crate::measure::{Effort, Side, alternate};
 use crate::plot::{Curve, Point};
 use crate::script_calls::AMPLE;
 use crate::side::ours::{self, Ours};
-use crate::side::watch::{self, Watch};
+use crate::side::watch;
 use crate::support::redis_server::RedisServer;
 
 const CLIENTS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
@@ -18,12 +18,12 @@ pub async fn run(bench: &mut Bench) {
         let (our_redis, their_redis) = (RedisServer::start(), RedisServer::start());
         let sku = hot_sku();
         Ours::stock(&our_redis, &sku).await;
-        Watch::stock(&their_redis, &sku, AMPLE).await;
+        watch::stock(&their_redis, &sku, AMPLE).await;
         let ours = Ours::start(&our_redis, &[]);
-        let watch = Watch::start(&their_redis, clients);
+        let theirs = watch::start(&their_redis, clients);
         let sides = [
             Side::new(ours::NAME, &our_redis, |limit| ours.hold(clients, &sku, limit)),
-            Side::new(watch::NAME, &their_redis, |limit| watch.hold(clients, &sku, limit)),
+            Side::new(watch::NAME, &their_redis, |limit| theirs.hold(clients, &sku, limit)),
         ];
         let series = alternate(effort, sides, &bench.bar).await;
         for (curve, series) in curves.iter_mut().zip(series) {

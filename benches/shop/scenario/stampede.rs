@@ -7,7 +7,7 @@ use crate::load::Limit;
 use crate::measure::{Series, Side, Slice, take_turns};
 use crate::report::{Figure, Row, Target, Unit};
 use crate::side::ours::{self, Ours};
-use crate::side::watch::{self, Watch};
+use crate::side::watch;
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 
@@ -18,7 +18,7 @@ const CLIENTS: usize = 256;
 pub async fn run(bench: &mut Bench) {
     let (our_redis, their_redis) = (RedisServer::start(), RedisServer::start());
     let ours = Ours::start(&our_redis, &[]);
-    let watch = Watch::start(&their_redis, CLIENTS);
+    let theirs = watch::start(&their_redis, CLIENTS);
     // Every time another SKU: nothing is left over from the last.
     let number = Cell::new(0);
     let next_sku = || {
@@ -33,8 +33,8 @@ pub async fn run(bench: &mut Bench) {
         }),
         Side::new(watch::NAME, &their_redis, async |limit| {
             let sku = next_sku();
-            Watch::stock(&their_redis, &sku, UNITS).await;
-            watch.hold(CLIENTS, &sku, limit).await
+            watch::stock(&their_redis, &sku, UNITS).await;
+            theirs.hold(CLIENTS, &sku, limit).await
         }),
     ];
     let limit = Limit::Calls(BUYERS);

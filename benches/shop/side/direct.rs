@@ -1,9 +1,9 @@
 //! A service that calls the `hold` script itself: `EVALSHA` pipelined on one connection, no HTTP.
 
-use stockhold::keys::StockKeys;
+use stockhold::keys::{ReservationId, StockKeys};
 
 use crate::load::{Caller, Limit, Tally, Verdict, closed_loop};
-use crate::script_calls::{AMPLE, Scripts, TTL_MS, held, keys};
+use crate::script_calls::{AMPLE, Item, Scripts, TTL_MS, held, keys};
 use crate::support::redis_server::RedisServer;
 
 pub const NAME: &str = "EVALSHA";
@@ -37,7 +37,8 @@ struct Service {
 
 impl Caller for Service {
     async fn call(&mut self) -> Verdict {
-        let call = self.scripts.hold(&vec![&self.sku; self.items], TTL_MS);
+        let items: Vec<Item> = (0..self.items).map(|_| Item { stock: &self.sku, id: ReservationId::mint(0) }).collect();
+        let call = self.scripts.hold(&items, TTL_MS);
         match self.scripts.connection.send_packed_command(&call).await {
             Ok(reply) if held(&reply) == self.items => Verdict::Accepted(self.items as u64),
             Ok(_) => Verdict::SoldOut,

@@ -1,8 +1,8 @@
 //! This project: `stockhold serve` as it is delivered, in a process of its own, on a Redis of its own.
 
-use crate::http_client::{Buyer, Requester, get, hold, hold_for};
+use crate::http_client::{Buyer, Held, Id, Requester, Settler, get, hold, hold_for};
 use crate::load::{Limit, Tally, closed_loop};
-use crate::script_calls::{AMPLE, Scripts, keys};
+use crate::script_calls::{AMPLE, Scripts, TTL_MS, keys};
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
@@ -21,6 +21,14 @@ impl Ours {
         Scripts::load(redis).await.seed(&skus, AMPLE).await;
     }
 
+    /// So many holds of a unit, of each SKU in turn.
+    pub async fn fill(redis: &RedisServer, skus: &[String], holds: usize) -> Vec<Id> {
+        let skus: Vec<_> = skus.iter().map(|sku| keys(sku)).collect();
+        let named: Vec<_> = skus.iter().cycle().take(holds).collect();
+        let ids = Scripts::load(redis).await.fill(&named, TTL_MS).await;
+        ids.iter().map(|id| id.to_string().as_bytes().try_into().expect("a UUID as text")).collect()
+    }
+
     pub async fn seed(&self, sku: &str, quantity: u64) {
         self.0.seed(sku, quantity).await;
     }
@@ -36,8 +44,12 @@ impl Ours {
         closed_loop(Requester::crowd(self.0.address, clients, &requests).await, limit).await
     }
 
-    pub async fn buy(&self, clients: usize, sku: &str, limit: Limit) -> Tally {
-        closed_loop(Buyer::crowd(self.0.address, clients, sku).await, limit).await
+    pub async fn buy(&self, clients: usize, skus: &[String], limit: Limit) -> Tally {
+        closed_loop(Buyer::crowd(self.0.address, clients, skus).await, limit).await
+    }
+
+    pub async fn confirm(&self, clients: usize, held: &Held, limit: Limit) -> Tally {
+        closed_loop(Settler::crowd(self.0.address, clients, held).await, limit).await
     }
 
     pub async fn get(&self, clients: usize, target: &str, limit: Limit) -> Tally {

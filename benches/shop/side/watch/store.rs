@@ -2,38 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, RedisResult, pipe};
+use redis::{Pipeline, RedisError, RedisResult, pipe};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use uuid::Uuid;
 
 use crate::script_calls::connect;
+use crate::side::served::{self, Outcome, Record};
 
 /// How often it is tried before the client is told to come again.
 const ATTEMPTS: usize = 5;
 
 type Fields = HashMap<String, String>;
-
-pub struct Record {
-    pub id: String,
-    pub cart: String,
-    pub sku: String,
-    pub quantity: u64,
-    pub state: &'static str,
-    pub expires_at: u64,
-    pub created_at: u64,
-    pub updated_at: u64,
-}
-
-pub enum Outcome {
-    Done(Record),
-    Insufficient { available: u64 },
-    NotActive { state: String },
-    NotFound,
-    Contention,
-}
 
 /// A pool of connections: what a connection watches is its own, so no two requests may share one.
 pub struct Store {
@@ -57,7 +37,17 @@ impl Store {
         Self { idle: Mutex::new(idle), permits: Semaphore::new(connections) }
     }
 
-    pub async fn hold(&self, cart: &str, sku: &str, quantity: u64, ttl_ms: u64) -> RedisResult<Outcome> {
+    async fn lease(&self) -> Lease<'_> {
+        let permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Lease { connection, store: self, _permit: permit }
+    }
+}
+
+impl served::Store for Store {
+    type Error = RedisError;
+
+    async fn hold(&self, cart: &str, sku: &str, quantity: u64, ttl_ms: u64) -> RedisResult<Outcome> {
         let mut lease = self.lease().await;
         let redis = lease.connection();
         let inventory = format!("inventory:{sku}");
@@ -68,26 +58,10 @@ impl Store {
                 unwatch(redis).await?;
                 return Ok(Outcome::Insufficient { available });
             }
-            let now = now_ms();
-            let record = Record {
-                id: Uuid::new_v4().to_string(),
-                cart: cart.to_owned(),
-                sku: sku.to_owned(),
-                quantity,
-                state: "active",
-                expires_at: now + ttl_ms,
-                created_at: now,
-                updated_at: now,
-            };
+            let record = Record::new(cart, sku, quantity, ttl_ms);
             let counts = [available - quantity, number(&stock, "reserved") + quantity, number(&stock, "confirmed")];
             let mut writes = pipe();
-            writes.atomic();
-            set_counts(&mut writes, &inventory, counts, now);
-            writes.cmd("HSET").arg(format!("reservation:{}", record.id)).arg("cartId").arg(cart).arg("sku").arg(sku);
-            writes.arg("quantity").arg(quantity).arg("state").arg("active").arg("reason").arg("");
-            writes.arg("expiresAt").arg(record.expires_at).arg("createdAt").arg(now).arg("updatedAt").arg(now).ignore();
-            writes.cmd("ZADD").arg(format!("{inventory}:active")).arg(record.expires_at).arg(&record.id).ignore();
-            append_event(&mut writes, "hold", &record, counts);
+            write_hold(writes.atomic(), &record, counts);
             if exec(redis, &writes).await? {
                 return Ok(Outcome::Done(record));
             }
@@ -95,7 +69,7 @@ impl Store {
         Ok(Outcome::Contention)
     }
 
-    pub async fn confirm(&self, id: &str) -> RedisResult<Outcome> {
+    async fn confirm(&self, id: &str) -> RedisResult<Outcome> {
         let mut lease = self.lease().await;
         let redis = lease.connection();
         let reservation = format!("reservation:{id}");
@@ -105,7 +79,7 @@ impl Store {
                 unwatch(redis).await?;
                 return Ok(Outcome::NotFound);
             };
-            let now = now_ms();
+            let now = served::now_ms();
             let expires_at = number(&stored, "expiresAt");
             let state = stored.remove("state").unwrap_or_default();
             if state != "active" || expires_at <= now {
@@ -143,12 +117,6 @@ impl Store {
         }
         Ok(Outcome::Contention)
     }
-
-    async fn lease(&self) -> Lease<'_> {
-        let permit = self.permits.acquire().await.expect("the semaphore is never closed");
-        let connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Lease { connection, store: self, _permit: permit }
-    }
 }
 
 impl Lease<'_> {
@@ -179,6 +147,18 @@ async fn exec(redis: &mut MultiplexedConnection, writes: &Pipeline) -> RedisResu
     Ok(done.is_some())
 }
 
+/// All that a hold changes; the counts are available, reserved and confirmed after it.
+pub fn write_hold(writes: &mut Pipeline, record: &Record, counts: [u64; 3]) {
+    let Record { id, cart, sku, quantity, state, expires_at, created_at, updated_at } = record;
+    let inventory = format!("inventory:{sku}");
+    set_counts(writes, &inventory, counts, *updated_at);
+    writes.cmd("HSET").arg(format!("reservation:{id}")).arg("cartId").arg(cart).arg("sku").arg(sku);
+    writes.arg("quantity").arg(quantity).arg("state").arg(state).arg("reason").arg("").arg("expiresAt").arg(expires_at);
+    writes.arg("createdAt").arg(created_at).arg("updatedAt").arg(updated_at).ignore();
+    writes.cmd("ZADD").arg(format!("{inventory}:active")).arg(expires_at).arg(id).ignore();
+    append_event(writes, "hold", record, counts);
+}
+
 fn set_counts(writes: &mut Pipeline, inventory: &str, [available, reserved, confirmed]: [u64; 3], now: u64) {
     writes.cmd("HSET").arg(inventory).arg("available").arg(available).arg("reserved").arg(reserved);
     writes.arg("confirmed").arg(confirmed).arg("updatedAt").arg(now).ignore();
@@ -194,8 +174,4 @@ fn append_event(writes: &mut Pipeline, event: &str, record: &Record, [available,
 
 fn number(fields: &Fields, name: &str) -> u64 {
     fields.get(name).and_then(|digits| digits.parse().ok()).unwrap_or_default()
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is right").as_millis() as u64
 }

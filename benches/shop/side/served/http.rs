@@ -1,8 +1,7 @@
-//! The HTTP around the algorithm: hold and confirm, with this project's own server below and the same JSON in and out.
+//! The HTTP around a store: hold and confirm, with this project's own server below and the same JSON in and out.
 
 use std::sync::Arc;
 
-use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -17,16 +16,6 @@ use tokio::runtime::Builder;
 use super::LISTENS;
 use super::store::{Outcome, Record, Store};
 use crate::script_calls::TTL_MS;
-
-/// The options of the process that serves.
-#[derive(Debug, Args)]
-pub struct WatchServer {
-    #[arg(long)]
-    redis_url: String,
-    /// Connections to Redis: as many as there will be clients, so that none waits for one.
-    #[arg(long)]
-    connections: usize,
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -53,19 +42,19 @@ struct Shown<'a> {
     updated_at: u64,
 }
 
-/// Serves until the process is killed.
-pub fn run(options: &WatchServer) {
+/// Serves until the process is killed. `open` gives what makes the store of each thread.
+pub fn serve<S: Store, M: Fn() -> Arc<S>>(open: impl Future<Output = M>) {
     // As `stockhold serve` does it: one thread that accepts, and one for each core that serves.
     let runtime = Builder::new_current_thread().enable_all().build().expect("the machine has threads");
     runtime.block_on(async {
-        let store = Arc::new(Store::open(&options.redis_url, options.connections).await);
+        let store_of_thread = open.await;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("there is a free port");
         println!("{LISTENS}{}", listener.local_addr().expect("it has an address"));
         let workers = Workers::start(|| {
-            let store = Arc::clone(&store);
+            let store = store_of_thread();
             move |request| {
                 let store = Arc::clone(&store);
-                async move { respond(&store, request).await }
+                async move { respond(&*store, request).await }
             }
         });
         let workers = workers.expect("the machine has threads");
@@ -73,7 +62,7 @@ pub fn run(options: &WatchServer) {
     });
 }
 
-async fn respond(store: &Store, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond(store: &impl Store, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
     let Some(rest) = path.strip_prefix("/api/reservations/") else { return not_found() };
     let outcome = match rest.strip_suffix("/confirm") {
@@ -104,7 +93,7 @@ async fn respond(store: &Store, request: Request<Incoming>) -> Response<Full<Byt
         }
         Ok(Outcome::NotFound) => not_found(),
         Err(error) => {
-            eprintln!("the WATCH side: {error}");
+            eprintln!("the other side: {error}");
             let status = StatusCode::SERVICE_UNAVAILABLE;
             problem_response(status, &problem(status, "unavailable", "Service unavailable"))
         }
