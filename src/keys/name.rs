@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use compact_str::CompactString;
+
 use super::Invalid;
 
 /// Longest name, in bytes of UTF-8.
@@ -13,9 +15,10 @@ const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 /// Names that are not a SKU although their characters are allowed.
 const RESERVED: [&str; 3] = ["audit", ".", ".."];
 
-/// What is sold. It becomes part of key names, so it has none of the characters that mean something there.
+/// What is sold. It becomes part of key names, so it has none of the characters that mean something there. Up to 24 bytes
+/// are stored in place.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Sku(String);
+pub struct Sku(CompactString);
 
 impl Sku {
     /// # Errors
@@ -30,7 +33,7 @@ impl Sku {
                        and not 'audit', '.' or '..'",
             });
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 
     /// As it was given.
@@ -47,7 +50,7 @@ impl fmt::Display for Sku {
 
 /// The cart: an opaque name that the caller chooses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CartId(String);
+pub struct CartId(CompactString);
 
 impl CartId {
     /// # Errors
@@ -59,7 +62,7 @@ impl CartId {
                 rule: "must be 1 to 128 bytes of UTF-8 without control characters",
             });
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 
     /// As it was given.

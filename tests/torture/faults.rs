@@ -17,7 +17,7 @@ use super::orphan;
 use super::proxy::ProxyMode;
 use super::world::{STUCK, World};
 use crate::support::redis_server::RedisServer;
-use crate::support::stockhold::Stockhold;
+use crate::support::stockhold::{Answer, Stockhold};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -151,6 +151,13 @@ impl FaultInjector {
                     self.tell_redis(&["SCRIPT", "FLUSH"]).await;
                     sleep(Duration::from_millis(2)).await;
                 }
+                // The server loads what it needs: no buyer notices that it was lost.
+                self.until_served().await;
+                for _ in 0..5 {
+                    self.tell_redis(&["SCRIPT", "FLUSH"]).await;
+                    let answer = hold_of_nothing(&*self.world.server().await).await.unwrap();
+                    assert_eq!(answer.status, 409, "after a flush: {:?}", answer.body);
+                }
             }
             Fault::ClientsKilled => {
                 for _ in 0..10 {
@@ -203,8 +210,8 @@ impl FaultInjector {
         *running = tokio::task::spawn_blocking(move || Arc::new(serve(&url))).await.unwrap();
     }
 
-    /// How long it takes until the scripts decide on a hold again. New buyers come all the time: one that waits without
-    /// success does not delay the next. They ask for a SKU that was never seeded, so no unit is held.
+    /// How long it takes until a hold is decided again, and the stock read. New buyers come all the time: one that waits
+    /// without success does not delay the next.
     async fn until_served(&self) -> Duration {
         let healed = Instant::now();
         let mut buyers = JoinSet::new();
@@ -212,20 +219,30 @@ impl FaultInjector {
         loop {
             let server = self.world.server().await;
             buyers.spawn(async move {
-                let request = Request::post(server.url("/api/reservations/hold"));
+                let hold =
+                    Request::post(server.url("/api/reservations/hold")).header("content-type", "application/json");
                 let body = r#"{"cartId":"cart","sku":"never-seeded","quantity":1}"#;
-                server
-                    .attempt(request.header("content-type", "application/json"), Bytes::from_static(body.as_bytes()))
-                    .await
+                let held = server.attempt(hold, Bytes::from_static(body.as_bytes())).await?;
+                if held.status != 409 {
+                    return Ok(held);
+                }
+                server.attempt(Request::get(server.url("/api/inventory/hot?active=0")), Bytes::new()).await
             });
             match timeout(Duration::from_millis(20), buyers.join_next()).await {
-                Ok(Some(Ok(Ok(answer)))) if answer.status == 409 => return healed.elapsed(),
+                Ok(Some(Ok(Ok(answer)))) if answer.status == 200 => return healed.elapsed(),
                 Ok(Some(Ok(Ok(answer)))) => refusal = Some(answer.body),
                 _ => {}
             }
             assert!(healed.elapsed() < STUCK, "nobody is served: {refusal:?}");
         }
     }
+}
+
+/// Wants a SKU that was never seeded: when the script decides, the answer is a 409, and no unit is held.
+async fn hold_of_nothing(server: &Stockhold) -> Result<Answer, String> {
+    let hold = Request::post(server.url("/api/reservations/hold")).header("content-type", "application/json");
+    let body = r#"{"cartId":"cart","sku":"never-seeded","quantity":1}"#;
+    server.attempt(hold, Bytes::from_static(body.as_bytes())).await
 }
 
 /// A server behind the proxy, on any free port: another connection may use the last server's port by now.
