@@ -28,7 +28,7 @@ pub async fn run(bench: &mut Bench) {
     ];
     let limit = Limit::Calls(calls);
     let [one, many, floor] = take_turns(bench.effort.rounds, limit.clone(), limit, sides, &bench.bar).await;
-    for (series, most) in [(&one, 2.0), (&many, 1.1)] {
+    for (series, most) in [(&one, 2.0), (&many, 1.15)] {
         let row =
             Row::compare("cpu", "processor time of Redis per hold", Unit::Microseconds, Slice::cpu_us, series, &floor);
         bench.report.add(row.target(Target::RatioAtMost(most)));
