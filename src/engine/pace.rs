@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// about 12 us of Redis each. Redis serves other clients before and after. With the minimum, they wait for a quarter of
 /// a millisecond. The maximum is half of Redis when hundreds of clients make as many holds as Redis can take: each hold
 /// costs about the same again when it lapses.
-const SHARE: (f64, f64) = (20.0, 600.0);
+const SHARE: (f64, f64) = (15.0, 600.0);
 
 /// How overdue holds may be at normal pace: rounds begin every half second, and take some time.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -66,18 +66,18 @@ mod tests {
     fn the_share_grows_while_holds_wait_longer_and_falls_again() {
         let growing = shares((0..200).map(|look| 2000 + 10 * look));
         assert!(growing.is_sorted(), "{growing:?}");
-        assert_eq!((growing[0], growing[199]), (20, 600));
+        assert_eq!((growing[0], growing[199]), (15, 600));
         let steady = shares([2000; 200]);
         assert_eq!(steady[199], 600, "to be late all the time is not to keep up");
         let late_for_a_while = shares([9000; 200].into_iter().chain((0..200).map(|look| 9000 - 20 * look)));
-        assert_eq!((late_for_a_while[199], late_for_a_while[399]), (600, 20));
+        assert_eq!((late_for_a_while[199], late_for_a_while[399]), (600, 15));
     }
 
     #[test]
     fn a_burst_or_a_decreasing_backlog_does_not_raise_the_share() {
         let burst = shares((0..40).map(|look| 2000 + 50 * look));
         assert!(burst[39] < 60, "{burst:?}");
-        assert_eq!(shares((0..100).map(|look| 60_000 - 20 * look)), [20; 100]);
-        assert_eq!(shares([900; 100]), [20; 100]);
+        assert_eq!(shares((0..100).map(|look| 60_000 - 20 * look)), [15; 100]);
+        assert_eq!(shares([900; 100]), [15; 100]);
     }
 }
