@@ -234,10 +234,10 @@ pub const BUGS: [Bug; 39] = [
         "Some(_) => ReservationId::mint(keys.shard.number)",
     ),
     way(
-        "src/engine/settle.rs",
+        "src/engine/by_id.rs",
         "the engine asks again without a token when a reply is lost, and tells the second answer",
-        "        Ok(of_shard(each, &keys).submit(item(&keys, id, vec![token])).await?)\n",
-        "        let _ = token;\n        let script = of_shard(each, &keys);\n        let item = || item(&keys, id, vec![String::new()]);\n        \
+        "        Ok(of_shard(each, &keys).submit(item(&keys, id, vec![argument])).await?)\n",
+        "        let _ = argument;\n        let script = of_shard(each, &keys);\n        let item = || item(&keys, id, vec![String::new()]);\n        \
          match script.submit(item()).await {\n            \
          Err(crate::redis::Failure::NoReply(_)) => Ok(script.submit(item()).await?),\n            \
          other => Ok(other?),\n        }\n",
