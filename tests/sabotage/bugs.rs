@@ -35,7 +35,7 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 39] = [
+pub const BUGS: [Bug; 44] = [
     rule(
         "lua/hold.lua",
         "`hold` writes a reservation before it looks at the stock",
@@ -155,6 +155,31 @@ pub const BUGS: [Bug; 39] = [
         "`release` keeps the record for ever when the operator has set nothing",
         "or '2592000000'",
         "or '0'",
+    ),
+    rule("lua/extend.lua", "`extend` revives what has lapsed", "if record.expires <= now then", "if false then"),
+    rule(
+        "lua/extend.lua",
+        "`extend` brings an expiry forward",
+        "      if expires > record.expires then",
+        "      if true then",
+    ),
+    rule(
+        "lua/extend.lua",
+        "`extend` does not look at the operator's limit",
+        "and expires > created + max_ms then",
+        "and false then",
+    ),
+    rule(
+        "lua/extend.lua",
+        "`extend` leaves the member of the active set at the first expiry",
+        "    call('ZADD', stock.active, 'XX', unpack(stock.moved))\n",
+        "",
+    ),
+    rule(
+        "lua/extend.lua",
+        "`extend` of a cart, all or nothing, extends some",
+        "if refused and mode == 'all' then",
+        "if false then",
     ),
     rule(
         "lua/hold.lua",
