@@ -128,7 +128,7 @@ local function read_stock(stock)
 end
 
 -- A reservation's fields by name; false when there is none; nil when what is stored cannot be right. What is active
--- has no reason and was not updated: these fields come with the end.
+-- has no reason, and was updated only if it was extended: these fields come later.
 local function read_record(key, id)
   local f = call('HMGET', key,
     'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt', 'token')
@@ -198,24 +198,28 @@ end
 -- Guards: no key is read before every name and number is right.
 
 if n < 1 or n > 100 or n % 1 ~= 0 or #ARGV ~= 1 + n then
-  return redis.error_reply('BADARGS items: 1 to 100, with 3 keys each after the first 3, and a token each')
+  return redis.error_reply('BADARGS items: 1 to 100, with 3 keys each after the first 3, and 1 argument each')
 end
 if mode ~= 'each' and mode ~= 'all' then return redis.error_reply('BADARGS mode: each or all') end
 
 local stock_of, reservations, ids = {}, {}, {}
 for i = 1, n do
-  local reservation, token = KEYS[3 * i + 3], ARGV[1 + i]
+  local reservation = KEYS[3 * i + 3]
   local stock, id = item_of(i, KEYS[3 * i + 1], KEYS[3 * i + 2], reservation)
   if not stock then return redis.error_reply(id) end
-  if token ~= '' and not is_text(token) then
-    return redis.error_reply('BADARGS token of item ' .. i
-      .. ': empty, or 1 to 128 bytes of UTF-8, no control character')
-  end
   stock_of[i], reservations[i], ids[i] = stock, reservation, id
 end
 -- The keys that all SKUs of a shard have in common.
 if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
 if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
+
+for i = 1, n do
+  local token = ARGV[1 + i]
+  if token ~= '' and not is_text(token) then
+    return redis.error_reply('BADARGS token of item ' .. i
+      .. ': empty, or 1 to 128 bytes of UTF-8, no control character')
+  end
+end
 
 -- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
 
@@ -309,6 +313,7 @@ for i, reservation in ipairs(reservations) do
     replies[i], refused = { 'NOT_ACTIVE', record.state, record.reason }, true
   end
 end
+-- The units of the active reservations of a call are among those reserved: they can be moved, and there is a stock.
 for _, stock in ipairs(stocks) do
   if stock.owed > (stock.reserved or 0) then
     return redis.error_reply('BADKEY inventory: fewer units reserved than the reservations hold in ' .. stock.key)
@@ -335,6 +340,7 @@ for i, reservation in ipairs(reservations) do
     end
   end
 end
+-- What ended leaves the active set.
 local idle = {}
 for _, stock in ipairs(stocks) do
   if #stock.ended > 0 then

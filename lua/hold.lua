@@ -19,8 +19,8 @@
 -- REPLIES: one array for each item, in the order in which they are decided
 --   REPLAYED cartId sku quantity state reason expiresAt createdAt updatedAt
 --                                   the id exists with this cart, SKU and quantity: here it is, as it is now. Look at
---                                   its state: once released, it holds nothing. The ttl is not compared: the first
---                                   expiry stands.
+--                                   its state: once released, it holds nothing. The ttl is not compared: its expiry
+--                                   stands.
 --   CONFLICT field                  the id exists with another cartId, sku or quantity (the first that differs)
 --   UNKNOWN_SKU                     the SKU was never seeded
 --   INSUFFICIENT available lapsed   too few units, and this number of holds of the SKU is due: sweep them and try again
@@ -240,7 +240,7 @@ end
 local records
 if call('EXISTS', unpack(reservations)) > 0 then
   -- A reservation's fields by name; false when there is none; nil when what is stored cannot be right. What is active
-  -- has no reason and was not updated: these fields come with the end.
+  -- has no reason, and was updated only if it was extended: these fields come later.
   local function read_record(key, id)
     local f = call('HMGET', key,
       'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt', 'token')

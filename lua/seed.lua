@@ -119,7 +119,7 @@ local function read_stock(stock)
 end
 
 -- A reservation's fields by name; false when there is none; nil when what is stored cannot be right. What is active
--- has no reason and was not updated: these fields come with the end.
+-- has no reason, and was updated only if it was extended: these fields come later.
 local function read_record(key, id)
   local f = call('HMGET', key,
     'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt', 'token')

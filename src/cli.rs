@@ -100,7 +100,7 @@ struct ServeArgs {
     sweep_interval_ms: u64,
 
     #[command(flatten)]
-    retention: settings::Retention,
+    decisions: settings::Decisions,
 
     /// Maximum number of requests of one kind in one call to Redis; 1 sends each alone
     #[arg(long, env = "STOCKHOLD_MAX_BATCH", default_value_t = MAX_BATCH as u64, value_name = "REQUESTS",

@@ -1,9 +1,11 @@
 //! The operations: one typed method for each, one outcome enum for each script. No HTTP, no sockets.
 
 mod amount;
+mod by_id;
 mod due;
 mod error;
 mod expiry;
+mod extend;
 mod gate;
 mod group_commit;
 mod history;
@@ -30,6 +32,7 @@ use due::Lanes;
 pub use due::Swept;
 pub use error::Error;
 use expiry::Turns;
+pub use extend::Extend;
 use gate::Gate;
 pub use group_commit::MAX_BATCH;
 use group_commit::{Call, GroupCommit, Item};
@@ -49,10 +52,11 @@ pub struct Engine {
     redis: Redis,
     scripts: Arc<Scripts>,
     layout: Layout,
-    /// One for each shard, like the two below.
+    /// One for each shard, like the three below.
     holds: Vec<GroupCommit>,
     confirms: Vec<GroupCommit>,
     releases: Vec<GroupCommit>,
+    extends: Vec<GroupCommit>,
     sweeps: Turns,
     looks: Looks,
     reads: Arc<Reads>,
@@ -93,6 +97,7 @@ impl Engine {
             holds: group("hold", |shard| vec![shard.audit.clone(), shard.due.clone()]),
             confirms: group("confirm", settling),
             releases: group("release", settling),
+            extends: group("extend", settling),
             reads: Reads::on_own_connection(&redis, layout.clone(), gate),
             known_skus,
             lanes: Lanes::new(&redis),

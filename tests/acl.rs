@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use call::{Call, audit, audit_all, confirm, hold, inventory, line, release, seed, sweep};
+use call::{Call, audit, audit_all, confirm, extend, hold, inventory, line, release, seed, sweep};
 use contract::Contract;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value, cmd};
@@ -348,6 +348,7 @@ async fn the_caller_runs_every_script_on_every_path() {
             (hold("all", &[line("tea", C), line("tea", D).quantity(99)]), vec!["WITHDRAWN", "INSUFFICIENT"]),
             (hold("all", &[line("tea", C), line("tea", D)]), vec!["HELD", "HELD"]),
             (hold("each", &[line("cup", "00000000-0000-8000-8000-000000000004")]), vec!["UNKNOWN_SKU"]),
+            (extend("each", &[("tea", A, 1_200_000)]), vec!["EXTENDED"]),
             (confirm("each", &[("tea", A, "token")]), vec!["CONFIRMED"]),
             (confirm("each", &[("tea", A, "token")]), vec!["REPLAYED"]),
             (release("all", &[("tea", B, ""), ("tea", C, "")]), vec!["RELEASED", "RELEASED"]),
@@ -509,14 +510,15 @@ async fn the_program_serves_a_whole_walk_as_the_server_user() {
     server.seed("tea", 10).await;
     let [sold, given_up, left] =
         [server.held("tea", 1).await, server.held("tea", 2).await, server.held("tea", 3).await];
+    server.post(&format!("/api/reservations/{sold}/extend"), json!({ "ttlSeconds": 900 })).await.ok();
     server.confirm(&sold).await.ok();
     server.release(&given_up).await.ok();
     assert_eq!(server.get(&format!("/api/reservations/{left}")).await.ok()["state"], "active");
     assert_eq!(server.counts("tea").await, [6, 3, 1]);
     let order = json!({ "cartId": "cart-1", "sku": "tea", "quantity": 7 });
     server.post("/api/reservations/hold", order).await.problem(409, "insufficient_inventory");
-    assert_eq!(server.events("tea", 10).await.len(), 6);
-    assert_eq!(server.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 6);
+    assert_eq!(server.events("tea", 10).await.len(), 7);
+    assert_eq!(server.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 7);
 
     // Only the sweeper can expire it: no request reads the stock meanwhile.
     let lapsing = format!("reservation:{}", server.held_for("tea", 1, 1).await);

@@ -462,6 +462,69 @@ async fn a_key_that_is_used_again_begins_a_new_life() {
     assert_eq!(held, 3 + 4);
 }
 
+/// An extension is one more event of an active reservation, and its record must agree with it.
+#[tokio::test]
+async fn an_extended_hold_is_sound_and_its_damage_is_repaired() {
+    for (damage, what) in [
+        (&[][..], ""),
+        (&["DEL reservation:ID"], "its record is gone"),
+        (&["HDEL reservation:ID updatedAt"], "updatedAt is missing"),
+        (&["HSET reservation:ID updatedAt 1"], "updatedAt is"),
+        (&["HSET reservation:ID state confirmed token x"], "state is"),
+    ] {
+        let mut fixture = CheckFixture::open(100).await;
+        let extend = format!("/api/reservations/{}/extend", fixture.active);
+        drop(
+            program(&["settings", "--redis-url", &fixture.redis.url(), "--extend-max-seconds", "36000"])
+                .output()
+                .unwrap(),
+        );
+        for ttl_seconds in [7200, 14400] {
+            fixture.server.post(&extend, json!({ "ttlSeconds": ttl_seconds })).await.ok();
+        }
+        assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]));
+        fixture.plant(damage).await;
+        let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
+        let told: Vec<_> = findings.iter().map(|finding| finding["what"].as_str().unwrap()).collect();
+        assert!(status == 0 && told.iter().all(|told| told.contains(what)), "{damage:?}: {findings:#?}");
+        assert_eq!(findings.is_empty(), damage.is_empty(), "{damage:?}");
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "{damage:?}");
+        assert_invariants(&mut fixture.connection, History::Whole).await;
+
+        // It still has its time, which is in the active set too, and can get more.
+        let left = fixture.number(&format!("reservation:{}", fixture.active), "expiresAt").await;
+        assert_eq!(fixture.score("inventory:tea:active", &fixture.active.clone()).await, left);
+        fixture.server.post(&extend, json!({ "ttlSeconds": 15000 })).await.ok();
+        assert!(fixture.number(&format!("reservation:{}", fixture.active), "expiresAt").await > left, "{damage:?}");
+        fixture.server.confirm(&fixture.active).await.ok();
+        assert_eq!(fixture.server.counts("tea").await, [93, 4, 3]);
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "{damage:?}");
+        assert_invariants(&mut fixture.connection, History::Whole).await;
+    }
+}
+
+/// With all its extensions, no hold lasts longer than the longest that one request can be made for.
+#[tokio::test]
+async fn an_extended_hold_that_would_outlive_thirty_days_is_shortened() {
+    let mut fixture = CheckFixture::open(100).await;
+    drop(
+        program(&["settings", "--redis-url", &fixture.redis.url(), "--extend-max-seconds", "2592000"])
+            .output()
+            .unwrap(),
+    );
+    let extend = format!("/api/reservations/{}/extend", fixture.active);
+    fixture.server.post(&extend, json!({ "ttlSeconds": 2_591_900 })).await.ok();
+    assert_eq!(fixture.check(&[]).await, (0, vec![]));
+    fixture.plant(&["HSET reservation:ID expiresAt 9999999999998", "ZADD inventory:tea:active 9999999999998 ID"]).await;
+    let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
+    assert_eq!((status, kinds(&findings)), (0, vec!["expiry"]), "{findings:#?}");
+    let record = format!("reservation:{}", fixture.active);
+    let [created, expires] = [fixture.number(&record, "createdAt").await, fixture.number(&record, "expiresAt").await];
+    assert_eq!(expires, created + 2_592_000_000);
+    assert_eq!(fixture.check(&[]).await, (0, vec![]));
+    assert_invariants(&mut fixture.connection, History::Whole).await;
+}
+
 /// Each life of a reservation begins with one hold and ends once.
 #[tokio::test]
 async fn two_holds_or_two_ends_in_a_row_are_damage() {

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 
 /// The scripts that only read, and the scripts that run when memory is full. The others are refused then.
-const FLAGS: [(&str, &str); 8] = [
+const FLAGS: [(&str, &str); 9] = [
     ("audit", "#!lua flags=no-writes"),
     ("confirm", "#!lua flags=allow-oom"),
+    ("extend", "#!lua flags=allow-oom"),
     ("hold", "#!lua"),
     ("inventory", "#!lua flags=no-writes"),
     ("release", "#!lua flags=allow-oom"),

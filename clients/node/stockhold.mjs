@@ -1,6 +1,7 @@
-// Hold, confirm and release stock from Node, by the scripts' SHA-1s and nothing but ioredis.
+// Hold, extend, confirm and release stock from Node, by the scripts' SHA-1s and nothing but ioredis.
 //
 //     node stockhold.mjs hold CART TTL_MS SKU QUANTITY ID [SKU QUANTITY ID ...]
+//     node stockhold.mjs extend SKU ID TTL_MS
 //     node stockhold.mjs confirm SKU ID TOKEN
 //     node stockhold.mjs release SKU ID TOKEN
 //
@@ -43,17 +44,22 @@ export class Stockhold {
     }
   }
 
+  /** More time, from now: while the customer pays. A hold is never shortened, so a repeat is harmless. */
+  extend(sku, id, ttlMs) {
+    return this.#callForOne('extend', sku, id, String(ttlMs));
+  }
+
   confirm(sku, id, token) {
-    return this.#settle('confirm', sku, id, token);
+    return this.#callForOne('confirm', sku, id, token);
   }
 
   release(sku, id, token) {
-    return this.#settle('release', sku, id, token);
+    return this.#callForOne('release', sku, id, token);
   }
 
-  async #settle(script, sku, id, token) {
+  async #callForOne(script, sku, id, argument) {
     const keys = [AUDIT, DUE, SETTINGS, ...itemKeys(sku, id)];
-    const [reply] = await this.#call(script, keys, ['each', token]);
+    const [reply] = await this.#call(script, keys, ['each', argument]);
     return reply;
   }
 
@@ -98,6 +104,8 @@ function inWords([word, ...fields]) {
   switch (word) {
     case 'HELD': return `until ${fields[0]}`;
     case 'REPLAYED': return `done before; it is ${fields[3]}`;
+    case 'EXTENDED': return `until ${fields[5]}`;
+    case 'LIMITED': return `not after ${fields[0]}`;
     case 'CONFIRMED': return 'sold';
     case 'RELEASED': return 'back on sale';
     case 'INSUFFICIENT': return `${fields[0]} left`;
@@ -136,13 +144,14 @@ async function main([command, ...words]) {
         lines.push({ sku, quantity, id });
       }
       replies = await shop.hold(cart, ttlMs, lines);
-    } else if ((command === 'confirm' || command === 'release') && words.length === 3) {
+    } else if (['extend', 'confirm', 'release'].includes(command) && words.length === 3) {
       replies = [await shop[command](...words)];
     } else {
       throw new Error('see the head of this file for its commands');
     }
     for (const reply of replies) console.log(`${reply[0]}: ${inWords(reply)}`);
-    return replies.every(([word]) => ['HELD', 'REPLAYED', 'CONFIRMED', 'RELEASED'].includes(word)) ? 0 : 1;
+    const done = ['HELD', 'REPLAYED', 'EXTENDED', 'CONFIRMED', 'RELEASED'];
+    return replies.every(([word]) => done.includes(word)) ? 0 : 1;
   } catch (error) {
     console.error(error.message);
     return error instanceof OutcomeUnknown ? 75 : 2;

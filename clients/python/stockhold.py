@@ -1,6 +1,7 @@
-"""Hold, confirm and release stock from Python, by the scripts' SHA-1s and nothing but redis-py.
+"""Hold, extend, confirm and release stock from Python, by the scripts' SHA-1s and nothing but redis-py.
 
     python stockhold.py hold CART TTL_MS SKU QUANTITY ID [SKU QUANTITY ID ...]
+    python stockhold.py extend SKU ID TTL_MS
     python stockhold.py confirm SKU ID TOKEN
     python stockhold.py release SKU ID TOKEN
 
@@ -51,14 +52,18 @@ class Stockhold:
             for sku in lapsed:
                 self._sweep(sku)
 
+    def extend(self, sku: str, id: str, ttl_ms: int) -> list[str]:
+        """More time, from now: while the customer pays. A hold is never shortened, so a repeat is harmless."""
+        return self._call_for_one("extend", sku, id, ttl_ms)
+
     def confirm(self, sku: str, id: str, token: str) -> list[str]:
-        return self._settle("confirm", sku, id, token)
+        return self._call_for_one("confirm", sku, id, token)
 
     def release(self, sku: str, id: str, token: str) -> list[str]:
-        return self._settle("release", sku, id, token)
+        return self._call_for_one("release", sku, id, token)
 
-    def _settle(self, script: str, sku: str, id: str, token: str) -> list[str]:
-        (reply,) = self._call(script, [AUDIT, DUE, SETTINGS, *item_keys(sku, id)], ["each", token])
+    def _call_for_one(self, script: str, sku: str, id: str, argument: str | int) -> list[str]:
+        (reply,) = self._call(script, [AUDIT, DUE, SETTINGS, *item_keys(sku, id)], ["each", argument])
         return reply
 
     def _sweep(self, sku: str) -> None:
@@ -108,6 +113,10 @@ def in_words(reply: list[str]) -> str:
             return f"until {expires_at}"
         case ["REPLAYED", _cart, _sku, _quantity, state, *_]:
             return f"done before; it is {state}"
+        case ["EXTENDED", _cart, _sku, _quantity, _state, _reason, expires_at, *_]:
+            return f"until {expires_at}"
+        case ["LIMITED", max_expires_at]:
+            return f"not after {max_expires_at}"
         case ["CONFIRMED", *_]:
             return "sold"
         case ["RELEASED", *_]:
@@ -143,6 +152,8 @@ def main(command: str, *words: str) -> int:
         case "hold", cart, ttl_ms, *lines:
             grouped = zip(lines[0::3], map(int, lines[1::3]), lines[2::3], strict=True)
             replies = shop.hold(cart, int(ttl_ms), list(grouped))
+        case "extend", sku, id, ttl_ms:
+            replies = [shop.extend(sku, id, int(ttl_ms))]
         case "confirm", sku, id, token:
             replies = [shop.confirm(sku, id, token)]
         case "release", sku, id, token:
@@ -151,7 +162,7 @@ def main(command: str, *words: str) -> int:
             sys.exit(__doc__)
     for reply in replies:
         print(f"{reply[0]}: {in_words(reply)}")
-    done = ("HELD", "REPLAYED", "CONFIRMED", "RELEASED")
+    done = ("HELD", "REPLAYED", "EXTENDED", "CONFIRMED", "RELEASED")
     return 0 if all(reply[0] in done for reply in replies) else 1
 
 

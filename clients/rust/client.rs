@@ -1,7 +1,8 @@
-//! Hold, confirm and release stock from Rust, with this crate as a library: the engine without the HTTP server.
+//! Hold, extend, confirm and release stock from Rust, with this crate as a library: the engine without the HTTP server.
 //!
 //! ```text
 //! cargo run --example client hold CART TTL_SECONDS SKU QUANTITY KEY
+//! cargo run --example client extend ID TTL_SECONDS
 //! cargo run --example client confirm ID KEY
 //! cargo run --example client release ID KEY
 //! ```
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use stockhold::engine::{Engine, Error, Hold, HoldRequest, Quantity, Settle, Ttl};
+use stockhold::engine::{Engine, Error, Extend, Hold, HoldRequest, Quantity, Settle, Ttl};
 use stockhold::keys::{CartId, IdempotencyKey, ReservationId, Sku};
 use stockhold::redis::Redis;
 
@@ -38,6 +39,10 @@ async fn main() -> anyhow::Result<ExitCode> {
                 idempotency_key: Some(IdempotencyKey::parse(key)?),
             };
             until_answered(async || engine.hold(request.clone()).await).await.map(held)
+        }
+        ["extend", id, ttl] => {
+            let (id, ttl) = (ReservationId::parse(id)?, Ttl::new(ttl.parse().context("TTL_SECONDS")?)?);
+            until_answered(async || engine.extend(id, ttl).await).await.map(extended)
         }
         ["confirm", id, key] => {
             let (id, key) = (ReservationId::parse(id)?, IdempotencyKey::parse(key)?);
@@ -85,6 +90,17 @@ fn held(outcome: Hold) -> (bool, String) {
         Hold::Conflict { field } => (false, format!("CONFLICT: used with another {field}")),
         Hold::Insufficient { available } => (false, format!("INSUFFICIENT: {available} left")),
         Hold::UnknownSku => (false, "UNKNOWN_SKU: never on sale".to_owned()),
+    }
+}
+
+/// Whether it has the time that was asked for, and in words.
+fn extended(outcome: Extend) -> (bool, String) {
+    match outcome {
+        Extend::Extended(record) => (true, format!("EXTENDED: until {}", record.expires_at_ms)),
+        Extend::Limited { max_expires_at_ms } => (false, format!("LIMITED: not after {max_expires_at_ms}")),
+        Extend::NotActive { state, .. } => (false, format!("NOT_ACTIVE: it is {} already", state.as_str())),
+        Extend::Expired => (false, "EXPIRED: too late, back on sale".to_owned()),
+        Extend::NotFound => (false, "NOT_FOUND: no such reservation".to_owned()),
     }
 }
 

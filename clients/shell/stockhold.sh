@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Hold, confirm and release stock from a shell, by the scripts' SHA-1s and nothing but redis-cli.
+# Hold, extend, confirm and release stock from a shell, by the scripts' SHA-1s and nothing but redis-cli.
 #
 #     stockhold.sh hold CART TTL_MS SKU QUANTITY ID
+#     stockhold.sh extend SKU ID TTL_MS
 #     stockhold.sh confirm SKU ID TOKEN
 #     stockhold.sh release SKU ID TOKEN
 #
@@ -60,19 +61,22 @@ hold() {
   done
 }
 
-settle() {
+# call_for_one SCRIPT SKU ID ARGUMENT: the argument is a token, or the time from now until the hold lapses.
+call_for_one() {
   call "$1" 6 $audit $due $settings "inventory:$2" "inventory:$2:active" "reservation:$3" each "$4"
 }
 
 case "$#-${1:-}" in
   6-hold) hold "${@:2}" ;;
-  4-confirm | 4-release) settle "$@" ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  4-extend | 4-confirm | 4-release) call_for_one "$@" ;;
+  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 
 case "${reply[0]}" in
   HELD) words="until ${reply[1]}" ;;
   REPLAYED) words="done before; it is ${reply[4]}" ;;
+  EXTENDED) words="until ${reply[6]}" ;;
+  LIMITED) words="not after ${reply[1]}" ;;
   CONFIRMED) words="sold" ;;
   RELEASED) words="back on sale" ;;
   INSUFFICIENT) words="${reply[1]} left" ;;
@@ -84,4 +88,4 @@ case "${reply[0]}" in
   *) echo "not a reply of today's contract: ${reply[0]}" >&2; exit 2 ;;
 esac
 echo "${reply[0]}: $words"
-case "${reply[0]}" in HELD | REPLAYED | CONFIRMED | RELEASED) ;; *) exit 1 ;; esac
+case "${reply[0]}" in HELD | REPLAYED | EXTENDED | CONFIRMED | RELEASED) ;; *) exit 1 ;; esac

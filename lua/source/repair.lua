@@ -22,8 +22,8 @@
 --
 -- REPLIES: one array
 --   UNKNOWN_SKU                     there is no stock that could be repaired
---   STALE                           the SKU was seeded or repaired since, or a reservation settled, or its id is by now
---                                   another SKU's, or more happened than can be looked through: look again
+--   STALE                           the SKU was seeded or repaired since, or a reservation settled or extended, or its
+--                                   id is by now another SKU's, or more happened than can be looked through: look again
 --   OVERSOLD available              a count would be negative, and available would be this; nothing was written
 --   REPAIRED count available reserved confirmed version
 --                                   count things were repaired, 0 when all was well, and the counts are these
@@ -180,6 +180,7 @@ for _, item in ipairs(items) do
     local created = event.event ~= 'hold' and whole(kept[1], 1, at) or at
     local expires = whole(kept[2], created + 1, MAX_TIME) or whole(item.score, created + 1, MAX_TIME)
       or math.max(now, created + 1)
+    item.is_extended = event.event == 'extend'
     record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state, reason = event.reason,
       expiresAt = format('%d', expires), createdAt = format('%d', created), updatedAt = event.happenedAt }
   end
@@ -246,11 +247,12 @@ for _, item in ipairs(items) do
   if item.event_id ~= '' then
     call('HSET', item.key, 'cartId', record.cartId, 'sku', sku, 'quantity', record.quantity,
       'state', record.state, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
-    if item.is_active then
-      call('HDEL', item.key, 'reason', 'updatedAt', 'token')
+    if item.is_active and not item.is_extended then
+      call('HDEL', item.key, 'reason', 'updatedAt', 'token', 'ttlMs')
     elseif record.reason == '' then
       call('HSET', item.key, 'updatedAt', record.updatedAt)
       call('HDEL', item.key, 'reason')
+      if item.is_active then call('HDEL', item.key, 'token') end
     else
       call('HSET', item.key, 'reason', record.reason, 'updatedAt', record.updatedAt)
     end

@@ -77,7 +77,7 @@ impl<'a> Verifier<'a> {
                 let earlier = self.last.insert(&event.reservation_id, event);
                 // When the record of a settled reservation was dropped, its id may be used again: by a hold.
                 if let Some(earlier) =
-                    earlier.filter(|earlier| (event.event == EventKind::Hold) == (earlier.event == EventKind::Hold))
+                    earlier.filter(|earlier| (event.event == EventKind::Hold) == (earlier.state == "active"))
                 {
                     let what = format!(
                         "event {} ({}) follows {} ({})",
@@ -265,8 +265,8 @@ fn stored(id: &str, look: &Look) -> Option<Reservation> {
     Reservation::stored(ReservationId::parse(id).ok()?, look.fields.as_ref()?).ok()?
 }
 
-/// The latest time at which an active reservation may lapse: after the time that it was held for, and no later than the
-/// longest hold allows. For a hold that was made while the clock was ahead, the time begins now.
+/// The latest time at which an active reservation may lapse: after the time that it is held for with its extensions, and
+/// no later than the longest hold allows, which is the highest limit of extensions too. For a hold that was made while the clock was ahead, the time begins now.
 fn latest_end(record: &Reservation, now_ms: u64) -> u64 {
     let longest = Ttl::MAX.as_ms();
     let ttl_ms = Some(record.ttl_ms()).filter(|ttl_ms| (1..longest).contains(ttl_ms)).unwrap_or(longest);
@@ -298,9 +298,9 @@ fn difference(record: &HashMap<String, String>, last: &Event) -> Option<String> 
         ("reason", last.reason.clone()),
         ("updatedAt", last.happened_at_ms.to_string()),
     ];
-    // An empty reason is not stored, and what is active was not updated yet.
+    // An empty reason is not stored, and what was only held was not updated yet.
     let is_stored = |(name, right): &(&str, String)| {
-        record.contains_key(*name) || !(right.is_empty() || *name == "updatedAt" && last.state == "active")
+        record.contains_key(*name) || !(right.is_empty() || *name == "updatedAt" && last.event == EventKind::Hold)
     };
     expected.into_iter().filter(is_stored).find_map(|(name, right)| match record.get(name) {
         Some(stored) if *stored == right => None,

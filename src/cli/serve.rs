@@ -75,7 +75,7 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
     let start = async {
         refuse_cluster(&redis, &address).await?;
         load(&engine, &address).await?;
-        set(&engine, args.retention.change()).await?;
+        set(&engine, args.decisions.change()).await?;
         prove(&engine, &address).await
     };
     let Some(started) = stop.or(start).await else { return Ok(()) };

@@ -12,7 +12,7 @@ use crate::engine::{Change, Engine, Settings};
 
 /// What can be set, by `serve` at its start and by `stockhold settings` at any time.
 #[derive(Debug, Clone, Copy, Args)]
-pub(super) struct Retention {
+pub(super) struct Decisions {
     /// How long settled reservations are kept, and with them the keys of their requests; 0 keeps them forever
     #[arg(long, env = "STOCKHOLD_KEEP_SECONDS", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
     keep_seconds: Option<u64>,
@@ -20,18 +20,23 @@ pub(super) struct Retention {
     /// About how many entries the audit keeps; 0 keeps all
     #[arg(long, env = "STOCKHOLD_AUDIT_MAX", value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
     audit_max: Option<u64>,
+
+    /// How long after a hold was made its extensions may end, at most 30 days; 0 allows no extension
+    #[arg(long, env = "STOCKHOLD_EXTEND_MAX_SECONDS", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=2_592_000))]
+    extend_max_seconds: Option<u64>,
 }
 
-impl Retention {
+impl Decisions {
     pub(super) fn change(self) -> Change {
-        Change { keep_ms: self.keep_seconds.map(|seconds| seconds * 1000), audit_max: self.audit_max }
+        let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds * 1000);
+        Change { keep_ms: ms(self.keep_seconds), audit_max: self.audit_max, extend_max_ms: ms(self.extend_max_seconds) }
     }
 }
 
 #[derive(Debug, Args)]
 pub(super) struct SettingsArgs {
     #[command(flatten)]
-    retention: Retention,
+    decisions: Decisions,
 
     #[command(flatten)]
     target: Target,
@@ -42,14 +47,15 @@ pub(super) fn run(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
     let address = redis.address();
     let engine = Engine::new(redis);
     let settings = runtime()?.block_on(async {
-        let change = args.retention.change();
+        let change = args.decisions.change();
         if !change.is_empty() {
             engine.set(change).await?;
         }
         engine.settings().await
     });
-    let Settings { keep_ms, audit_max, .. } =
+    let Settings { keep_ms, audit_max, extend_max_ms, .. } =
         settings.with_context(|| format!("cannot use the settings at {address}"))?;
-    print(format_args!("keep-seconds {}\naudit-max    {audit_max}", keep_ms as f64 / 1000.0))?;
+    let [keep, extend_max] = [keep_ms, extend_max_ms].map(|ms| ms as f64 / 1000.0);
+    print(format_args!("keep-seconds       {keep}\naudit-max          {audit_max}\nextend-max-seconds {extend_max}"))?;
     Ok(ExitCode::SUCCESS)
 }

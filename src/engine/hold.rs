@@ -86,7 +86,7 @@ impl Engine {
             ["REPLAYED", record @ ..] => {
                 let record = Reservation::read(id, record)?;
                 // The script ignores the time, but a request for another time is another request.
-                if record.ttl_ms() != ttl_ms {
+                if !self.is_held_for(&record, ttl_ms).await? {
                     return Ok((Hold::Conflict { field: "ttlSeconds".to_owned() }, 0));
                 }
                 // A reservation that is shown as active may be due. The hold stands, whether this read succeeds or not.
@@ -101,5 +101,16 @@ impl Engine {
             }
             _ => return Err(malformed("hold")),
         })
+    }
+
+    /// Whether a reservation was held for this time. Its expiry does not say so once it was extended: from then on its
+    /// record keeps the time.
+    async fn is_held_for(&self, record: &Reservation, ttl_ms: u64) -> Result<bool, Error> {
+        if record.ttl_ms() == ttl_ms && record.updated_at_ms == record.created_at_ms {
+            return Ok(true);
+        }
+        let key = self.layout.reservation(&record.id);
+        let kept = self.redis.hash_field(&key, "ttlMs").await.map_err(Error::retry_safe)?;
+        Ok(kept.map_or(Ok(record.ttl_ms()), |kept| number(&kept))? == ttl_ms)
     }
 }

@@ -161,6 +161,7 @@ impl Engine {
             probe("hold", &[&both, &item, &item], &[&["all"], &cart, &cart]),
             probe("confirm", &[&both, &settings, &item], &[&["all", ""]]),
             probe("release", &[&both, &settings, &item], &[&["all", ""]]),
+            probe("extend", &[&both, &settings, &item], &[&["all", "1"]]),
             probe("sweep", &[&both, &settings, &stock], &[]),
             probe("seed", &[&both, &[&shard.skus], &settings, &stock], &[&["probe"]]),
             probe("inventory", &[&stock], &[&["0"]]),

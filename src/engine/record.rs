@@ -54,7 +54,7 @@ pub struct Reservation {
     pub expires_at_ms: u64,
     /// When it was held.
     pub created_at_ms: u64,
-    /// When its state last changed.
+    /// When its state or its expiry last changed.
     pub updated_at_ms: u64,
 }
 
@@ -85,7 +85,7 @@ impl Reservation {
         let field = |name| fields.get(name).map_or("", String::as_str);
         let mut record =
             ["cartId", "sku", "quantity", "state", "reason", "expiresAt", "createdAt", "updatedAt"].map(field);
-        // What is active was not updated since it was made.
+        // What is active and was not extended was not updated since it was made.
         if field("state") == ReservationState::Active.as_str() && record[7].is_empty() {
             record[7] = record[6];
         }
@@ -108,7 +108,7 @@ impl Reservation {
         })
     }
 
-    /// For how long it was held.
+    /// For how long it is held in all: for what the hold asked for, unless it was extended.
     pub(crate) fn ttl_ms(&self) -> u64 {
         self.expires_at_ms.saturating_sub(self.created_at_ms)
     }
@@ -161,6 +161,8 @@ pub enum EventKind {
     Seed,
     /// A cart holds units.
     Hold,
+    /// A hold lapses later.
+    Extend,
     /// The units of a hold were sold.
     Confirm,
     /// The units of a hold were released, or taken back by a seed.
@@ -177,6 +179,7 @@ impl EventKind {
         match self {
             Self::Seed => "seed",
             Self::Hold => "hold",
+            Self::Extend => "extend",
             Self::Confirm => "confirm",
             Self::Release => "release",
             Self::Expired => "expired",
@@ -185,7 +188,7 @@ impl EventKind {
     }
 
     fn read(text: &str) -> Result<Self, Error> {
-        [Self::Seed, Self::Hold, Self::Confirm, Self::Release, Self::Expired, Self::Repair]
+        [Self::Seed, Self::Hold, Self::Extend, Self::Confirm, Self::Release, Self::Expired, Self::Repair]
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| malformed("the kind of an event"))

@@ -5,16 +5,19 @@ use std::collections::HashMap;
 
 use super::{Engine, Error};
 
-/// How much history is kept. 0 keeps it forever.
+/// How much history is kept, and how long holds can be extended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Milliseconds that a settled reservation is kept: field `keepMs`, which the scripts obey.
+    /// Milliseconds that a settled reservation is kept: field `keepMs`, which the scripts obey. 0 keeps it forever.
     pub keep_ms: u64,
-    /// About how many entries the audit keeps: field `auditMax`, to which the sweeper trims.
+    /// About how many entries the audit keeps: field `auditMax`, to which the sweeper trims. 0 keeps all.
     pub audit_max: u64,
     /// When `audit_max` was last raised, epoch milliseconds, 0 for never: field `auditMaxRaisedAt`. Entries trimmed
     /// before that do not return.
     pub audit_max_raised_at_ms: u64,
+    /// Milliseconds from a hold to the latest end of its extensions: field `extendMaxMs`, which the scripts obey. With 0
+    /// no hold is extended.
+    pub extend_max_ms: u64,
 }
 
 impl Settings {
@@ -24,19 +27,22 @@ impl Settings {
             None => Ok(default),
             Some(text) => text.parse().map_err(|_| Error::Broken(format!("the setting {name} is not a number"))),
         };
-        let Self { keep_ms, audit_max, audit_max_raised_at_ms } = Self::default();
+        let Self { keep_ms, audit_max, audit_max_raised_at_ms, extend_max_ms } = Self::default();
         Ok(Self {
             keep_ms: number("keepMs", keep_ms)?,
             audit_max: number("auditMax", audit_max)?,
             audit_max_raised_at_ms: number("auditMaxRaisedAt", audit_max_raised_at_ms)?,
+            extend_max_ms: number("extendMaxMs", extend_max_ms)?,
         })
     }
 }
 
-/// The defaults: settled reservations for 30 days, and the last 1,000,000 entries of the audit.
+/// The defaults: settled reservations for 30 days, the last 1,000,000 entries of the audit, and an hour for a hold with
+/// its extensions.
 impl Default for Settings {
     fn default() -> Self {
-        Self { keep_ms: 30 * 24 * 60 * 60 * 1000, audit_max: 1_000_000, audit_max_raised_at_ms: 0 }
+        const HOUR_MS: u64 = 60 * 60 * 1000;
+        Self { keep_ms: 30 * 24 * HOUR_MS, audit_max: 1_000_000, audit_max_raised_at_ms: 0, extend_max_ms: HOUR_MS }
     }
 }
 
@@ -47,6 +53,8 @@ pub struct Change {
     pub keep_ms: Option<u64>,
     /// See [`Settings::audit_max`].
     pub audit_max: Option<u64>,
+    /// See [`Settings::extend_max_ms`].
+    pub extend_max_ms: Option<u64>,
 }
 
 impl Change {
@@ -56,7 +64,7 @@ impl Change {
     }
 
     fn fields(self) -> impl Iterator<Item = (&'static str, String)> {
-        let fields = [("keepMs", self.keep_ms), ("auditMax", self.audit_max)];
+        let fields = [("keepMs", self.keep_ms), ("auditMax", self.audit_max), ("extendMaxMs", self.extend_max_ms)];
         fields.into_iter().filter_map(|(name, value)| Some((name, value?.to_string())))
     }
 }

@@ -2,12 +2,9 @@
 
 use super::group_commit::GroupCommit;
 use super::record::malformed;
-use super::{Engine, Error, Reservation, ReservationState, item, of_shard};
-use crate::keys::{IdempotencyKey, ReservationId, Sku};
+use super::{Engine, Error, Reservation, ReservationState};
+use crate::keys::{IdempotencyKey, ReservationId};
 use crate::scripts::Reply;
-
-/// The reply when the reservation is of another SKU than the call says.
-const OF_ANOTHER_SKU: [&str; 2] = ["CONFLICT", "sku"];
 
 /// The outcome of a confirm or a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,35 +49,11 @@ impl Engine {
         id: ReservationId,
         key: Option<&IdempotencyKey>,
     ) -> Result<Settle, Error> {
-        self.reads.gate.sells();
         let token = key.map(IdempotencyKey::token).unwrap_or_default();
-        // A script may touch only the keys it is given, so the SKU has to be known before the call.
-        if let Some(sku) = self.known_skus.of(id) {
-            let reply = self.settle_of(each, id, &sku, token.clone()).await?;
-            if reply.parts() != OF_ANOTHER_SKU {
-                return settled(id, &reply);
-            }
-            // The record was dropped, and the id used again. Nothing was done.
-            self.known_skus.forget(id);
+        match self.call_by_id(each, id, token).await? {
+            Some(reply) => settled(id, &reply),
+            None => Ok(Settle::NotFound),
         }
-        let reservation = self.layout.reservation(&id);
-        let Some(sku) = self.redis.hash_field(&reservation, "sku").await.map_err(Error::retry_safe)? else {
-            return Ok(Settle::NotFound);
-        };
-        let sku = Sku::parse(&sku).map_err(|_| malformed("the SKU of a reservation"))?;
-        self.known_skus.remember(id, &sku);
-        settled(id, &self.settle_of(each, id, &sku, token).await?)
-    }
-
-    async fn settle_of(
-        &self,
-        each: &[GroupCommit],
-        id: ReservationId,
-        sku: &Sku,
-        token: String,
-    ) -> Result<Reply, Error> {
-        let keys = self.layout.stock(sku);
-        Ok(of_shard(each, &keys).submit(item(&keys, id, vec![token])).await?)
     }
 }
 

@@ -54,6 +54,8 @@ catalogue! {
     UnknownSkuHeld = CONFLICT, "unknown_sku", "Insufficient inventory", "a hold of a SKU that was never seeded";
     ReservationNotActive = CONFLICT, "reservation_not_active", "Reservation is not active",
         "it was settled or has lapsed: `state`, `reason`";
+    ExtensionLimitReached = CONFLICT, "extension_limit_reached", "Extension limit reached",
+        "an extension beyond what the operator allows: `maxExpiresAt`; the reservation stays as it is";
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", "the body has more than 16 KiB";
     UriTooLong = URI_TOO_LONG, "uri_too_long", "URI too long", "the request target has more than 4 KiB";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type",

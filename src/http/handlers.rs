@@ -14,8 +14,8 @@ use super::input::{Fields, digits, text, whole};
 use super::problem::Problem;
 use super::request::WholeRequest;
 use crate::engine::{
-    ActiveLimit, AuditLimit, Engine, Error, Hold, HoldRequest, Impairment, Quantity, Reservation, ReservationState,
-    SeedQuantity, Settle, Ttl,
+    ActiveLimit, AuditLimit, Engine, Error, Extend, Hold, HoldRequest, Impairment, Quantity, Reservation,
+    ReservationState, SeedQuantity, Settle, Ttl,
 };
 use crate::keys::{CartId, IdempotencyKey, Invalid, ReservationId, Sku};
 
@@ -103,6 +103,24 @@ pub(super) async fn release(engine: &Engine, request: WholeRequest) -> Answer {
     settled(engine.release(id, key.as_ref()).await?)
 }
 
+pub(super) async fn extend(engine: &Engine, request: WholeRequest) -> Answer {
+    let id = ReservationId::parse(&request.name())?;
+    let mut fields = request.fields;
+    let Some(ttl) = fields.required("ttlSeconds", whole(Ttl::new)) else { return Err(refused(fields)) };
+    fields.finish()?;
+    match engine.extend(id, ttl).await? {
+        Extend::Extended(record) => Ok(ok(&super::json::reservation(&record))),
+        Extend::Limited { max_expires_at_ms } => {
+            let problem =
+                Problem::new(Kind::ExtensionLimitReached, "the operator allows less time for this reservation");
+            Err(problem.with("maxExpiresAt", super::json::time(max_expires_at_ms)))
+        }
+        Extend::NotActive { state, reason } => Err(not_active(state, &reason)),
+        Extend::Expired => Err(lapsed()),
+        Extend::NotFound => Err(unknown_reservation()),
+    }
+}
+
 /// The reservation to settle, and the idempotency key.
 fn to_settle(mut request: WholeRequest) -> Result<(ReservationId, Option<IdempotencyKey>), Problem> {
     let id = ReservationId::parse(&request.name())?;
@@ -115,8 +133,7 @@ fn settled(outcome: Settle) -> Answer {
         Settle::Settled(record) => Ok(ok(&super::json::reservation(&record))),
         Settle::Replayed(record) => Ok(replayed(&super::json::reservation(&record))),
         Settle::NotActive { state, reason } => Err(not_active(state, &reason)),
-        // The same answer that a client gets a moment later, for a reservation that was released.
-        Settle::Expired => Err(not_active(ReservationState::Released, "reservation_ttl_elapsed")),
+        Settle::Expired => Err(lapsed()),
         Settle::NotFound => Err(unknown_reservation()),
     }
 }
@@ -178,6 +195,11 @@ const NEVER_SEEDED: &str = "this SKU was never seeded";
 
 fn unknown_reservation() -> Problem {
     Problem::new(Kind::UnknownReservation, "there is no reservation of this id")
+}
+
+/// The same answer that a client gets a moment later, for a reservation that was released.
+fn lapsed() -> Problem {
+    not_active(ReservationState::Released, "reservation_ttl_elapsed")
 }
 
 fn not_active(state: ReservationState, reason: &str) -> Problem {

@@ -1,5 +1,7 @@
 //! Output: snapshots, records and events as JSON, times as RFC 3339.
 
+use std::fmt;
+
 use serde::{Serialize, Serializer};
 
 use crate::engine::{Event, Reservation, Stock};
@@ -104,15 +106,26 @@ pub(super) fn events(events: &[Event]) -> impl Serialize {
     Page { events: events.iter().map(shown).collect() }
 }
 
+/// A time on its own.
+pub(super) fn time(ms: u64) -> String {
+    Time(ms).to_string()
+}
+
 /// Epoch milliseconds, shown as RFC 3339 in UTC with milliseconds.
 struct Time(u64);
 
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The scripts accept no time that jiff cannot show.
         let ms = i64::try_from(self.0).ok();
         let time = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
-        serializer.collect_str(&format_args!("{time:.3}"))
+        write!(f, "{time:.3}")
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

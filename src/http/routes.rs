@@ -58,6 +58,7 @@ operations! {
     Reservation = GET  "/api/reservations/:reservationId"         Query        => reservation;
     Confirm     = POST "/api/reservations/:reservationId/confirm" OptionalJson => confirm;
     Release     = POST "/api/reservations/:reservationId/release" OptionalJson => release;
+    Extend      = POST "/api/reservations/:reservationId/extend"  Json         => extend;
     Audit       = GET  "/api/audit"                               Query        => audit;
 }
 

@@ -21,6 +21,10 @@ const SILENCE: Duration = Duration::from_secs(3);
 const AT_ONCE: &str = "1";
 const LATER: &str = "60000";
 
+/// Times of extensions: one that is allowed, and one that the operator does not allow.
+const LONGER: &str = "120000";
+const TOO_LONG: &str = "7200000";
+
 fn python() -> Command {
     let mut command = Command::new(&*PYTHON);
     command.arg(source("clients/python/stockhold.py")).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -84,12 +88,16 @@ impl Customer {
         self.gets(&format!("hold cart-1 {LATER} cup 1 {b}"), 1, &["UNKNOWN_SKU: never on sale"]).await;
         self.gets(&format!("confirm tea {b} pay-1"), 1, &["NOT_FOUND: no such reservation"]).await;
         self.gets(&format!("confirm cup {a} pay-1"), 1, &["CONFLICT: used with another sku"]).await;
+        self.gets(&format!("extend tea {a} {LONGER}"), 0, &["EXTENDED: until 1"]).await;
+        self.gets(&format!("extend tea {a} {TOO_LONG}"), 1, &["LIMITED: not after 1"]).await;
+        self.gets(&format!("extend tea {b} {LONGER}"), 1, &["NOT_FOUND: no such reservation"]).await;
         self.gets(&format!("confirm tea {a} pay-1"), 0, &["CONFIRMED: sold"]).await;
         self.gets(&format!("confirm tea {a} pay-1"), 0, &["REPLAYED: done before; it is confirmed"]).await;
         self.gets(&format!("release tea {a} off-1"), 1, &["NOT_ACTIVE: it is confirmed already"]).await;
 
         self.gets(&format!("hold cart-2 {AT_ONCE} tea 1 {b}"), 0, &["HELD: until 1"]).await;
         sleep(Duration::from_millis(5)).await;
+        self.gets(&format!("extend tea {b} {LONGER}"), 1, &["EXPIRED: too late, back on sale"]).await;
         self.gets(&format!("confirm tea {b} pay-2"), 1, &["EXPIRED: too late, back on sale"]).await;
 
         // All units that are left are on a lapsed hold: the customer sweeps it and gets the units.
@@ -113,7 +121,7 @@ impl Customer {
     /// It has met every word of the scripts that it calls, except `missing`.
     fn has_met_all_except(&self, missing: &[&str]) {
         let catalogue = Catalogue::embedded();
-        let scripts = ["hold", "confirm", "release"].map(|name| catalogue.get(name).unwrap());
+        let scripts = ["hold", "extend", "confirm", "release"].map(|name| catalogue.get(name).unwrap());
         let promised: BTreeSet<String> =
             scripts.iter().flat_map(|script| &script.contract.replies).map(|reply| reply.word.to_owned()).collect();
         let missed: Vec<_> = promised.difference(&self.words).collect();
@@ -188,13 +196,18 @@ async fn the_example_in_rust() {
     customer.gets("hold cart-1 600 tea 4 order-2", 1, &["INSUFFICIENT: 3 left"]).await;
     customer.gets("hold cart-1 600 cup 1 order-2", 1, &["UNKNOWN_SKU: never on sale"]).await;
     customer.gets(&format!("confirm {none} pay-1"), 1, &["NOT_FOUND: no such reservation"]).await;
+    customer.gets(&format!("extend {one} 900"), 0, &["EXTENDED: until 1"]).await;
+    customer.gets(&format!("extend {one} 7200"), 1, &["LIMITED: not after 1"]).await;
+    customer.gets(&format!("extend {none} 900"), 1, &["NOT_FOUND: no such reservation"]).await;
     customer.gets(&format!("confirm {one} pay-1"), 0, &["DONE: it is confirmed"]).await;
+    customer.gets(&format!("extend {one} 900"), 1, &["NOT_ACTIVE: it is confirmed already"]).await;
     customer.gets(&format!("confirm {one} pay-1"), 0, &["REPLAYED: done before; it is confirmed"]).await;
     customer.gets(&format!("release {one} off-1"), 1, &["NOT_ACTIVE: it is confirmed already"]).await;
 
     let lapsed = id("order-3");
     customer.gets("hold cart-2 1 tea 3 order-3", 0, &[&format!("HELD: {lapsed} until 1")]).await;
     sleep(Duration::from_millis(1100)).await;
+    customer.gets(&format!("extend {lapsed} 900"), 1, &["EXPIRED: too late, back on sale"]).await;
     customer.gets(&format!("confirm {lapsed} pay-3"), 1, &["EXPIRED: too late, back on sale"]).await;
 
     // Redis is frozen, and its scripts are lost: the client retries until it knows the outcome.

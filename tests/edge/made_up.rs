@@ -69,7 +69,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 fn good(rng: &mut Rng) -> Vec<u8> {
-    let (method, target, body) = match rng.u32(..10) {
+    let (method, target, body) = match rng.u32(..11) {
         0 => ("POST", "/api/inventory/seed".to_owned(), r#"{"sku":"tea","quantity":5}"#.to_owned()),
         1 | 2 => (
             "POST",
@@ -82,6 +82,10 @@ fn good(rng: &mut Rng) -> Vec<u8> {
         6 => ("GET", "/api/inventory/tea?active=10".to_owned(), String::new()),
         7 => ("GET", format!("/api/reservations/{ID}"), String::new()),
         8 => ("GET", "/api/audit?sku=tea&limit=10".to_owned(), String::new()),
+        9 => {
+            let body = format!(r#"{{"ttlSeconds":{}}}"#, rng.u32(1..9));
+            ("POST", format!("/api/reservations/{ID}/extend"), body)
+        }
         _ => ("GET", "/readyz".to_owned(), String::new()),
     };
     let key = if rng.bool() { format!("idempotency-key: key-{}\r\n", rng.u32(..50)) } else { String::new() };

@@ -25,6 +25,8 @@ pub enum Act {
     WaitMs(u64),
     /// The operator sets how long settled records are kept, or removes the setting.
     Keep(Option<u64>),
+    /// The operator sets how long after a hold was made an extension may end, or removes the setting.
+    ExtendMax(Option<u64>),
     /// The sweeper trims the audit to about this number of entries.
     Trim(usize),
     /// Not a call: an active reservation becomes what a clock that was `ms` ahead would have made of it.
@@ -49,6 +51,10 @@ pub enum Act {
     Release {
         mode: &'static str,
         items: Vec<Item>,
+    },
+    Extend {
+        mode: &'static str,
+        items: Vec<Extension>,
     },
     Sweep {
         sku: &'static str,
@@ -106,6 +112,13 @@ pub struct Item {
     pub token: &'static str,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub struct Extension {
+    pub sku: &'static str,
+    pub id: u8,
+    pub ttl_ms: u64,
+}
+
 /// One `EVALSHA`.
 #[derive(Clone)]
 pub struct Call {
@@ -135,7 +148,7 @@ impl fmt::Debug for Step {
 impl Act {
     fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
         let call = match self {
-            Self::WaitMs(_) | Self::Ahead { .. } | Self::Keep(_) | Self::Trim(_) => return None,
+            Self::WaitMs(_) | Self::Ahead { .. } | Self::Keep(_) | Self::ExtendMax(_) | Self::Trim(_) => return None,
             Self::Seed { sku, quantity, ids } => {
                 let keys =
                     ["inventory:audit", "stockhold:due", "stockhold:skus", "stockhold:settings"].map(String::from);
@@ -154,6 +167,12 @@ impl Act {
             }
             Self::Confirm { mode, items } => settle("confirm", mode, items),
             Self::Release { mode, items } => settle("release", mode, items),
+            Self::Extend { mode, items } => {
+                let of_shard = ["inventory:audit", "stockhold:due", "stockhold:settings"];
+                let keys = item_keys(&of_shard, items.iter().map(|item| (item.sku, item.id)));
+                let ttls = items.iter().map(|item| item.ttl_ms.to_string());
+                Call::new("extend", keys, [(*mode).to_owned()].into_iter().chain(ttls))
+            }
             Self::Sweep { sku, ids } => {
                 let keys = ["inventory:audit", "stockhold:due", "stockhold:settings"].map(String::from);
                 Call::new("sweep", keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key)), [])

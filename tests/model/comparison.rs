@@ -75,7 +75,14 @@ impl Comparison {
                     self.compare(&call).map_err(|why| Difference { length: n + 1, why })?;
                 }
                 (Act::WaitMs(ms), _) => sleep(Duration::from_millis(*ms)),
-                (Act::Keep(keep_ms), _) => self.set_keep_ms(*keep_ms),
+                (Act::Keep(keep_ms), _) => {
+                    self.set("keepMs", *keep_ms);
+                    self.model.keep_ms = *keep_ms;
+                }
+                (Act::ExtendMax(max_ms), _) => {
+                    self.set("extendMaxMs", *max_ms);
+                    self.model.extend_max_ms = *max_ms;
+                }
                 (Act::Trim(most), _) => self.trim(*most),
                 (Act::Ahead { id, ms }, _) => self.put_ahead(&reservation_id(id), *ms),
                 (act, None) => panic!("{act:?} is no call"),
@@ -87,8 +94,10 @@ impl Comparison {
     fn put_ahead(&mut self, id: &str, ms: u64) {
         let Some(record) = self.model.records.get_mut(id).filter(|record| record.state == "active") else { return };
         record.created_at += ms;
-        // What is active was not updated: it has the one time.
-        record.updated_at = record.created_at;
+        // What was not extended was not updated: it has the one time.
+        if !record.is_extended {
+            record.updated_at = record.created_at;
+        }
         record.expires_at += ms;
         let (created, expires) = (record.created_at, record.expires_at);
         let mut commands = pipe();
@@ -131,13 +140,12 @@ impl Comparison {
     }
 
     /// As the operator does it.
-    fn set_keep_ms(&mut self, keep_ms: Option<u64>) {
-        match keep_ms {
-            Some(keep_ms) => cmd("HSET").arg("stockhold:settings").arg("keepMs").arg(keep_ms).exec(&mut self.redis),
-            None => cmd("DEL").arg("stockhold:settings").exec(&mut self.redis),
+    fn set(&mut self, setting: &str, value: Option<u64>) {
+        match value {
+            Some(value) => cmd("HSET").arg("stockhold:settings").arg(setting).arg(value).exec(&mut self.redis),
+            None => cmd("HDEL").arg("stockhold:settings").arg(setting).exec(&mut self.redis),
         }
         .unwrap();
-        self.model.keep_ms = keep_ms;
     }
 
     /// As the sweeper does it.

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::call::{Act, CARTS, IDS, Item, Line, Record, Restart, SKUS, Step, TOKENS};
+use crate::call::{Act, CARTS, Extension, IDS, Item, Line, Record, Restart, SKUS, Step, TOKENS};
 use crate::spoil::{self, Spoil};
 
 const LONGEST: usize = 200;
@@ -38,12 +38,14 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         2 => (1..=15u64).prop_map(Act::WaitMs),
         1 => keep_ms().prop_map(Act::Keep),
+        1 => extend_max_ms().prop_map(Act::ExtendMax),
         1 => (1..=40usize).prop_map(Act::Trim),
         3 => (IDS, select(vec![HOUR_MS, TEN_YEARS_MS])).prop_map(|(id, ms)| Act::Ahead { id, ms }),
         7 => seed(),
         36 => (mode(), some(line())).prop_map(|(mode, lines)| Act::Hold { mode, lines }),
         18 => (mode(), some(item())).prop_map(|(mode, items)| Act::Confirm { mode, items }),
         15 => (mode(), some(item())).prop_map(|(mode, items)| Act::Release { mode, items }),
+        12 => (mode(), some(extension())).prop_map(|(mode, items)| Act::Extend { mode, items }),
         12 => sweep(),
         4 => repair(),
         2 => filing(),
@@ -153,6 +155,10 @@ fn item() -> impl Strategy<Value = Item> + Clone {
     })
 }
 
+fn extension() -> impl Strategy<Value = Extension> + Clone {
+    (reservation(), ttl_ms()).prop_map(|((sku, id), ttl_ms)| Extension { sku, id, ttl_ms })
+}
+
 /// An id with a SKU: its usual SKU, so that calls agree about it, or any SKU.
 fn reservation() -> impl Strategy<Value = (&'static str, u8)> + Clone {
     (IDS, mostly(14), sku()).prop_map(|(id, usual, other)| (if usual { usual_sku(id) } else { other }, id))
@@ -190,6 +196,11 @@ fn ttl_ms() -> impl Strategy<Value = u64> + Clone {
 /// Mostly short: an id can be used again when its record is gone.
 fn keep_ms() -> impl Strategy<Value = Option<u64>> {
     prop_oneof![1 => Just(None), 2 => Just(Some(0)), 1 => Just(Some(LONG_MS)), 27 => (SHORTEST_KEPT_MS..=15).prop_map(Some)]
+}
+
+/// Mostly more than the times of holds.
+fn extend_max_ms() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![2 => Just(None), 1 => Just(Some(0)), 2 => (1..=50u64).prop_map(Some), 2 => Just(Some(2_592_000_000))]
 }
 
 /// True, except one time in `times`.

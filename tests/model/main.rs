@@ -8,6 +8,7 @@ mod support;
 
 mod call;
 mod comparison;
+mod extend;
 mod generate;
 mod names;
 mod repair;

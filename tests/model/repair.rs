@@ -127,6 +127,9 @@ impl Model {
             expires_at: expires.unwrap_or(now.max(created_at + 1)),
             created_at,
             updated_at: at,
+            is_extended: event.kind() == "extend",
+            // Of a hold that was never extended nothing is left.
+            ttl_ms: kept.filter(|_| event.kind() != "hold").and_then(|record| record.ttl_ms),
             token: kept.filter(|_| event.state() != "active").map_or(String::new(), |record| record.token.clone()),
             dropped_at: None,
         }
@@ -140,8 +143,9 @@ impl Record {
         let ttl = if ttl == 0 { LONGEST_MS } else { ttl.min(LONGEST_MS) };
         let created_at = self.created_at.min(now);
         let expires_at = created_at + ttl;
-        // What is active was not updated: it has the one time.
-        let shortened = Self { created_at, expires_at, updated_at: created_at, ..self.clone() };
+        // What was not extended was not updated: it has the one time.
+        let updated_at = if self.is_extended { self.updated_at } else { created_at };
+        let shortened = Self { created_at, expires_at, updated_at, ..self.clone() };
         (expires_at < self.expires_at).then_some(shortened)
     }
 }

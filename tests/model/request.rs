@@ -40,6 +40,10 @@ pub enum Request {
         all: bool,
         items: Vec<Item>,
     },
+    Extend {
+        all: bool,
+        items: Vec<Extension>,
+    },
     Sweep {
         sku: String,
         ids: Vec<String>,
@@ -68,6 +72,12 @@ pub struct Item {
     pub sku: String,
     pub id: String,
     pub token: String,
+}
+
+pub struct Extension {
+    pub sku: String,
+    pub id: String,
+    pub ttl_ms: u64,
 }
 
 pub struct Repair {
@@ -138,6 +148,15 @@ impl Request {
                 });
                 let items = items.collect::<Result<_, _>>()?;
                 Ok(if call.script == "confirm" { Self::Confirm { all, items } } else { Self::Release { all, items } })
+            }
+            "extend" => {
+                let items = items(call, [b"inventory:audit", b"stockhold:due", b"stockhold:settings"], 1)?;
+                let all = args.mode(0)?;
+                let items = items
+                    .into_iter()
+                    .enumerate()
+                    .map(|(i, (sku, id))| Ok(Extension { sku, id, ttl_ms: args.number(1 + i, 1, MOST_TTL_MS)? }));
+                Ok(Self::Extend { all, items: items.collect::<Result<_, _>>()? })
             }
             "repair" => {
                 let of_each = call.keys.len().saturating_sub(6);

@@ -27,6 +27,7 @@ impl Model {
             Request::Hold { all, lines } => self.hold_lines(*all, lines, turn),
             Request::Confirm { all, items } => self.settle_items(&CONFIRM, *all, items, keep_ms, turn),
             Request::Release { all, items } => self.settle_items(&RELEASE, *all, items, keep_ms, turn),
+            Request::Extend { all, items } => self.extend_items(*all, items, keep_ms, turn),
             Request::Sweep { sku, ids } => vec![self.sweep(sku, ids, keep_ms, turn)],
             Request::Repair(repair) => vec![self.repair(repair, keep_ms, turn)?],
             Request::Inventory { sku, limit } => self.inventory(sku, *limit, turn),
@@ -108,6 +109,8 @@ impl Model {
             expires_at: turn.now + ttl_ms,
             created_at: turn.now,
             updated_at: turn.now,
+            is_extended: false,
+            ttl_ms: None,
             token: String::new(),
             dropped_at: None,
         };
@@ -187,7 +190,7 @@ impl Model {
         }
         let mut expired = 0;
         for id in ids {
-            let due = |record: &Record| record.sku == sku && record.state == "active" && record.expires_at <= turn.now;
+            let due = |record: &Record| record.sku == sku && record.is_due(turn.now);
             if self.records.get(id).is_some_and(due) {
                 self.end(id, &EXPIRE, keep_ms, turn);
                 expired += 1;
@@ -240,9 +243,9 @@ impl Model {
 }
 
 /// Items that would have been done are withdrawn.
-fn withdraw(replies: &mut [Vec<String>], done: impl Iterator<Item = bool>) {
+pub fn withdraw(replies: &mut [Vec<String>], done: impl Iterator<Item = bool>) {
     for (line, done) in replies.iter_mut().zip(done) {
-        if done && ["HELD", "CONFIRMED", "RELEASED", "REPLAYED"].contains(&&*line[0]) {
+        if done && ["HELD", "CONFIRMED", "RELEASED", "EXTENDED", "REPLAYED"].contains(&&*line[0]) {
             *line = reply("WITHDRAWN", []);
         }
     }

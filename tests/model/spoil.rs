@@ -152,7 +152,7 @@ impl Spoil {
             Self::Items(count) => {
                 let (keys_each, args_each, keys_first) = match call.script {
                     "hold" => (3, 3, 2),
-                    "confirm" | "release" => (3, 1, 3),
+                    "confirm" | "release" | "extend" => (3, 1, 3),
                     "sweep" => (1, 0, 5),
                     "seed" => (1, 0, 6),
                     "repair" => (1, 1, 6),

@@ -30,6 +30,8 @@ pub struct Model {
     pub count: usize,
     /// What the operator has set: how long settled records are kept; 0 keeps them forever.
     pub keep_ms: Option<u64>,
+    /// The same: how long after a hold was made an extension may end; 0 allows none.
+    pub extend_max_ms: Option<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -52,6 +54,9 @@ pub struct Record {
     pub expires_at: u64,
     pub created_at: u64,
     pub updated_at: u64,
+    pub is_extended: bool,
+    /// The time that the hold asked for; known once it was extended.
+    pub ttl_ms: Option<u64>,
     pub token: String,
     /// When Redis drops it: the earliest and the latest moment, until the exact moment is known.
     pub dropped_at: Option<(u64, u64)>,
@@ -197,6 +202,11 @@ impl Stock {
 }
 
 impl Record {
+    /// Active after its expiry.
+    pub fn is_due(&self, now: u64) -> bool {
+        self.state == "active" && self.expires_at <= now
+    }
+
     pub fn shown(&self, word: &str) -> Vec<String> {
         let times = [self.expires_at, self.created_at, self.updated_at];
         let texts = [&self.cart, &self.sku, &self.quantity.to_string(), self.state, self.reason];

@@ -118,12 +118,13 @@ impl Stores {
                 ("reason", record.reason),
                 ("token", &record.token),
             ];
-            // An empty token and an empty reason are not stored, and an active reservation was not updated yet.
+            // An empty token and an empty reason are not stored, and what is active was updated only if it was extended.
             let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
-            let updated = Some(("updatedAt", record.updated_at)).filter(|_| record.state != "active");
+            let updated =
+                Some(("updatedAt", record.updated_at)).filter(|_| record.state != "active" || record.is_extended);
             let numbers =
                 [("quantity", record.quantity), ("expiresAt", record.expires_at), ("createdAt", record.created_at)];
-            let numbers = numbers.into_iter().chain(updated);
+            let numbers = numbers.into_iter().chain(updated).chain(record.ttl_ms.map(|ttl_ms| ("ttlMs", ttl_ms)));
             if let Some((_, latest)) = record.dropped_at {
                 stores.dropped_at.insert(name.clone(), latest);
             }
@@ -132,8 +133,10 @@ impl Stores {
         if !model.due.is_empty() {
             stores.keys.insert("stockhold:due".to_owned(), Stored::Scores(model.due.clone()));
         }
-        if let Some(keep_ms) = model.keep_ms {
-            stores.keys.insert("stockhold:settings".to_owned(), hash([("", ""); 0], [("keepMs", keep_ms)]));
+        let settings = [("keepMs", model.keep_ms), ("extendMaxMs", model.extend_max_ms)];
+        let settings: Vec<_> = settings.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        if !settings.is_empty() {
+            stores.keys.insert("stockhold:settings".to_owned(), hash([("", ""); 0], settings));
         }
         if !model.stocks.is_empty() {
             stores.keys.insert("stockhold:skus".to_owned(), Stored::Set(model.stocks.keys().cloned().collect()));

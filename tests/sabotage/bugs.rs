@@ -35,7 +35,7 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 39] = [
+pub const BUGS: [Bug; 44] = [
     rule(
         "lua/hold.lua",
         "`hold` writes a reservation before it looks at the stock",
@@ -156,6 +156,31 @@ pub const BUGS: [Bug; 39] = [
         "or '2592000000'",
         "or '0'",
     ),
+    rule("lua/extend.lua", "`extend` revives what has lapsed", "if record.expires <= now then", "if false then"),
+    rule(
+        "lua/extend.lua",
+        "`extend` brings an expiry forward",
+        "      if expires > record.expires then",
+        "      if true then",
+    ),
+    rule(
+        "lua/extend.lua",
+        "`extend` does not look at the operator's limit",
+        "and expires > created + max_ms then",
+        "and false then",
+    ),
+    rule(
+        "lua/extend.lua",
+        "`extend` leaves the member of the active set at the first expiry",
+        "    call('ZADD', stock.active, 'XX', unpack(stock.moved))\n",
+        "",
+    ),
+    rule(
+        "lua/extend.lua",
+        "`extend` of a cart, all or nothing, extends some",
+        "if refused and mode == 'all' then",
+        "if false then",
+    ),
     rule(
         "lua/hold.lua",
         "`hold` trims what others have written into the audit",
@@ -234,10 +259,10 @@ pub const BUGS: [Bug; 39] = [
         "Some(_) => ReservationId::mint(keys.shard.number)",
     ),
     way(
-        "src/engine/settle.rs",
+        "src/engine/by_id.rs",
         "the engine asks again without a token when a reply is lost, and tells the second answer",
-        "        Ok(of_shard(each, &keys).submit(item(&keys, id, vec![token])).await?)\n",
-        "        let _ = token;\n        let script = of_shard(each, &keys);\n        let item = || item(&keys, id, vec![String::new()]);\n        \
+        "        Ok(of_shard(each, &keys).submit(item(&keys, id, vec![argument])).await?)\n",
+        "        let _ = argument;\n        let script = of_shard(each, &keys);\n        let item = || item(&keys, id, vec![String::new()]);\n        \
          match script.submit(item()).await {\n            \
          Err(crate::redis::Failure::NoReply(_)) => Ok(script.submit(item()).await?),\n            \
          other => Ok(other?),\n        }\n",

@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use crate::call::{LONG_MS, audit, audit_all, confirm, hold, line, seed, sweep};
+use crate::call::{LONG_MS, audit, audit_all, confirm, extend, hold, line, seed, sweep};
 use crate::contract::Contract;
 use crate::fixture::{NEW, ScriptFixture, hold_many, id};
 use crate::support::invariants::History;
@@ -118,6 +118,7 @@ async fn no_script_trims() {
     let lapsing = id(1);
     for call in [
         hold("each", &[line("tea", NEW)]),
+        extend("each", &[("tea", NEW, 2 * LONG_MS)]),
         confirm("each", &[("tea", NEW, "")]),
         hold("each", &[line("tea", &lapsing).ttl_ms(1)]),
     ] {
@@ -126,8 +127,8 @@ async fn no_script_trims() {
     fixture.lapse(&lapsing).await;
     fixture.replies(&sweep("tea", &[&lapsing])).await;
     fixture.replies(&seed("tea", 1000, &[])).await;
-    assert_eq!(fixture.events().await, 6);
-    for script in ["seed", "hold", "confirm", "release", "sweep", "repair"] {
+    assert_eq!(fixture.events().await, 7);
+    for script in ["seed", "hold", "extend", "confirm", "release", "sweep", "repair"] {
         let source = &Contract::of(script).source;
         assert!(!source.contains("MAXLEN") && !source.contains("XTRIM"), "{script}");
     }

@@ -81,6 +81,13 @@ pub fn settle(script: &'static str, mode: &str, items: &[(&str, &str, &str)]) ->
     Call::new(script, triples(&[AUDIT, DUE, SETTINGS], items.iter().map(|(sku, id, _)| (*sku, *id))), args)
 }
 
+/// Extends; an item is a SKU, an id and the time from now, in ms.
+pub fn extend(mode: &str, items: &[(&str, &str, u64)]) -> Call {
+    let ttls = items.iter().map(|(_, _, ttl_ms)| ttl_ms.to_string());
+    let args = [mode.to_owned()].into_iter().chain(ttls).collect();
+    Call::new("extend", triples(&[AUDIT, DUE, SETTINGS], items.iter().map(|(sku, id, _)| (*sku, *id))), args)
+}
+
 pub fn sweep(sku: &str, ids: &[&str]) -> Call {
     let [inventory, active] = stock_keys(sku);
     let mut keys = [AUDIT, DUE, SETTINGS].map(String::from).to_vec();

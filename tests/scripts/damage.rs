@@ -2,8 +2,11 @@
 
 use redis::cmd;
 
-use crate::call::{Call, audit, confirm, hold, inventory, line, release, seed, sweep};
+use crate::call::{Call, LONG_MS, audit, confirm, extend, hold, inventory, line, release, seed, sweep};
 use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture, id};
+
+/// Longer than any hold of the fixture has left.
+const LONGER_MS: u64 = 2 * LONG_MS;
 
 const NOT_COUNTS: [&str; 8] = ["", "x", "-1", "1.5", "1e1", "0x6", "06", "1000000000001"];
 /// Those of an active reservation.
@@ -29,6 +32,7 @@ async fn damaged_stock_stops_every_script_that_counts_it() {
         calls.push(hold(mode, &[line("cup", NEW), line("tea", &id(1))]));
         calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
         calls.push(release(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
+        calls.push(extend(mode, &[("cup", CUP, LONGER_MS), ("tea", ACTIVE, LONGER_MS)]));
     }
     assert_reported(&damages, &calls, "inventory").await;
 }
@@ -49,6 +53,7 @@ async fn a_damaged_record_stops_every_script_that_settles_it() {
     for mode in ["each", "all"] {
         calls.push(confirm(mode, &[("tea", ACTIVE, ""), ("tea", LAPSED, "")]));
         calls.push(release(mode, &[("tea", ACTIVE, ""), ("tea", LAPSED, "")]));
+        calls.push(extend(mode, &[("tea", ACTIVE, LONGER_MS), ("tea", LAPSED, LONGER_MS)]));
     }
     assert_reported(&damages, &calls, "reservation").await;
 }
@@ -69,6 +74,7 @@ async fn a_record_of_more_units_than_are_reserved_is_not_settled() {
     for mode in ["each", "all"] {
         calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", LAPSED, "")]));
         calls.push(release(mode, &[("cup", CUP, ""), ("tea", LAPSED, "")]));
+        calls.push(extend(mode, &[("cup", CUP, LONGER_MS), ("tea", LAPSED, 1)]));
     }
     assert_reported(&damages, &calls, "inventory").await;
 }
@@ -80,8 +86,18 @@ async fn a_record_of_a_vanished_sku_is_not_settled() {
     for mode in ["each", "all"] {
         calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
         calls.push(release(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
+        calls.push(extend(mode, &[("cup", CUP, LONGER_MS), ("tea", ACTIVE, LONGER_MS)]));
     }
     assert_reported(&damages, &calls, "inventory").await;
+}
+
+/// The limit counts from then.
+#[tokio::test]
+async fn a_record_without_the_time_of_its_hold_is_not_extended() {
+    let key = format!("reservation:{ACTIVE}");
+    let damages = ["", "x", "-1", "0", "1e12"].map(|value| vec!["HSET", &key, "createdAt", value]);
+    let calls = ["each", "all"].map(|mode| extend(mode, &[("cup", CUP, LONGER_MS), ("tea", ACTIVE, LONGER_MS)]));
+    assert_reported(&damages, &calls, "reservation").await;
 }
 
 #[tokio::test]

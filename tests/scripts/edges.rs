@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use crate::call::{LONG_MS, audit, audit_all, confirm, hold, inventory, line, release, seed, settle, sweep};
+use crate::call::{LONG_MS, audit, audit_all, confirm, extend, hold, inventory, line, release, seed, settle, sweep};
 use crate::fixture::{ACTIVE, LAPSED, NEW, ScriptFixture, hold_many, id};
 
 const MOST_UNITS: u64 = 1_000_000_000;
@@ -28,6 +28,19 @@ async fn a_hold_lasts_from_a_millisecond_to_thirty_days() {
         let reply = fixture.reply(&hold("each", &[line("tea", &id(n)).ttl_ms(ttl_ms)])).await;
         let [expires, created] = [1, 2].map(|element: usize| reply[element].parse::<u64>().unwrap());
         assert_eq!(expires, created + ttl_ms);
+    }
+}
+
+#[tokio::test]
+async fn an_extension_lasts_from_a_millisecond_to_thirty_days() {
+    let mut fixture = ScriptFixture::stocked().await;
+    fixture.run::<()>(cmd("HSET").arg("stockhold:settings").arg("extendMaxMs").arg(LONGEST_TTL_MS)).await;
+    for ttl_ms in [1, LONGEST_TTL_MS] {
+        let reply = fixture.reply(&extend("each", &[("tea", ACTIVE, ttl_ms)])).await;
+        // Some milliseconds after the hold, 30 days are too many.
+        let created = fixture.field(&format!("reservation:{ACTIVE}"), "createdAt").await.parse::<u64>().unwrap();
+        let limited = ["LIMITED".to_owned(), (created + LONGEST_TTL_MS).to_string()];
+        assert!(reply[0] == "EXTENDED" || ttl_ms == LONGEST_TTL_MS && reply == limited, "{reply:?}");
     }
 }
 
@@ -82,6 +95,7 @@ async fn names_may_be_long_and_in_any_script() {
                 (seed(name, 10, &[]), "SEEDED"),
                 (hold("each", &[line(name, &id).cart(name)]), "HELD"),
                 (hold("each", &[line(name, &id).cart(name)]), "REPLAYED"),
+                (extend("each", &[(name, &id, 2 * LONG_MS)]), "EXTENDED"),
                 (confirm("each", &[(name, &id, name)]), "CONFIRMED"),
                 (confirm("each", &[(name, &id, name)]), "REPLAYED"),
                 (release("each", &[(name, &id, name)]), "NOT_ACTIVE"),
@@ -117,6 +131,8 @@ async fn a_hundred_items_fit_one_call() {
         fixture.replies(&seed("tea", 100, &[])).await;
         let ids = hold_many(&mut fixture, "tea", 100, LONG_MS).await;
         let items: Vec<_> = ids.iter().map(|id| ("tea", &**id, "token")).collect();
+        let longer: Vec<_> = ids.iter().map(|id| ("tea", &**id, 2 * LONG_MS)).collect();
+        assert_eq!(fixture.words(&extend("all", &longer)).await, vec!["EXTENDED"; 100]);
         assert_eq!(fixture.words(&settle(script, "all", &items)).await, vec![done; 100]);
     }
 }

@@ -23,8 +23,8 @@ pub const NEWER: &str = "00000000-0000-8000-8000-000000000010";
 
 /// Replies that always mean a write.
 const DONE: [&str; 4] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED"];
-/// Replies that may mean a write: these calls also remove stray entries.
-const TIDYING: [&str; 4] = ["DRAINING", "EXPIRED", "REPAIRED", "SWEPT"];
+/// Replies that may mean a write: these calls also remove stray entries, or find all done already.
+const TIDYING: [&str; 5] = ["DRAINING", "EXPIRED", "EXTENDED", "REPAIRED", "SWEPT"];
 
 type Fields = BTreeMap<String, Vec<u8>>;
 

@@ -1,8 +1,8 @@
-//! When memory is full, no new hold is made, and existing holds can still be settled and read.
+//! When memory is full, no new hold is made, and existing holds can still be extended, settled and read.
 
 use redis::cmd;
 
-use crate::call::{audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
+use crate::call::{audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep};
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture};
 
@@ -13,10 +13,11 @@ async fn full() -> ScriptFixture {
 }
 
 #[tokio::test]
-async fn settling_sweeping_and_reading_go_on() {
+async fn extending_settling_sweeping_and_reading_go_on() {
     for mode in ["each", "all"] {
         let mut fixture = full().await;
         let calls = [
+            (extend(mode, &[("tea", ACTIVE, 1_200_000)]), vec!["EXTENDED"]),
             (confirm(mode, &[("tea", ACTIVE, "token")]), vec!["CONFIRMED"]),
             (release(mode, &[("cup", CUP, "token")]), vec!["RELEASED"]),
             (sweep("tea", &[LAPSED]), vec!["SWEPT"]),

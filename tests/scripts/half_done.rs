@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use redis::cmd;
 
-use crate::call::{Call, LAST_EVENT, confirm, hold, line, release, repair, seed, sweep};
+use crate::call::{Call, LAST_EVENT, confirm, extend, hold, line, release, repair, seed, sweep};
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 use crate::support::invariants::{History, assert_invariants};
@@ -36,6 +36,9 @@ fn calls() -> Vec<Call> {
         calls.push(hold(mode, &[line("tea", NEW)]));
         calls.push(hold(mode, &[line("tea", NEW).quantity(100)]));
         calls.push(hold(mode, &[line("tea", NEW).ttl_ms(1), line("cup", &other), line("tea", &id(2))]));
+        calls.push(extend(mode, &[("tea", ACTIVE, 1_200_000)]));
+        calls.push(extend(mode, &[("tea", LAPSED, 1)]));
+        calls.push(extend(mode, &[("tea", ACTIVE, 1_200_000), ("cup", CUP, 1_200_000), ("tea", LAPSED, 1)]));
         for settle in [confirm, release] {
             calls.push(settle(mode, &[("tea", ACTIVE, "token")]));
             calls.push(settle(mode, &[("tea", LAPSED, "token")]));

@@ -14,6 +14,7 @@ mod fixture;
 mod audit;
 mod damage;
 mod edges;
+mod extend;
 mod full_memory;
 mod half_done;
 mod hold;

@@ -3,9 +3,14 @@
 //! The slots and their names come from the headers. There is no other check than that of the scripts.
 
 use crate::bad_values::{bad_arguments, bad_keys};
-use crate::call::{Call, LAST_EVENT, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
+use crate::call::{
+    Call, LAST_EVENT, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep,
+};
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, NEWER, ScriptFixture, id, stocking};
+
+/// Longer than any hold of the fixture has left.
+const LONGER_MS: u64 = 1_200_000;
 
 #[tokio::test]
 async fn an_argument_that_breaks_its_rule_is_named() {
@@ -99,12 +104,14 @@ async fn a_call_takes_no_more_than_a_hundred_items() {
     let ids: Vec<String> = (0..101).map(id).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let items: Vec<_> = ids.iter().map(|id| ("tea", *id, "")).collect();
+    let longer: Vec<_> = ids.iter().map(|id| ("tea", *id, LONGER_MS)).collect();
     let lines: Vec<_> = ids.iter().map(|id| line("tea", id)).collect();
     let unchanged: Vec<_> = ids.iter().map(|id| (*id, "")).collect();
     let mut calls = vec![seed("tea", 7, &ids), sweep("tea", &ids), repair("tea", ["", "", ""], [0; 3], &unchanged)];
     for mode in ["each", "all"] {
         calls.extend([hold(mode, &lines), confirm(mode, &items), release(mode, &items)]);
         calls.extend([hold(mode, &[]), confirm(mode, &[]), release(mode, &[])]);
+        calls.extend([extend(mode, &longer), extend(mode, &[])]);
     }
     for call in calls {
         assert_eq!(fixture.refusal(&call).await.word, "BADARGS", "{call:?}");
@@ -123,14 +130,17 @@ fn calls() -> Vec<Call> {
         hold("each", &[line("tea", NEW)]),
         confirm("each", &[("tea", ACTIVE, "token")]),
         release("each", &[("tea", ACTIVE, "token")]),
+        extend("each", &[("tea", ACTIVE, LONGER_MS)]),
     ];
     calls.extend(two_items());
     calls
 }
 
-fn two_items() -> [Call; 3] {
+fn two_items() -> [Call; 4] {
     let items = [("tea", ACTIVE, "token"), ("cup", CUP, "")];
-    [hold("all", &[line("tea", NEW), line("cup", NEWER)]), confirm("all", &items), release("all", &items)]
+    let longer = [("tea", ACTIVE, LONGER_MS), ("cup", CUP, LONGER_MS)];
+    let lines = [line("tea", NEW), line("cup", NEWER)];
+    [hold("all", &lines), confirm("all", &items), release("all", &items), extend("all", &longer)]
 }
 
 /// The text of the error begins with the slot's name, and with the item's number when there are several.

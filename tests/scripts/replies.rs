@@ -2,9 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::call::{Call, LAST_EVENT, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
+use crate::call::{
+    Call, LAST_EVENT, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep,
+};
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, ScriptFixture, id};
+
+/// Longer than any hold of the fixture has left.
+const LONGER_MS: u64 = 1_200_000;
 
 /// A call on the stocked fixture and its answer, a line for each item: `_` is an empty element, `*` is any.
 type Case = (Call, &'static [&'static str]);
@@ -55,6 +60,7 @@ fn cases() -> Vec<Case> {
     for mode in ["each", "all"] {
         cases.extend(of_hold(mode));
         cases.extend(of_settling(mode));
+        cases.extend(of_extending(mode));
     }
     cases.extend(all_or_nothing());
     cases
@@ -164,13 +170,55 @@ fn of_settling(mode: &str) -> Vec<Case> {
     ]
 }
 
+fn of_extending(mode: &str) -> Vec<Case> {
+    let extend = |items: &[_]| extend(mode, items);
+    vec![
+        (extend(&[("tea", ACTIVE, LONGER_MS)]), &["EXTENDED cart-1 tea 2 active _ * * *"]),
+        (extend(&[("tea", ACTIVE, 1)]), &["EXTENDED cart-1 tea 2 active _ * * *"]),
+        (extend(&[("tea", ACTIVE, 2_592_000_000)]), &["LIMITED *"]),
+        (extend(&[("tea", NEW, LONGER_MS)]), &["NOT_FOUND"]),
+        (extend(&[("nil", NEW, LONGER_MS)]), &["NOT_FOUND"]),
+        (extend(&[("cup", ACTIVE, LONGER_MS)]), &["CONFLICT sku"]),
+        (extend(&[("nil", ACTIVE, LONGER_MS)]), &["CONFLICT sku"]),
+        (extend(&[("cup", LAPSED, LONGER_MS)]), &["CONFLICT sku"]),
+        (extend(&[("tea", CONFIRMED, LONGER_MS)]), &["NOT_ACTIVE confirmed _"]),
+        (extend(&[("tea", RELEASED, 2_592_000_000)]), &["NOT_ACTIVE released manual_release"]),
+        // It has lapsed before its limit counts.
+        (extend(&[("tea", LAPSED, LONGER_MS)]), &["EXPIRED"]),
+        (extend(&[("tea", LAPSED, 2_592_000_000)]), &["EXPIRED"]),
+        (
+            extend(&[("tea", ACTIVE, LONGER_MS), ("cup", CUP, LONGER_MS)]),
+            &["EXTENDED cart-1 tea 2 active _ * * *", "EXTENDED cart-1 cup 1 active _ * * *"],
+        ),
+    ]
+}
+
 /// The same calls in both modes, with replies that differ between the modes.
 fn all_or_nothing() -> Vec<Case> {
     let unknown = id(1);
     let holds = [line("tea", NEW).quantity(2), line("cup", CUP), line("tea", NEWER).quantity(5), line("nil", &unknown)];
     let confirms = [("tea", ACTIVE, ""), ("cup", NEW, ""), ("tea", LAPSED, ""), ("tea", CONFIRMED, "token")];
     let releases = [("tea", ACTIVE, ""), ("cup", NEW, ""), ("tea", LAPSED, ""), ("tea", RELEASED, "token")];
+    let extensions = [
+        ("tea", ACTIVE, LONGER_MS),
+        ("cup", NEW, LONGER_MS),
+        ("tea", LAPSED, LONGER_MS),
+        ("cup", CUP, 2_592_000_000),
+        ("tea", ACTIVE, 1),
+    ];
     vec![
+        (
+            extend("each", &extensions),
+            &[
+                "EXTENDED cart-1 tea 2 active _ * * *",
+                "NOT_FOUND",
+                "EXPIRED",
+                "LIMITED *",
+                "EXTENDED cart-1 tea 2 active _ * * *",
+            ],
+        ),
+        (extend("all", &extensions), &["WITHDRAWN", "NOT_FOUND", "EXPIRED", "LIMITED *", "WITHDRAWN"]),
+        (extend("all", &[("tea", ACTIVE, 1), ("tea", CONFIRMED, 1)]), &["WITHDRAWN", "NOT_ACTIVE confirmed _"]),
         (
             hold("each", &holds),
             &["HELD * *", "REPLAYED cart-1 cup 1 active _ * * *", "INSUFFICIENT 4 1", "UNKNOWN_SKU"],

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::cmd;
 use tokio::time::{sleep, timeout};
 
-use crate::call::{LONG_MS, confirm, hold, line, release, repair, seed, settle, sweep};
+use crate::call::{LONG_MS, confirm, extend, hold, line, release, repair, seed, settle, sweep};
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, RELEASED, ScriptFixture, hold_many, id};
 
 /// A settling script, its reply when it is done, and the counts of tea in the stocked fixture after it settled ACTIVE.
@@ -189,6 +189,7 @@ async fn an_invalid_setting_is_refused() {
         for call in [
             confirm("each", &[("tea", ACTIVE, "")]),
             release("each", &[("tea", ACTIVE, "")]),
+            extend("each", &[("tea", ACTIVE, 1)]),
             sweep("tea", &[LAPSED]),
             seed("tea", 4, &[ACTIVE, LAPSED]),
             repair("tea", ["", "", ""], [0; 3], &[]),

@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use crate::call::{Call, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
+use crate::call::{Call, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep};
 use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture, id};
 
 #[tokio::test]
@@ -39,6 +39,8 @@ fn calls() -> Vec<Call> {
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("tea", NEW)]));
         calls.push(hold(mode, &[line("tea", NEW), line("cup", &other)]));
+        calls.push(extend(mode, &[("tea", ACTIVE, 1_200_000)]));
+        calls.push(extend(mode, &[("tea", ACTIVE, 1_200_000), ("cup", CUP, 1_200_000)]));
         for settle in [confirm, release] {
             calls.push(settle(mode, &[("tea", ACTIVE, "")]));
             calls.push(settle(mode, &[("tea", ACTIVE, "token"), ("cup", CUP, "token")]));

@@ -58,6 +58,7 @@ fn settings_have_limits() {
         &["--sweep-interval-ms", "0"][..],
         &["--audit-max", "-1"],
         &["--keep-seconds", "forever"],
+        &["--extend-max-seconds", "2592001"],
         &["--keep-alive-seconds", "0"],
         &["--keep-alive-seconds", "3601"],
         &["--host", "example"],

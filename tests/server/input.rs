@@ -30,7 +30,6 @@ async fn quantities_and_ttls() {
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &["--sweep-interval-ms", "60000"]);
     server.seed("sku", 5).await;
-    let before = Snapshot::take(&mut redis.connection().await).await;
 
     let wrong = ["-1", "1.5", "1.0", "\"2\"", "true", "null", "[]", "{}", "1e3", "1e18", "1000000001"];
     for bad in wrong.into_iter().chain(["1000000000000000000", "99999999999999999999"]) {
@@ -44,6 +43,12 @@ async fn quantities_and_ttls() {
     for bad in wrong.into_iter().chain(["0", "2592001"]) {
         let body = format!(r#"{{"cartId":"c","sku":"sku","quantity":1,"ttlSeconds":{bad}}}"#);
         assert_eq!(bad_fields(post_raw(&server, HOLD, body).await), ["ttlSeconds"], "{bad}");
+    }
+    let extend = format!("/api/reservations/{}/extend", server.held("sku", 1).await);
+    let before = Snapshot::take(&mut redis.connection().await).await;
+    for bad in wrong.into_iter().chain(["0", "2592001"]) {
+        let extended = post_raw(&server, &extend, format!(r#"{{"ttlSeconds":{bad}}}"#)).await;
+        assert_eq!(bad_fields(extended), ["ttlSeconds"], "{bad}");
     }
     for bad in ["nan", "NaN", "inf", "-Infinity", "0x10", "01", "+1", "1.", ".5", "1_000", "'1'", ""] {
         let body = format!(r#"{{"sku":"sku","quantity":{bad}}}"#);
@@ -92,6 +97,8 @@ async fn names() {
         assert_eq!(bad_fields(server.get(&format!("/api/reservations/{id}")).await), ["reservationId"]);
         assert_eq!(bad_fields(server.confirm(id).await), ["reservationId"]);
         assert_eq!(bad_fields(server.release(id).await), ["reservationId"]);
+        let extend = server.post(&format!("/api/reservations/{id}/extend"), json!({ "ttlSeconds": 60 })).await;
+        assert_eq!(bad_fields(extend), ["reservationId"]);
     }
     assert_eq!(Snapshot::take(&mut redis.connection().await).await, before);
 }
@@ -128,6 +135,10 @@ async fn fields() {
         assert_eq!(bad_fields(server.post(&path, json!({ "force": true })).await), ["force"]);
         server.post(&path, json!([])).await.problem(400, "invalid_json");
     }
+    let extend = format!("/api/reservations/{id}/extend");
+    assert_eq!(bad_fields(server.post(&extend, json!({})).await), ["ttlSeconds"]);
+    assert_eq!(bad_fields(server.post(&extend, json!({ "ttlSeconds": 60, "ttlMs": 1 })).await), ["ttlMs"]);
+    post_raw(&server, &extend, "").await.problem(400, "invalid_json");
     for (query, field) in [
         ("inventory/sku?active=-1", "active"),
         ("inventory/sku?active=10001", "active"),

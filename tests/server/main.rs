@@ -4,6 +4,7 @@ mod auth;
 mod cli;
 mod durability;
 mod expiry;
+mod extend;
 mod group_commit;
 mod idempotency;
 mod input;

@@ -53,11 +53,11 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
     let redis = RedisServer::start();
     let mut connection = redis.connection().await;
     for (command, operations) in [
-        ("xadd", &["hold", "confirm", "release", "sweep", "seed"][..]),
-        ("hset", &["hold", "confirm", "release", "sweep", "seed"]),
-        ("zadd", &["hold", "sweep"]),
-        ("zrem", &["confirm", "release", "sweep", "seed"]),
-        ("pexpire", &["confirm", "release"]),
+        ("xadd", &["hold", "confirm", "release", "extend", "sweep", "seed"][..]),
+        ("hset", &["hold", "confirm", "release", "extend", "sweep", "seed"]),
+        ("zadd", &["hold", "extend", "sweep"]),
+        ("zrem", &["confirm", "release", "extend", "sweep", "seed"]),
+        ("pexpire", &["confirm", "release", "extend"]),
         ("sadd", &["seed"]),
     ] {
         // The scripts are published before; otherwise that would fail first.
@@ -66,7 +66,7 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
         drop(Stockhold::spawn(&["--port", "0", "--redis-url", &url]));
         run(&mut connection, &format!("ACL SETUSER weak -{command}")).await;
         let told = refused(&url);
-        for operation in ["hold", "confirm", "release", "sweep", "seed", "inventory", "audit"] {
+        for operation in ["hold", "confirm", "release", "extend", "sweep", "seed", "inventory", "audit"] {
             let named = told.contains(&format!("  {operation}: the user at Redis may not do what this needs"));
             assert_eq!(named, operations.contains(&operation), "without {command}, {operation}: {told}");
         }
@@ -83,7 +83,11 @@ async fn a_server_that_loses_a_right_is_not_ready() {
     server.get("/readyz").await.ok();
     run(&mut connection, "ACL SETUSER weak -zadd").await;
     let body = server.get("/readyz").await.problem(503, "unavailable");
-    assert_eq!(impaired(&body).iter().map(|(what, _)| *what).collect::<Vec<_>>(), ["hold", "sweep"], "{body}");
+    assert_eq!(
+        impaired(&body).iter().map(|(what, _)| *what).collect::<Vec<_>>(),
+        ["hold", "extend", "sweep"],
+        "{body}"
+    );
     assert!(!body.to_string().contains("NOPERM"), "what Redis said is for the log: {body}");
     run(&mut connection, "ACL SETUSER weak +zadd").await;
     server.get("/readyz").await.ok();
@@ -157,7 +161,7 @@ async fn a_failing_disk_is_named() {
     }
     let body = server.get("/readyz").await.problem(503, "unavailable");
     let named = impaired(&body);
-    for operation in ["hold", "confirm", "release", "sweep", "seed"] {
+    for operation in ["hold", "confirm", "release", "extend", "sweep", "seed"] {
         assert!(named.contains(&(operation, "Redis cannot write to its disk")), "{operation}: {body}");
     }
     std::fs::remove_dir(redis.folder().join("dump.rdb")).unwrap();

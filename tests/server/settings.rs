@@ -19,6 +19,11 @@ fn settings(redis: &RedisServer, arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), told.concat())
 }
 
+/// What it prints.
+fn shown(keep: &str, audit: &str, extend: &str) -> String {
+    format!("keep-seconds       {keep}\naudit-max          {audit}\nextend-max-seconds {extend}\n")
+}
+
 async fn entries(connection: &mut MultiplexedConnection) -> u64 {
     cmd("XLEN").arg("inventory:audit").query_async(connection).await.unwrap()
 }
@@ -30,11 +35,12 @@ async fn keep_ms(connection: &mut MultiplexedConnection, id: &str) -> i64 {
 #[tokio::test]
 async fn they_are_shown_and_set() {
     let redis = RedisServer::start();
-    assert_eq!(settings(&redis, &[]), (0, "keep-seconds 2592000\naudit-max    1000000\n".to_owned()));
-    let set = settings(&redis, &["--keep-seconds", "60"]);
-    assert_eq!(set, (0, "keep-seconds 60\naudit-max    1000000\n".to_owned()));
-    let set = settings(&redis, &["--audit-max", "0"]);
-    assert_eq!(set, (0, "keep-seconds 60\naudit-max    0\n".to_owned()));
+    assert_eq!(settings(&redis, &[]), (0, shown("2592000", "1000000", "3600")));
+    assert_eq!(settings(&redis, &["--keep-seconds", "60"]), (0, shown("60", "1000000", "3600")));
+    assert_eq!(settings(&redis, &["--audit-max", "0"]), (0, shown("60", "0", "3600")));
+    assert_eq!(settings(&redis, &["--extend-max-seconds", "2592000"]), (0, shown("60", "0", "2592000")));
+    let set = settings(&redis, &["--extend-max-seconds", "0"]);
+    assert_eq!(set, (0, shown("60", "0", "0")));
     assert_eq!(settings(&redis, &[]), set);
 
     let mut connection = redis.connection().await;
@@ -46,11 +52,13 @@ async fn they_are_shown_and_set() {
 #[tokio::test]
 async fn a_server_sets_what_it_is_told_and_nothing_else() {
     let redis = RedisServer::start();
-    settings(&redis, &["--keep-seconds", "60", "--audit-max", "5000"]);
+    settings(&redis, &["--keep-seconds", "60", "--audit-max", "5000", "--extend-max-seconds", "900"]);
     drop(Stockhold::start(&redis));
-    assert_eq!(settings(&redis, &[]).1, "keep-seconds 60\naudit-max    5000\n");
+    assert_eq!(settings(&redis, &[]).1, shown("60", "5000", "900"));
     drop(Stockhold::start_with(&redis, &["--audit-max", "7000"]));
-    assert_eq!(settings(&redis, &[]).1, "keep-seconds 60\naudit-max    7000\n");
+    assert_eq!(settings(&redis, &[]).1, shown("60", "7000", "900"));
+    drop(Stockhold::start_with(&redis, &["--extend-max-seconds", "1200"]));
+    assert_eq!(settings(&redis, &[]).1, shown("60", "7000", "1200"));
 }
 
 #[tokio::test]

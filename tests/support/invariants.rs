@@ -145,6 +145,8 @@ impl Books {
     fn assert_history(&self, prefix: &str, sku: &str, stock: &Fields, history: History) {
         let mut replay: Option<Replay> = None;
         let mut lives: BTreeMap<&str, &Event> = BTreeMap::new();
+        // Whether a reservation was extended, except of a record that was made again from its last event.
+        let mut was_extended: BTreeMap<&str, bool> = BTreeMap::new();
         let events: Vec<Event> = self.events(prefix, sku);
         for event in &events {
             let after = match replay {
@@ -167,13 +169,18 @@ impl Books {
                 let earlier = lives.insert(&event["reservationId"], event);
                 let follows = match &*event["event"] {
                     // When the record of a settled reservation was dropped, its id may begin a new life.
-                    "hold" => earlier.is_none_or(|earlier| earlier["event"] != "hold"),
+                    "hold" => earlier.is_none_or(|earlier| earlier["state"] != "active"),
                     _ => {
-                        earlier.is_some_and(|earlier| earlier["event"] == "hold")
+                        earlier.is_some_and(|earlier| earlier["state"] == "active")
                             || earlier.is_none() && history == History::Trimmed
                     }
                 };
                 assert!(follows, "{event:?} after {earlier:?}");
+            }
+            match &*event["event"] {
+                "hold" | "extend" => drop(was_extended.insert(&event["reservationId"], event["event"] == "extend")),
+                "repair" => drop(was_extended.remove(&*event["reservationId"])),
+                _ => {}
             }
         }
 
@@ -187,6 +194,11 @@ impl Books {
             self.assert_record(&format!("{prefix}reservation:{id}"), last);
         }
         if history == History::Whole {
+            for (id, was_extended) in was_extended {
+                let record = self.records.get(&format!("{prefix}reservation:{id}"));
+                let has_ttl = record.filter(|record| record["sku"] == sku).map(|record| record.contains_key("ttlMs"));
+                assert!(has_ttl.is_none_or(|has_ttl| has_ttl == was_extended), "ttlMs of {id}: {record:?}");
+            }
             let held: BTreeSet<_> =
                 events.iter().map(|event| format!("{prefix}reservation:{}", event["reservationId"])).collect();
             for (key, _) in self.records_of(prefix, sku) {
@@ -206,28 +218,28 @@ impl Books {
         if last["state"] != "active" && record["sku"] != last["sku"] && is_later {
             return;
         }
-        // What is active has no token, and was not updated; an empty reason is not stored.
+        // What is active has no token, and was updated only if it was extended; an empty reason is not stored.
         let is_active = record["state"] == "active";
+        let was_updated = last["event"] != "hold";
         let comes_later = |field: &&str| match *field {
             "reason" => last["reason"].is_empty(),
-            "updatedAt" => is_active,
+            "updatedAt" => !was_updated,
             _ => false,
         };
         let mut fields: Vec<_> = RECORD_FIELDS.iter().copied().filter(|field| !comes_later(field)).collect();
         fields.sort_unstable();
-        let stored: Vec<_> = record.keys().filter(|field| is_active || *field != "token").cloned().collect();
+        let may_have = |field: &str| !is_active && field == "token" || was_updated && field == "ttlMs";
+        let stored: Vec<_> = record.keys().filter(|field| !may_have(field)).cloned().collect();
         assert_eq!(stored, fields, "fields of {key}");
         for field in ["cartId", "sku", "quantity", "state"] {
             assert_eq!(record[field], last[field], "{field} of {key}");
         }
         assert_eq!(record.get("reason").map_or("", String::as_str), last["reason"], "reason of {key}");
         assert!(number(&record["createdAt"]) < number(&record["expiresAt"]), "{key} expired when it was made");
-        if is_active {
-            // Earlier than its event only when a hold by a clock that was ahead was shortened.
-            assert!(record["createdAt"] <= last["happenedAt"], "createdAt of {key}");
-        } else {
+        // Earlier than its event when a hold by a clock that was ahead was shortened, or when it was extended.
+        assert!(record["createdAt"] <= last["happenedAt"], "createdAt of {key}");
+        if was_updated {
             assert_eq!(record["updatedAt"], last["happenedAt"], "updatedAt of {key}");
-            assert!(record["createdAt"] <= record["updatedAt"], "{key} was updated before it was made");
         }
     }
 
@@ -275,6 +287,7 @@ impl Replay {
             // This hold was released for a new count, and its units are not given back.
             ("release", _, "inventory_reseeded") => [available, reserved - units, confirmed],
             ("release" | "expired", ..) => [available + units, reserved - units, confirmed],
+            ("extend", ..) => self.counts,
             // A repair states the counts, whatever they were before.
             ("repair", ..) => event.counts,
             _ => panic!("no such event: {event:?}"),
@@ -312,6 +325,7 @@ impl Event {
             ("seed", "seeded", "")
                 | ("seed", "draining", "inventory_reseeded")
                 | ("hold", "active", "")
+                | ("extend", "active", "")
                 | ("confirm", "confirmed", "")
                 | ("release", "released", "manual_release" | "inventory_reseeded")
                 | ("expired", "released", "reservation_ttl_elapsed")

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::journal::{Order, Told};
-use super::world::{BROKEN, Manner, STUCK, World, manner, order, verbs};
+use super::world::{BROKEN, Manner, STUCK, World, manner, order, typing, verbs};
 use crate::support::stockhold::Answer;
 
 const PAUSE: Duration = Duration::from_millis(5);
@@ -28,6 +28,7 @@ pub async fn buy(world: Arc<World>, number: u64) {
         let name = format!("http-{number}-{turn}");
         let mut order = order(&mut rng, &name, SHORTEST_MS);
         order.ttl_ms = order.ttl_ms.div_ceil(1000) * 1000;
+        order.extension_ms = order.extension_ms.div_ceil(1000) * 1000;
         // Some clients retry until they know the outcome; the others never come back.
         let is_persistent = rng.bool();
         make(&world, &mut rng, &mut order, &name, "hold").await;
@@ -35,6 +36,13 @@ pub async fn buy(world: Arc<World>, number: u64) {
             settle(&world, &mut order, &name, "hold").await;
         }
         if order.hold.is_done() || order.hold.is_unknown() {
+            if let Some(typing) = typing(&mut rng) {
+                make(&world, &mut rng, &mut order, &name, "extend").await;
+                if is_persistent {
+                    settle(&world, &mut order, &name, "extend").await;
+                }
+                sleep(typing).await;
+            }
             let both = verbs(&mut rng, &order);
             if let [first, second] = both {
                 let (one, other) = tokio::join!(ask(&world, &order, &name, first), ask(&world, &order, &name, second));
@@ -110,6 +118,10 @@ pub async fn ask(world: &World, order: &Order, name: &str, verb: &str) -> Told {
             let body = json!({ "cartId": cart, "sku": sku, "quantity": quantity, "ttlSeconds": ttl });
             ("/api/reservations/hold".to_owned(), Bytes::from(body.to_string()))
         }
+        "extend" => {
+            let body = json!({ "ttlSeconds": order.extension_ms / 1000 });
+            (format!("/api/reservations/{}/extend", order.id), Bytes::from(body.to_string()))
+        }
         verb => (format!("/api/reservations/{}/{verb}", order.id), Bytes::new()),
     };
     let mut request = Request::post(server.url(&path)).header("idempotency-key", name);
@@ -124,13 +136,17 @@ pub async fn ask(world: &World, order: &Order, name: &str, verb: &str) -> Told {
     }
 }
 
+fn epoch_ms(time: &str) -> u64 {
+    time.parse::<jiff::Timestamp>().unwrap().as_millisecond().try_into().unwrap()
+}
+
 fn understand(answer: &Answer, order: &Order, verb: &str) -> Told {
     let text = |name: &str| answer.body[name].as_str().unwrap_or_default();
     match (answer.status.as_u16(), text("code"), text("outcome")) {
         (200, ..) => {
             let record = [text("reservationId"), text("cartId"), text("sku")];
             assert_eq!(record, [&*order.id, &*order.cart, order.sku], "{}", answer.body);
-            Told::Done
+            if verb == "extend" { Told::Until(epoch_ms(text("expiresAt"))) } else { Told::Done }
         }
         (409, "insufficient_inventory", _) => Told::No,
         (409, "reservation_not_active", _) if verb != "hold" => Told::Never,

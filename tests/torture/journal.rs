@@ -13,6 +13,8 @@ const PAGE: usize = 5000;
 pub enum Told {
     /// It is done, now or before.
     Done,
+    /// It is done: the hold lapses then, epoch milliseconds.
+    Until(u64),
     /// This attempt did nothing. Another attempt may.
     No,
     /// It is not done, and never will be.
@@ -24,12 +26,14 @@ pub enum Told {
 }
 
 /// What all attempts of one operation were told.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Attempts {
     pub total: u32,
     done: bool,
     never: bool,
     unknown: bool,
+    /// The expiries that extensions were told.
+    until: Vec<u64>,
 }
 
 impl Attempts {
@@ -37,6 +41,10 @@ impl Attempts {
         self.total += 1;
         match told {
             Told::Done => self.done = true,
+            Told::Until(at) => {
+                self.done = true;
+                self.until.push(at);
+            }
             Told::Never => self.never = true,
             Told::Unknown => self.unknown = true,
             Told::No | Told::Damaged => {}
@@ -72,7 +80,10 @@ pub struct Order {
     pub cart: String,
     pub quantity: u64,
     pub ttl_ms: u64,
+    /// The time that each extension asks for.
+    pub extension_ms: u64,
     pub hold: Attempts,
+    pub extend: Attempts,
     pub confirm: Attempts,
     pub release: Attempts,
     /// Unknown outcomes that were retried, and those of them that were done.
@@ -82,12 +93,13 @@ pub struct Order {
 
 impl Order {
     pub fn operations(&self) -> u64 {
-        u64::from(self.hold.total + self.confirm.total + self.release.total)
+        u64::from(self.hold.total + self.extend.total + self.confirm.total + self.release.total)
     }
 
     pub fn attempts(&mut self, verb: &str) -> &mut Attempts {
         match verb {
             "hold" => &mut self.hold,
+            "extend" => &mut self.extend,
             "confirm" => &mut self.confirm,
             _ => &mut self.release,
         }
@@ -99,14 +111,24 @@ impl Order {
 struct Trace {
     events: BTreeMap<String, u32>,
     held_at: u64,
+    extended_at: Vec<u64>,
     ended_at: u64,
     /// SKU, cart and quantity of all its events.
     about: Option<[String; 3]>,
 }
 
+/// What the audit has of all orders.
+#[derive(Debug, Default)]
+pub struct Audited {
+    pub events: u64,
+    pub extensions: u64,
+    pub sold_after_first_expiry: u64,
+}
+
 /// Compares every order with the audit; panics at the first difference.
-pub async fn compare(orders: &[Order], redis: &mut MultiplexedConnection) -> u64 {
+pub async fn compare(orders: &[Order], redis: &mut MultiplexedConnection) -> Audited {
     let (mut traces, events) = traces(redis).await;
+    let mut audited = Audited { events, ..Audited::default() };
     for order in orders {
         let trace = traces.remove(&order.id).unwrap_or_default();
         let count = |event: &str| trace.events.get(event).copied().unwrap_or(0);
@@ -118,17 +140,32 @@ pub async fn compare(orders: &[Order], redis: &mut MultiplexedConnection) -> u64
         if let Some(about) = &trace.about {
             assert_eq!(about, &[order.sku.to_owned(), order.cart.clone(), order.quantity.to_string()], "{order:?}");
         }
-        // Expiry is exact: nothing is sold after its time, and no hold ends before its time.
-        let age = trace.ended_at.saturating_sub(trace.held_at);
+        // Expiry is exact: nothing is sold after its last expiry, and no hold ends before it.
+        let expiries = expiries(order, &trace);
+        let last = expiries.last().copied().unwrap_or_default();
         if count("confirm") == 1 {
-            assert!(age < order.ttl_ms, "{order:?} was confirmed after {age} ms");
+            assert!(trace.ended_at < last, "{order:?} was confirmed too late: {trace:?}");
+            audited.sold_after_first_expiry += u64::from(trace.ended_at >= expiries[0]);
         }
         if count("expired") == 1 {
-            assert!(age >= order.ttl_ms, "{order:?} expired after {age} ms");
+            assert!(trace.ended_at >= last, "{order:?} expired too early: {trace:?}");
         }
+        audited.extensions += u64::from(count("extend"));
     }
     assert!(traces.is_empty(), "nobody asked for {:?}", traces.iter().next());
-    events
+    audited
+}
+
+/// When the hold was to lapse: at first, and after each extension. What its buyer was told is among these times.
+fn expiries(order: &Order, trace: &Trace) -> Vec<u64> {
+    let Order { extend, ttl_ms, extension_ms, .. } = order;
+    let extended = trace.extended_at.iter().map(|at| at + extension_ms);
+    let expiries: Vec<u64> = [trace.held_at + ttl_ms].into_iter().chain(extended).collect();
+    assert!(expiries.is_sorted_by(|one, next| one < next), "an expiry was brought forward: {order:?} and {trace:?}");
+    assert!(extend.until.iter().all(|told| expiries.contains(told)), "{order:?} and {trace:?}");
+    let most = if extend.unknown { extend.total as usize } else { extend.until.len() };
+    assert!(trace.extended_at.len() <= most, "{order:?} and {trace:?}");
+    expiries
 }
 
 async fn traces(redis: &mut MultiplexedConnection) -> (HashMap<String, Trace>, u64) {
@@ -147,11 +184,11 @@ async fn traces(redis: &mut MultiplexedConnection) -> (HashMap<String, Trace>, u
                 continue;
             }
             let trace = traces.entry(id).or_default();
-            let (kind, at) = (field("event"), field("happenedAt").parse().unwrap());
-            if kind == "hold" {
-                trace.held_at = at;
-            } else {
-                trace.ended_at = at;
+            let (kind, at): (String, u64) = (field("event"), field("happenedAt").parse().unwrap());
+            match &*kind {
+                "hold" => trace.held_at = at,
+                "extend" => trace.extended_at.push(at),
+                _ => trace.ended_at = at,
             }
             *trace.events.entry(kind).or_default() += 1;
             let about = ["sku", "cartId", "quantity"].map(field);

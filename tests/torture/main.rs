@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 
 use clock::Clock;
 use faults::{FaultInjector, Statistics};
-use journal::Order;
+use journal::{Audited, Order};
 use proxy::Proxy;
 use support::invariants::{History, assert_invariants};
 use support::redis_server::RedisServer;
@@ -95,13 +95,15 @@ async fn every_client_was_told_what_happened() {
     drop(Arc::into_inner(world).unwrap());
     let mut connection = redis.connection().await;
     redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec_async(&mut connection).await.unwrap();
-    let events = journal::compare(&orders, &mut connection).await;
+    let audited = journal::compare(&orders, &mut connection).await;
     assert_invariants(&mut connection, History::Whole).await;
 
     let operations: u64 = orders.iter().map(Order::operations).sum();
     let faults: usize = statistics.recoveries.values().map(Vec::len).sum();
     let kinds = statistics.recoveries.len();
+    let Audited { events, extensions, sold_after_first_expiry } = audited;
     println!("{operations} operations in {took:.0?}, {events} events, {faults} faults of {kinds} kinds");
+    println!("{extensions} extensions; {sold_after_first_expiry} holds were sold after their first expiry");
     let settled: u32 = orders.iter().map(|order| order.settled).sum();
     let done: u32 = orders.iter().map(|order| order.settled_as_done).sum();
     println!("{settled} unknown outcomes were asked for again: {done} done, the others not");
@@ -111,5 +113,5 @@ async fn every_client_was_told_what_happened() {
     for (fault, recoveries) in &statistics.recoveries {
         println!("{:>8}  {:>26.1?}  {fault:?}", recoveries.len(), recoveries.iter().max().unwrap());
     }
-    assert!(operations > 1000 && settled > 0, "that was no torture");
+    assert!(operations > 1000 && settled > 0 && sold_after_first_expiry > 0, "that was no torture");
 }

@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
 use tokio::time::sleep;
 
 use super::journal::{Order, Told};
-use super::world::{BROKEN, Manner, STUCK, World, manner, order, verbs};
+use super::world::{BROKEN, Manner, STUCK, World, manner, order, typing, verbs};
 
 const ITEMS: usize = 20;
 /// How long it waits for a reply that may be lost.
@@ -31,6 +31,16 @@ pub async fn buy(world: Arc<World>, number: u64) {
             (0..count).map(|item| order(&mut rng, &format!("sha-{number}-{turn}-{item}"), 1)).collect();
         let mode = if rng.bool() { "each" } else { "all" };
         make(&mut caller, &mut rng, &mut orders, mode, "hold").await;
+        if let Some(typing) = typing(&mut rng) {
+            let is_held = |order: &Order| order.hold.is_done() || order.hold.is_unknown();
+            let (mut held, others) = orders.into_iter().partition::<Vec<_>, _>(is_held);
+            if !held.is_empty() {
+                make(&mut caller, &mut rng, &mut held, mode, "extend").await;
+                sleep(typing).await;
+            }
+            orders = others;
+            orders.extend(held);
+        }
         for verb in ["confirm", "release"] {
             let (mut some, others) = orders.into_iter().partition::<Vec<_>, _>(|order| {
                 (order.hold.is_done() || order.hold.is_unknown()) && verbs(&mut rng, order).contains(&verb)
@@ -100,6 +110,10 @@ impl Caller {
             for Order { cart, quantity, ttl_ms, .. } in orders {
                 call.arg(cart).arg(quantity).arg(ttl_ms);
             }
+        } else if verb == "extend" {
+            for Order { extension_ms, .. } in orders {
+                call.arg(extension_ms);
+            }
         } else {
             for Order { cart, .. } in orders {
                 call.arg(cart);
@@ -146,8 +160,10 @@ fn understand(reply: &[String], order: &Order, verb: &str) -> Told {
         ("hold", "HELD" | "REPLAYED")
         | ("confirm", "CONFIRMED" | "REPLAYED")
         | ("release", "RELEASED" | "REPLAYED") => Told::Done,
-        ("hold", "INSUFFICIENT" | "WITHDRAWN") | ("confirm" | "release", "NOT_FOUND") => Told::No,
-        ("confirm" | "release", "NOT_ACTIVE" | "EXPIRED") => Told::Never,
+        ("extend", "EXTENDED") => Told::Until(reply[6].parse().unwrap()),
+        ("hold", "INSUFFICIENT") | ("hold" | "extend", "WITHDRAWN") => Told::No,
+        ("extend" | "confirm" | "release", "NOT_FOUND") => Told::No,
+        ("extend" | "confirm" | "release", "NOT_ACTIVE" | "EXPIRED") => Told::Never,
         _ => panic!("{verb} of {order:?} answered {reply:?}"),
     }
 }

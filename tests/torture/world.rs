@@ -65,7 +65,8 @@ pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
     let sku = if rng.u32(..100) < 60 { HOT[rng.usize(..HOT.len())] } else { COLD[rng.usize(..COLD.len())] };
     let quantity = rng.u64(1..4);
     let ttl_ms = if rng.u32(..100) < 30 { shortest_ms.max(rng.u64(1..200)) } else { 5000 };
-    order_of(sku, name, quantity, ttl_ms)
+    let extension_ms = shortest_ms.max(rng.u64(1..8000));
+    Order { extension_ms, ..order_of(sku, name, quantity, ttl_ms) }
 }
 
 /// A new order. Its id comes from its name as an `Idempotency-Key`, so it is known whatever happens to the request.
@@ -77,7 +78,9 @@ pub fn order_of(sku: &'static str, name: &str, quantity: u64, ttl_ms: u64) -> Or
         cart: format!("cart-{name}"),
         quantity,
         ttl_ms,
+        extension_ms: 0,
         hold: Attempts::default(),
+        extend: Attempts::default(),
         confirm: Attempts::default(),
         release: Attempts::default(),
         settled: 0,
@@ -101,13 +104,24 @@ pub fn manner(rng: &mut Rng) -> Manner {
     }
 }
 
-/// How an order is settled: confirmed, released, both at once, or left to expire. A scarce SKU is seldom confirmed.
+/// How often a hold is extended before it is settled, of 100; and the longest time that its customer then takes.
+const EXTENDED: u32 = 25;
+const TYPING_MS: u64 = 250;
+
+/// For how long its customer still types after an extension; `None` if there is no extension.
+pub fn typing(rng: &mut Rng) -> Option<Duration> {
+    (rng.u32(..100) < EXTENDED).then(|| Duration::from_millis(rng.u64(..TYPING_MS)))
+}
+
+/// How an order is settled: confirmed, released, both at once, or left to expire; some are extended at the same time. A
+/// scarce SKU is seldom confirmed.
 pub fn verbs(rng: &mut Rng, order: &Order) -> &'static [&'static str] {
     let sells = if order.sku == "hot" { 30 } else { 1 };
     match rng.u32(..100) {
         at if at < sells => &["confirm"],
         at if at < 70 => &["release"],
         at if at < 73 => &["confirm", "release"],
+        at if at < 76 => &["confirm", "extend"],
         _ => &[],
     }
 }
