@@ -266,7 +266,8 @@ fn stored(id: &str, look: &Look) -> Option<Reservation> {
 }
 
 /// The latest time at which an active reservation may lapse: after the time that it is held for with its extensions, and
-/// no later than the longest hold allows, which is the highest limit of extensions too. For a hold that was made while the clock was ahead, the time begins now.
+/// no later than the longest hold allows, which is the highest limit of extensions too. For a hold that was made while
+/// the clock was ahead, the time begins now.
 fn latest_end(record: &Reservation, now_ms: u64) -> u64 {
     let longest = Ttl::MAX.as_ms();
     let ttl_ms = Some(record.ttl_ms()).filter(|ttl_ms| (1..longest).contains(ttl_ms)).unwrap_or(longest);
