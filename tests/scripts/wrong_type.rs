@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use crate::call::{Call, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
+use crate::call::{Call, add, adjust, audit, audit_all, confirm, hold, inventory, line, release, repair, seed, sweep};
 use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture, id};
 
 #[tokio::test]
@@ -38,6 +38,8 @@ fn calls() -> Vec<Call> {
     ];
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("tea", NEW)]));
+        calls.push(adjust(mode, &[add("tea", NEW, 1)]));
+        calls.push(adjust(mode, &[add("tea", NEW, -1).once(), add("new", &other, 1).create().once()]));
         calls.push(hold(mode, &[line("tea", NEW), line("cup", &other)]));
         for settle in [confirm, release] {
             calls.push(settle(mode, &[("tea", ACTIVE, "")]));
