@@ -173,8 +173,9 @@ end
 -- The SKUs of a call, in the order in which they are first named and by their inventory keys; all are of one shard.
 local stocks, by_key, prefix, pattern = {}, {}, nil, nil
 
--- The stock and the reservation's id of item i by its keys; or nil, and what is wrong.
-local function item_of(i, inventory, active, reservation)
+-- The stock of item i by its keys, and the id in the last one, of a reservation or an operation; or nil, and what is
+-- wrong.
+local function item_of(i, inventory, active, owner)
   local stock = by_key[inventory]
   if not stock then
     local own_prefix, sku = split(inventory)
@@ -190,8 +191,11 @@ local function item_of(i, inventory, active, reservation)
     stocks[#stocks + 1] = stock
   end
   if active ~= stock.active then return nil, 'BADKEY active of item ' .. i .. ': not inventory:<sku>:active' end
-  local id = id_of(reservation, pattern)
-  if not id then return nil, 'BADKEY reservation of item ' .. i .. ': not reservation:<uuid>' end
+  local id = id_of(owner, pattern)
+  if not id then
+    local kind = match(KEY_OF_ID, '^%a+')
+    return nil, 'BADKEY ' .. kind .. ' of item ' .. i .. ': not ' .. kind .. ':<uuid>'
+  end
   return stock, id
 end
 

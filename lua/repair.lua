@@ -273,7 +273,8 @@ for _, name in ipairs(COUNTS) do is_bound = is_bound or change[name] ~= 0 end
 for _, item in ipairs(items) do is_bound = is_bound or item.event_id ~= '' end
 local id = f[2] or ''
 if is_bound and ((f[1] or '') ~= version_seen or id ~= last_seen) then
-  if not is_sound or from_event then return { { 'STALE' } } end
+  -- Where there was no event, the SKU has come into being since.
+  if not is_sound or from_event or last_seen == '' then return { { 'STALE' } } end
   for passed = 0, MAX_PASSED do
     if id == last_seen then break end
     local event = passed < MAX_PASSED and is_event_id(id) and event_of_sku(id)

@@ -1,5 +1,6 @@
 //! The operations: one typed method for each, one outcome enum for each script. No HTTP, no sockets.
 
+mod adjust;
 mod amount;
 mod by_id;
 mod due;
@@ -27,7 +28,8 @@ use crate::keys::{Layout, ReservationId, Shard, Sku, StockKeys};
 use crate::redis::Redis;
 use crate::scripts::{Catalogue, Reply, Scripts};
 
-pub use amount::{ActiveLimit, AuditLimit, Options, Quantity, SeedQuantity, Ttl};
+pub use adjust::{Adjusted, Adjustment, How, Mode};
+pub use amount::{ActiveLimit, AuditLimit, Delta, Options, Quantity, SeedQuantity, Ttl, Version};
 use due::Lanes;
 pub use due::Swept;
 pub use error::Error;

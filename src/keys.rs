@@ -4,11 +4,13 @@
 //! caller an earlier answer, with the name of the field.
 
 mod name;
+mod operation_id;
 mod reservation_id;
 
 use std::sync::Arc;
 
-pub use name::{CartId, IdempotencyKey, Sku};
+pub use name::{CartId, IdempotencyKey, Reason, Sku};
+pub use operation_id::OperationId;
 pub use reservation_id::ReservationId;
 
 /// Where the loader publishes script name -> SHA-1. There is one for the whole of Redis, for any number of shards.
@@ -123,6 +125,11 @@ impl Shard {
     pub fn reservation(&self, id: &ReservationId) -> String {
         format!("{}reservation:{id}", self.prefix)
     }
+
+    /// The key under which this shard remembers an operation.
+    pub fn operation(&self, id: &OperationId) -> String {
+        format!("{}operation:{id}", self.prefix)
+    }
 }
 
 /// What a key is about.
@@ -173,6 +180,7 @@ mod tests {
         assert_eq!(layout.stock(&sku).shard.audit, "{3}:inventory:audit");
         let id = ReservationId::mint(layout.shard_of(&sku).number);
         assert!(layout.reservation(&id).starts_with("{3}:reservation:"));
+        assert!(layout.shard_of(&sku).operation(&OperationId::mint()).starts_with("{3}:operation:"));
         assert_eq!(layout.shards().len(), 16);
     }
 
@@ -183,7 +191,9 @@ mod tests {
         for layout in [Layout::unsharded(), Layout::sharded(16).unwrap()] {
             assert_eq!(layout.read(&layout.stock(&sku).inventory), Some(Subject::Stock(sku.clone())));
             assert_eq!(layout.read(&layout.reservation(&id)), Some(Subject::Reservation(id)));
-            for other in ["inventory:audit", "inventory:tea:active", "reservation:tea", "stockhold:due", "tea"] {
+            for other in
+                ["inventory:audit", "inventory:tea:active", "reservation:tea", "operation:tea", "stockhold:due", "tea"]
+            {
                 assert_eq!(layout.read(other), None, "{other}");
             }
         }

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use call::{Call, audit, audit_all, confirm, extend, hold, inventory, line, release, seed, sweep};
+use call::{Call, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, seed, set, sweep};
 use contract::Contract;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value, cmd};
@@ -108,6 +108,10 @@ const DENIED_TO_ALL: &[&str] = &[
     "ZADD inventory:tea 1 x",
     "SADD inventory:tea x",
     "XADD inventory:tea * x y",
+    "EXISTS operation:x",
+    "DEL operation:x",
+    "HGET operation:x sku",
+    "ZADD operation:x 1 y",
     "XDEL inventory:audit 1-1",
     "HDEL stockhold:settings keepMs",
     "HDEL stockhold:scripts hold",
@@ -359,6 +363,9 @@ async fn the_caller_runs_every_script_on_every_path() {
             (lapsing("00000000-0000-8000-8000-000000000002"), vec!["HELD"]),
             (sweep("tea", &["00000000-0000-8000-8000-000000000002"]), vec!["SWEPT"]),
             (hold("each", &[line("tea", "00000000-0000-8000-8000-000000000003")]), vec!["HELD"]),
+            (adjust("each", &[add("tea", A, 3).once(), add("tea", A, 3).once()]), vec!["ADJUSTED", "REPLAYED"]),
+            (adjust("each", &[add("tea", B, -99)]), vec!["INSUFFICIENT"]),
+            (adjust("all", &[set("pot", B, 1).create(), add("cup", C, 1)]), vec!["WITHDRAWN", "UNKNOWN_SKU"]),
             (inventory("tea", 10), vec!["STOCK", "ACTIVE"]),
             (audit("tea", 2, ""), vec!["EVENT", "EVENT"]),
             (audit_all(2, ""), vec!["EVENT", "EVENT"]),
@@ -487,6 +494,7 @@ async fn the_auditor_checks_and_repairs_and_does_nothing_else() {
         DENIED_TO_ALL.iter().copied().filter(|command| !["SCAN 0", "MULTI"].contains(command)).collect();
     guarded.assert_refused(AUDITOR, &refused).await;
     guarded.assert_refused(AUDITOR, &["SMEMBERS stockhold:skus", "INFO", "HSET stockhold:due x y"]).await;
+    guarded.assert_refused(AUDITOR, &["HMGET operation:x sku", "HSET operation:x sku tea"]).await;
     guarded.assert_refused(AUDITOR, &["XINFO STREAM inventory:tea", "XINFO GROUPS inventory:audit"]).await;
     // What callers may do through the scripts is forbidden to the auditor.
     let mut redis = guarded.connect(AUDITOR).await.unwrap();
@@ -517,8 +525,12 @@ async fn the_program_serves_a_whole_walk_as_the_server_user() {
     assert_eq!(server.counts("tea").await, [6, 3, 1]);
     let order = json!({ "cartId": "cart-1", "sku": "tea", "quantity": 7 });
     server.post("/api/reservations/hold", order).await.problem(409, "insufficient_inventory");
-    assert_eq!(server.events("tea", 10).await.len(), 7);
-    assert_eq!(server.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 7);
+    for delta in [2, -2] {
+        let key = Some(if delta > 0 { "delivery" } else { "theft" });
+        server.post_with("/api/inventory/tea/adjust", json!({ "delta": delta }), key).await.ok();
+    }
+    assert_eq!(server.events("tea", 10).await.len(), 9);
+    assert_eq!(server.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 9);
 
     // Only the sweeper can expire it: no request reads the stock meanwhile.
     let lapsing = format!("reservation:{}", server.held_for("tea", 1, 1).await);

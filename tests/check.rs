@@ -225,6 +225,10 @@ impl CheckFixture {
                         let ends = if turn % 40 == 39 { server.confirm(&id).await } else { server.release(&id).await };
                         drop(ends);
                     }
+                    let delta = if turn.is_multiple_of(2) { 1 } else { -1 };
+                    if turn.is_multiple_of(5) {
+                        drop(server.post(&format!("/api/inventory/{sku}/adjust"), json!({ "delta": delta })).await);
+                    }
                     sleep(Duration::from_millis(2)).await;
                 }
             });
@@ -322,8 +326,9 @@ async fn damage_is_found_and_repaired_under_load() {
         assert!(Instant::now() < deadline, "not all is repaired: {found:#?}");
     }
     for (sku, Plant { commands, damage, .. }) in skus.iter().zip(REPAIRABLE) {
-        // The next hold or sweep corrects some kinds of damage before the check finds them.
-        let heals = damage == "index" || commands[0].ends_with("updatedAt");
+        // The next hold, sweep or adjustment corrects some kinds of damage before the check finds them.
+        let is_written_anew = ["updatedAt", " sku"].iter().any(|field| commands[0].ends_with(field));
+        let heals = damage == "index" || is_written_anew;
         let is_found = found.iter().any(|finding| finding["sku"] == **sku);
         assert!(heals || is_found, "{commands:?} was not found on {sku}: {found:#?}");
     }
@@ -335,6 +340,46 @@ async fn damage_is_found_and_repaired_under_load() {
         ended.unwrap();
     }
     assert_eq!(fixture.check(&["--events", EVENTS]).await, (0, vec![]));
+}
+
+/// Units came and went; damage before and after is found, and the repair keeps what was adjusted.
+#[tokio::test]
+async fn adjustments_are_replayed_and_kept() {
+    let mut fixture = CheckFixture::open(100).await;
+    let adjust = async |fixture: &CheckFixture, sku: &str, body: Value| {
+        let path = format!("/api/inventory/{sku}/adjust");
+        fixture.server.post_with(&path, body.clone(), Some(&body.to_string())).await.ok();
+    };
+    adjust(&fixture, "tea", json!({ "delta": -3, "reason": "broken" })).await;
+    adjust(&fixture, "tea", json!({ "available": 40 })).await;
+    adjust(&fixture, "new", json!({ "delta": 8, "create": true })).await;
+    let held = fixture.server.held("new", 3).await;
+    assert_eq!(fixture.check(&[]).await, (0, vec![]));
+
+    // An adjustment while three units too many are counted, and one afterwards.
+    let damage = ["HINCRBY inventory:tea available 3", "HINCRBY inventory:tea seeded 3"];
+    adjust(&fixture, "tea", json!({ "delta": 7 })).await;
+    fixture.plant(&damage).await;
+    adjust(&fixture, "tea", json!({ "delta": 5 })).await;
+    adjust(&fixture, "tea", json!({ "delta": -1 })).await;
+    assert_eq!(fixture.server.counts("tea").await, [54, 6, 1]);
+    let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
+    assert!(status == 0 && kinds(&findings).contains(&"counts"), "{findings:#?}");
+    assert_eq!(fixture.server.counts("tea").await, [51, 6, 1]);
+
+    // A SKU that an adjustment made: all of its holds are known.
+    fixture.plant_on("new", &["HINCRBY inventory:new available 2", &format!("DEL reservation:{held}")]).await;
+    let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
+    assert_eq!((status, kinds(&findings)), (0, vec!["record", "counts"]), "{findings:#?}");
+    assert_eq!(fixture.server.counts("new").await, [5, 3, 0]);
+    adjust(&fixture, "young", json!({ "available": 8, "create": true })).await;
+    let stray = "00000000-0000-8000-8000-000000000001";
+    let times = "createdAt 1700000000000 expiresAt 1700000001000";
+    let record = format!("HSET reservation:{stray} cartId c sku young quantity 2 state active {times}");
+    fixture.plant_on("young", &[&record]).await;
+    let (status, findings) = fixture.check(&[]).await;
+    let told = findings.iter().any(|finding| finding["what"] == "it is active and was never held");
+    assert!(status == 1 && told, "{findings:#?}");
 }
 
 /// Reservations that neither the active set nor the events that were read name are found by their keys.

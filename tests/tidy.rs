@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 
 /// The scripts that only read, and the scripts that run when memory is full. The others are refused then.
-const FLAGS: [(&str, &str); 9] = [
+const FLAGS: [(&str, &str); 10] = [
+    ("adjust", "#!lua"),
     ("audit", "#!lua flags=no-writes"),
     ("confirm", "#!lua flags=allow-oom"),
     ("extend", "#!lua flags=allow-oom"),

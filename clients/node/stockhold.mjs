@@ -1,9 +1,10 @@
-// Hold, extend, confirm and release stock from Node, by the scripts' SHA-1s and nothing but ioredis.
+// Hold, extend, confirm, release and adjust stock from Node, by the scripts' SHA-1s and nothing but ioredis.
 //
 //     node stockhold.mjs hold CART TTL_MS SKU QUANTITY ID [SKU QUANTITY ID ...]
 //     node stockhold.mjs extend SKU ID TTL_MS
 //     node stockhold.mjs confirm SKU ID TOKEN
 //     node stockhold.mjs release SKU ID TOKEN
+//     node stockhold.mjs adjust SKU UNITS OPERATION REASON [VERSION]
 //
 // REDIS_URL says where. Exit status: 0 done, 1 refused, 75 no answer (run the same command again).
 
@@ -13,12 +14,13 @@ import { Redis, ReplyError } from 'ioredis';
 
 const AUDIT = 'inventory:audit';
 const DUE = 'stockhold:due';
+const SKUS = 'stockhold:skus';
 const SETTINGS = 'stockhold:settings';
 
 // First words of errors that pass.
 const PASSING = ['NOSCRIPT', 'LOADING', 'BUSY', 'READONLY', 'OOM', 'MISCONF', 'MASTERDOWN'];
 
-/** No answer in time. It may have been done: the same call, with the same id or token, finds out. */
+/** No answer in time. It may have been done: the same call, with the same id, token or operation, finds out. */
 export class OutcomeUnknown extends Error {}
 
 export class Stockhold {
@@ -35,13 +37,7 @@ export class Stockhold {
   async hold(cart, ttlMs, lines) {
     const keys = [AUDIT, DUE, ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
     const args = ['all', ...lines.flatMap(({ quantity }) => [cart, String(quantity), String(ttlMs)])];
-    const deadline = Date.now() + this.#patienceMs;
-    for (;;) {
-      const replies = await this.#call('hold', keys, args);
-      const lapsed = lines.filter((_, i) => replies[i][0] === 'INSUFFICIENT' && replies[i][2] !== '0');
-      if (lapsed.length === 0 || Date.now() > deadline) return replies;
-      for (const { sku } of lapsed) await this.#sweep(sku);
-    }
+    return this.#callAndSweep('hold', keys, args, lines.map(({ sku }) => sku));
   }
 
   /** More time, from now: while the customer pays. A hold is never shortened, so a repeat is harmless. */
@@ -57,10 +53,32 @@ export class Stockhold {
     return this.#callForOne('release', sku, id, token);
   }
 
+  /**
+   * Adds units, or takes them away; what is held or sold stays. The caller makes up the operation, a UUID, and keeps it
+   * before it calls. With a version: only if the SKU still has it.
+   */
+  async adjust(sku, units, operation, reason = '', version = '') {
+    const keys = [AUDIT, SKUS, SETTINGS, `inventory:${sku}`, `inventory:${sku}:active`, `operation:${operation}`];
+    const args = ['each', 'add', String(units), version, '', reason, 'once'];
+    const [reply] = await this.#callAndSweep('adjust', keys, args, [sku]);
+    return reply;
+  }
+
   async #callForOne(script, sku, id, argument) {
     const keys = [AUDIT, DUE, SETTINGS, ...itemKeys(sku, id)];
     const [reply] = await this.#call(script, keys, ['each', argument]);
     return reply;
+  }
+
+  /** Calls again when units were on holds that are due: there is one reply for each of the SKUs. */
+  async #callAndSweep(script, keys, args, skus) {
+    const deadline = Date.now() + this.#patienceMs;
+    for (;;) {
+      const replies = await this.#call(script, keys, args);
+      const lapsed = skus.filter((_, i) => replies[i][0] === 'INSUFFICIENT' && replies[i][2] !== '0');
+      if (lapsed.length === 0 || Date.now() > deadline) return replies;
+      for (const sku of lapsed) await this.#sweep(sku);
+    }
   }
 
   /** Gives back the units of the holds that are due: up to 100 of them, the earliest first. */
@@ -71,7 +89,7 @@ export class Stockhold {
     await this.#call('sweep', [AUDIT, DUE, SETTINGS, ...stock, ...reservations], []);
   }
 
-  /** Calls until there is an answer. That is safe: a repeat with the same id or token has no second effect. */
+  /** Calls until there is an answer. That is safe: a repeat with the same id, token or operation has no second effect. */
   async #call(script, keys, args) {
     const deadline = Date.now() + this.#patienceMs;
     for (;;) {
@@ -103,13 +121,18 @@ const itemKeys = (sku, id) => [`inventory:${sku}`, `inventory:${sku}:active`, `r
 function inWords([word, ...fields]) {
   switch (word) {
     case 'HELD': return `until ${fields[0]}`;
-    case 'REPLAYED': return `done before; it is ${fields[3]}`;
+    case 'ADJUSTED': return `${fields[0]} available`;
+    // What an adjustment left has five fields; a reservation has more.
+    case 'REPLAYED': if (fields.length === 5) return `done before; it left ${fields[0]} available`;
+      return `done before; it is ${fields[3]}`;
     case 'EXTENDED': return `until ${fields[5]}`;
     case 'LIMITED': return `not after ${fields[0]}`;
     case 'CONFIRMED': return 'sold';
     case 'RELEASED': return 'back on sale';
     case 'INSUFFICIENT': return `${fields[0]} left`;
     case 'UNKNOWN_SKU': return 'never on sale';
+    case 'STALE': return `it has version ${fields[0]}`;
+    case 'EXCESSIVE': return 'more than there can be';
     case 'WITHDRAWN': return 'another line was refused';
     case 'CONFLICT': return `used with another ${fields[0]}`;
     case 'NOT_ACTIVE': return `it is ${fields[0]} already`;
@@ -146,11 +169,13 @@ async function main([command, ...words]) {
       replies = await shop.hold(cart, ttlMs, lines);
     } else if (['extend', 'confirm', 'release'].includes(command) && words.length === 3) {
       replies = [await shop[command](...words)];
+    } else if (command === 'adjust' && (words.length === 4 || words.length === 5)) {
+      replies = [await shop.adjust(...words)];
     } else {
       throw new Error('see the head of this file for its commands');
     }
     for (const reply of replies) console.log(`${reply[0]}: ${inWords(reply)}`);
-    const done = ['HELD', 'REPLAYED', 'EXTENDED', 'CONFIRMED', 'RELEASED'];
+    const done = ['HELD', 'REPLAYED', 'EXTENDED', 'CONFIRMED', 'RELEASED', 'ADJUSTED'];
     return replies.every(([word]) => done.includes(word)) ? 0 : 1;
   } catch (error) {
     console.error(error.message);

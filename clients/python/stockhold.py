@@ -1,9 +1,10 @@
-"""Hold, extend, confirm and release stock from Python, by the scripts' SHA-1s and nothing but redis-py.
+"""Hold, extend, confirm, release and adjust stock from Python, by the scripts' SHA-1s and nothing but redis-py.
 
     python stockhold.py hold CART TTL_MS SKU QUANTITY ID [SKU QUANTITY ID ...]
     python stockhold.py extend SKU ID TTL_MS
     python stockhold.py confirm SKU ID TOKEN
     python stockhold.py release SKU ID TOKEN
+    python stockhold.py adjust SKU UNITS OPERATION REASON [VERSION]
 
 REDIS_URL says where. Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
 """
@@ -16,7 +17,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-AUDIT, DUE, SETTINGS = "inventory:audit", "stockhold:due", "stockhold:settings"
+AUDIT, DUE = "inventory:audit", "stockhold:due"
+SKUS, SETTINGS = "stockhold:skus", "stockhold:settings"
 
 # The connection or the server is in a state that passes.
 PASSING = (
@@ -29,7 +31,7 @@ PASSING = (
 
 
 class OutcomeUnknown(Exception):
-    """No answer in time. It may have been done: the same call, with the same id or token, finds out."""
+    """No answer in time. It may have been done: the same call, with the same id, token or operation, finds out."""
 
 
 class Stockhold:
@@ -43,14 +45,7 @@ class Stockhold:
         for sku, quantity, id in lines:
             keys += item_keys(sku, id)
             args += [cart, quantity, ttl_ms]
-        deadline = time.monotonic() + self._patience
-        while True:
-            replies = self._call("hold", keys, args)
-            lapsed = [line[0] for line, reply in zip(lines, replies) if reply[0] == "INSUFFICIENT" and reply[2] != "0"]
-            if not lapsed or time.monotonic() > deadline:
-                return replies
-            for sku in lapsed:
-                self._sweep(sku)
+        return self._call_and_sweep("hold", keys, args, [sku for sku, _, _ in lines])
 
     def extend(self, sku: str, id: str, ttl_ms: int) -> list[str]:
         """More time, from now: while the customer pays. A hold is never shortened, so a repeat is harmless."""
@@ -62,9 +57,27 @@ class Stockhold:
     def release(self, sku: str, id: str, token: str) -> list[str]:
         return self._call_for_one("release", sku, id, token)
 
+    def adjust(self, sku: str, units: int, operation: str, reason: str = "", version: str = "") -> list[str]:
+        """Adds units, or takes them away; what is held or sold stays. The caller makes up the operation, a UUID, and keeps
+        it before it calls. With a version: only if the SKU still has it."""
+        keys = [AUDIT, SKUS, SETTINGS, f"inventory:{sku}", f"inventory:{sku}:active", f"operation:{operation}"]
+        (reply,) = self._call_and_sweep("adjust", keys, ["each", "add", units, version, "", reason, "once"], [sku])
+        return reply
+
     def _call_for_one(self, script: str, sku: str, id: str, argument: str | int) -> list[str]:
         (reply,) = self._call(script, [AUDIT, DUE, SETTINGS, *item_keys(sku, id)], ["each", argument])
         return reply
+
+    def _call_and_sweep(self, script: str, keys: list, args: list, skus: list[str]) -> list[list[str]]:
+        """Calls again when units were on holds that are due: there is one reply for each of the SKUs."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            replies = self._call(script, keys, args)
+            lapsed = [sku for sku, reply in zip(skus, replies) if reply[0] == "INSUFFICIENT" and reply[2] != "0"]
+            if not lapsed or time.monotonic() > deadline:
+                return replies
+            for sku in lapsed:
+                self._sweep(sku)
 
     def _sweep(self, sku: str) -> None:
         """Gives back the units of the holds that are due: up to 100 of them, the earliest first."""
@@ -74,7 +87,7 @@ class Stockhold:
         self._call("sweep", [AUDIT, DUE, SETTINGS, inventory, active, *reservations], [])
 
     def _call(self, script: str, keys: list, args: list) -> list[list[str]]:
-        """Calls until there is an answer. That is safe: a repeat with the same id or token has no second effect."""
+        """Calls until there is an answer. That is safe: a repeat with the same id, token or operation has no second effect."""
         deadline = time.monotonic() + self._patience
         while True:
             try:
@@ -111,6 +124,10 @@ def in_words(reply: list[str]) -> str:
     match reply:
         case ["HELD", expires_at, _]:
             return f"until {expires_at}"
+        case ["ADJUSTED", available, *_]:
+            return f"{available} available"
+        case ["REPLAYED", available, _reserved, _confirmed, _updated_at, _version]:
+            return f"done before; it left {available} available"
         case ["REPLAYED", _cart, _sku, _quantity, state, *_]:
             return f"done before; it is {state}"
         case ["EXTENDED", _cart, _sku, _quantity, _state, _reason, expires_at, *_]:
@@ -125,6 +142,10 @@ def in_words(reply: list[str]) -> str:
             return f"{available} left"
         case ["UNKNOWN_SKU"]:
             return "never on sale"
+        case ["STALE", version]:
+            return f"it has version {version}"
+        case ["EXCESSIVE"]:
+            return "more than there can be"
         case ["WITHDRAWN"]:
             return "another line was refused"
         case ["CONFLICT", field]:
@@ -158,11 +179,13 @@ def main(command: str, *words: str) -> int:
             replies = [shop.confirm(sku, id, token)]
         case "release", sku, id, token:
             replies = [shop.release(sku, id, token)]
+        case "adjust", sku, units, operation, reason, *version:
+            replies = [shop.adjust(sku, int(units), operation, reason, *version)]
         case _:
             sys.exit(__doc__)
     for reply in replies:
         print(f"{reply[0]}: {in_words(reply)}")
-    done = ("HELD", "REPLAYED", "EXTENDED", "CONFIRMED", "RELEASED")
+    done = ("HELD", "REPLAYED", "EXTENDED", "CONFIRMED", "RELEASED", "ADJUSTED")
     return 0 if all(reply[0] in done for reply in replies) else 1
 
 

@@ -1,10 +1,11 @@
-//! Hold, extend, confirm and release stock from Rust, with this crate as a library: the engine without the HTTP server.
+//! Hold, extend, confirm, release and adjust stock from Rust, with this crate as a library: the engine without the HTTP server.
 //!
 //! ```text
 //! cargo run --example client hold CART TTL_SECONDS SKU QUANTITY KEY
 //! cargo run --example client extend ID TTL_SECONDS
 //! cargo run --example client confirm ID KEY
 //! cargo run --example client release ID KEY
+//! cargo run --example client adjust SKU UNITS KEY REASON [VERSION]
 //! ```
 //!
 //! `REDIS_URL` says where. A key makes its command safe to repeat. Exit status: 0 done, 1 refused, 75 no answer (run
@@ -14,8 +15,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use stockhold::engine::{Engine, Error, Extend, Hold, HoldRequest, Quantity, Settle, Ttl};
-use stockhold::keys::{CartId, IdempotencyKey, ReservationId, Sku};
+use stockhold::engine::{
+    Adjusted, Adjustment, Delta, Engine, Error, Extend, Hold, HoldRequest, How, Mode, Quantity, Settle, Ttl, Version,
+};
+use stockhold::keys::{CartId, IdempotencyKey, Reason, ReservationId, Sku};
 use stockhold::redis::Redis;
 
 /// How long to go on asking while there is no answer.
@@ -51,6 +54,19 @@ async fn main() -> anyhow::Result<ExitCode> {
         ["release", id, key] => {
             let (id, key) = (ReservationId::parse(id)?, IdempotencyKey::parse(key)?);
             until_answered(async || engine.release(id, Some(&key)).await).await.map(settled)
+        }
+        ["adjust", sku, units, key, reason, ref version @ ..] if version.len() < 2 => {
+            let version = version.first().map(|version| version.parse().context("VERSION")).transpose()?;
+            let adjustment = Adjustment {
+                sku: Sku::parse(sku)?,
+                how: How::Add(Delta::new(units.parse().context("UNITS")?)?),
+                if_version: version.map(Version::new).transpose()?,
+                create: false,
+                reason: Some(Reason::parse(reason)?),
+            };
+            let key = IdempotencyKey::parse(key)?;
+            let one = std::slice::from_ref(&adjustment);
+            until_answered(async || engine.adjust(one, Mode::Each, Some(&key)).await).await.map(adjusted)
         }
         _ => bail!("see the head of this file for its commands"),
     };
@@ -112,5 +128,20 @@ fn settled(outcome: Settle) -> (bool, String) {
         Settle::NotActive { state, .. } => (false, format!("NOT_ACTIVE: it is {} already", state.as_str())),
         Settle::Expired => (false, "EXPIRED: too late, back on sale".to_owned()),
         Settle::NotFound => (false, "NOT_FOUND: no such reservation".to_owned()),
+    }
+}
+
+/// Whether it is adjusted, and in words.
+fn adjusted(outcomes: Vec<Adjusted>) -> (bool, String) {
+    let outcome = outcomes.into_iter().next().expect("one was asked for");
+    match outcome {
+        Adjusted::Done(stock) => (true, format!("ADJUSTED: {} available", stock.available)),
+        Adjusted::Replayed(stock) => (true, format!("REPLAYED: done before; it left {} available", stock.available)),
+        Adjusted::Conflict { field } => (false, format!("CONFLICT: used with another {field}")),
+        Adjusted::UnknownSku => (false, "UNKNOWN_SKU: never on sale".to_owned()),
+        Adjusted::Stale { version } => (false, format!("STALE: it has version {version}")),
+        Adjusted::Insufficient { available } => (false, format!("INSUFFICIENT: {available} left")),
+        Adjusted::Excessive => (false, "EXCESSIVE: more than there can be".to_owned()),
+        Adjusted::Withdrawn => (false, "WITHDRAWN: another was refused".to_owned()),
     }
 }

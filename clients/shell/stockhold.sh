@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# Hold, extend, confirm and release stock from a shell, by the scripts' SHA-1s and nothing but redis-cli.
+# Hold, extend, confirm, release and adjust stock from a shell, by the scripts' SHA-1s and nothing but redis-cli.
 #
 #     stockhold.sh hold CART TTL_MS SKU QUANTITY ID
 #     stockhold.sh extend SKU ID TTL_MS
 #     stockhold.sh confirm SKU ID TOKEN
 #     stockhold.sh release SKU ID TOKEN
+#     stockhold.sh adjust SKU UNITS OPERATION REASON [VERSION]
 #
 # REDIS_URL says where; REDISCLI_AUTH is a password that does not show in the list of processes.
 # Exit status: 0 done, 1 refused, 75 no answer (run the same command again).
 set -euo pipefail
 
-audit=inventory:audit due=stockhold:due settings=stockhold:settings
+audit=inventory:audit due=stockhold:due skus=stockhold:skus settings=stockhold:settings
 patience=10 # seconds
 
 ask() { timeout 2 redis-cli -e --no-auth-warning -u "${REDIS_URL:-redis://127.0.0.1:6390}" "$@" 2>&1; }
 
 # call SCRIPT NUMKEYS KEY... ARG...: sets the array `reply`. Calls until there is an answer, which is safe: a repeat with
-# the same id or token has no second effect.
+# the same id, token or operation has no second effect.
 call() {
   local script=$1 answer deadline=$((SECONDS + patience))
   shift
@@ -51,14 +52,28 @@ sweep() {
   call sweep $((5 + ${#reservations[@]})) $audit $due $settings "inventory:$1" "inventory:$1:active" "${reservations[@]}"
 }
 
-hold() {
-  local cart=$1 ttl_ms=$2 sku=$3 quantity=$4 id=$5 deadline=$((SECONDS + patience))
+# call_and_sweep SKU SCRIPT NUMKEYS KEY... ARG...: calls again when units of the SKU were on holds that are due.
+call_and_sweep() {
+  local sku=$1 deadline=$((SECONDS + patience))
+  shift
   while true; do
-    call hold 5 $audit $due "inventory:$sku" "inventory:$sku:active" "reservation:$id" \
-      each "$cart" "$quantity" "$ttl_ms"
+    call "$@"
     [ "${reply[0]}" = INSUFFICIENT ] && [ "${reply[2]}" != 0 ] && [ $SECONDS -lt $deadline ] || break
     sweep "$sku"
   done
+}
+
+hold() {
+  local cart=$1 ttl_ms=$2 sku=$3 quantity=$4 id=$5
+  call_and_sweep "$sku" hold 5 $audit $due "inventory:$sku" "inventory:$sku:active" "reservation:$id" \
+    each "$cart" "$quantity" "$ttl_ms"
+}
+
+# Adds units, or takes them away, once; what is held or sold stays. With a version: only if the SKU still has it.
+adjust() {
+  local sku=$1 units=$2 operation=$3 reason=$4 version=${5:-}
+  call_and_sweep "$sku" adjust 6 $audit $skus $settings "inventory:$sku" "inventory:$sku:active" \
+    "operation:$operation" each add "$units" "$version" '' "$reason" once
 }
 
 # call_for_one SCRIPT SKU ID ARGUMENT: the argument is a token, or the time from now until the hold lapses.
@@ -68,19 +83,27 @@ call_for_one() {
 
 case "$#-${1:-}" in
   6-hold) hold "${@:2}" ;;
+  5-adjust | 6-adjust) adjust "${@:2}" ;;
   4-extend | 4-confirm | 4-release) call_for_one "$@" ;;
   *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 
 case "${reply[0]}" in
   HELD) words="until ${reply[1]}" ;;
-  REPLAYED) words="done before; it is ${reply[4]}" ;;
+  ADJUSTED) words="${reply[1]} available" ;;
+  REPLAYED)
+    words="done before; it is ${reply[4]}"
+    # What an adjustment left has five fields; a reservation has more.
+    [ ${#reply[@]} -gt 6 ] || words="done before; it left ${reply[1]} available"
+    ;;
   EXTENDED) words="until ${reply[6]}" ;;
   LIMITED) words="not after ${reply[1]}" ;;
   CONFIRMED) words="sold" ;;
   RELEASED) words="back on sale" ;;
   INSUFFICIENT) words="${reply[1]} left" ;;
   UNKNOWN_SKU) words="never on sale" ;;
+  STALE) words="it has version ${reply[1]}" ;;
+  EXCESSIVE) words="more than there can be" ;;
   CONFLICT) words="used with another ${reply[1]}" ;;
   NOT_ACTIVE) words="it is ${reply[1]} already" ;;
   EXPIRED) words="too late, back on sale" ;;
@@ -88,4 +111,4 @@ case "${reply[0]}" in
   *) echo "not a reply of today's contract: ${reply[0]}" >&2; exit 2 ;;
 esac
 echo "${reply[0]}: $words"
-case "${reply[0]}" in HELD | REPLAYED | EXTENDED | CONFIRMED | RELEASED) ;; *) exit 1 ;; esac
+case "${reply[0]}" in HELD | REPLAYED | EXTENDED | CONFIRMED | RELEASED | ADJUSTED) ;; *) exit 1 ;; esac

@@ -45,7 +45,7 @@ pub(super) struct Snapshot {
 /// How far back a history goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// To a seed: the history has every hold since then.
+    /// To a seed, or to the adjustment that made the SKU: the history has every hold since then.
     Seed,
     /// As far as it was read, or as far as events were kept.
     Part,
@@ -169,7 +169,7 @@ impl Reader {
             }
             for event in page.drain(..) {
                 let found = is_last(&event);
-                let seeded = event.event == EventKind::Seed;
+                let seeded = event.event == EventKind::Seed || makes_a_sku(&event);
                 next.clone_from(&event.previous);
                 chain.events.push(event);
                 if found || next.is_empty() {
@@ -221,6 +221,11 @@ impl Reader {
 /// Whether an event begins a new life of the SKU: nothing that was held before it is still active.
 fn is_seed(event: &Event) -> bool {
     event.state == "seeded"
+}
+
+/// Whether it is the adjustment with which the SKU came into being.
+pub(super) fn makes_a_sku(event: &Event) -> bool {
+    event.event == EventKind::Adjust && event.previous.is_empty()
 }
 
 /// Whether an event states the counts independently of the events before it.

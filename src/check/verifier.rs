@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::findings::{Checked, Damage, Finding, Limits};
-use super::snapshot::{Reach, Snapshot, starts_anew};
+use super::snapshot::{Reach, Snapshot, makes_a_sku, starts_anew};
 use crate::engine::{Event, EventKind, Reservation, Ttl};
 use crate::keys::{ReservationId, Sku};
 use crate::redis::Look;
@@ -57,7 +57,7 @@ impl<'a> Verifier<'a> {
                     }
                     after(counts, event)
                 }
-                None if event.state == "seeded" => [units(event.quantity), 0, 0],
+                None if event.state == "seeded" || makes_a_sku(event) => [units(event.quantity), 0, 0],
                 None => stated,
             };
             if after != stated {
@@ -284,6 +284,8 @@ fn after([available, reserved, confirmed]: [i64; 3], event: &Event) -> [i64; 3] 
         (EventKind::Release, "inventory_reseeded") => [available, reserved - count, confirmed],
         (EventKind::Release | EventKind::Expired, _) => [available + count, reserved - count, confirmed],
         (EventKind::Seed, "inventory_reseeded") => [0, reserved, confirmed],
+        (EventKind::Adjust, _) if event.state == "removed" => [available - count, reserved, confirmed],
+        (EventKind::Adjust, _) => [available + count, reserved, confirmed],
         _ if starts_anew(event) => [event.available, event.reserved, event.confirmed].map(units),
         _ => [available, reserved, confirmed],
     }

@@ -13,7 +13,8 @@ use crate::engine::{Change, Engine, Settings};
 /// What can be set, by `serve` at its start and by `stockhold settings` at any time.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Decisions {
-    /// How long settled reservations are kept, and with them the keys of their requests; 0 keeps them forever
+    /// How long settled reservations and adjustments with a key are kept, and with them the keys of their requests; 0 keeps
+    /// them forever
     #[arg(long, env = "STOCKHOLD_KEEP_SECONDS", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
     keep_seconds: Option<u64>,
 

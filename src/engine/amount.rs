@@ -57,6 +57,38 @@ bounded!(
     Ttl, "ttlSeconds", 1..=2592000
 );
 
+bounded!(
+    /// The version that a SKU must have: 0 (it has no event yet) to 10^12.
+    Version, "ifVersion", 0..=1000000000000
+);
+
+/// Units that come or go: -10^9 to 10^9, not 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delta(i64);
+
+impl Delta {
+    /// # Errors
+    /// When `value` is out of range, or 0.
+    pub fn new(value: i64) -> Result<Self, Invalid> {
+        if value != 0 && (-1_000_000_000..=1_000_000_000).contains(&value) {
+            Ok(Self(value))
+        } else {
+            Err(Invalid { field: "delta", rule: "must be a whole number from -1000000000 to 1000000000, not 0" })
+        }
+    }
+
+    /// The number of units, and less than 0 if they go.
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Delta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl Quantity {
     /// The number of units.
     pub fn get(self) -> u64 {

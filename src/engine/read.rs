@@ -64,7 +64,9 @@ impl Reads {
             let (look, list) = future::join(self.inventory(keys, 0), list).await;
             let (listed, version) = list.map_err(Error::retry_safe)?;
             match look? {
-                Some(look) if version.as_ref() == Some(&look.version) => return Ok(Some(Look { listed, ..look })),
+                Some(look) if version == Some(look.counts.version.to_string()) => {
+                    return Ok(Some(Look { listed, ..look }));
+                }
                 _ => {}
             }
         }
@@ -105,7 +107,6 @@ impl Reads {
 
 /// The result of one read of a SKU.
 pub(super) struct Look {
-    version: String,
     pub counts: Counts,
     /// Ids of active reservations, the earliest expiry first.
     pub listed: Vec<String>,
@@ -122,6 +123,7 @@ pub(super) struct Counts {
     pub reserved: u64,
     confirmed: u64,
     updated_at_ms: u64,
+    version: u64,
 }
 
 impl Look {
@@ -129,22 +131,27 @@ impl Look {
     fn read(replies: &[Reply]) -> Result<Option<Self>, Error> {
         let (first, listed) = replies.split_first().ok_or_else(|| malformed("inventory"))?;
         let parts = first.parts();
-        let (version, counts) = match &*parts {
+        let numbers = match &*parts {
             ["UNKNOWN_SKU"] => return Ok(None),
             ["STOCK", _sku, available, reserved, confirmed, _seeded, updated_at, version, active, lapsed] => {
-                (version, [available, reserved, confirmed, updated_at, active, lapsed].map(|count| number(count)))
+                [available, reserved, confirmed, updated_at, version, active, lapsed].map(|text| number(text))
             }
             _ => return Err(malformed("inventory")),
         };
-        let [available, reserved, confirmed, updated_at_ms, active, lapsed] = counts;
-        let counts =
-            Counts { available: available?, reserved: reserved?, confirmed: confirmed?, updated_at_ms: updated_at_ms? };
+        let [available, reserved, confirmed, updated_at_ms, version, active, lapsed] = numbers;
+        let counts = Counts {
+            available: available?,
+            reserved: reserved?,
+            confirmed: confirmed?,
+            updated_at_ms: updated_at_ms?,
+            version: version?,
+        };
         let id = |reply: &Reply| match &*reply.parts() {
             ["ACTIVE", id, _expires_at] => Ok((*id).to_owned()),
             _ => Err(malformed("inventory")),
         };
         let listed = listed.iter().map(id).collect::<Result<_, _>>()?;
-        Ok(Some(Self { version: (*version).to_owned(), counts, listed, active: active?, lapsed: lapsed? }))
+        Ok(Some(Self { counts, listed, active: active?, lapsed: lapsed? }))
     }
 }
 
@@ -157,8 +164,8 @@ impl Counts {
     }
 
     fn stock(self, sku: &Sku, active_reservations: Vec<String>) -> Stock {
-        let Self { available, reserved, confirmed, updated_at_ms } = self;
-        Stock { sku: sku.clone(), available, reserved, confirmed, active_reservations, updated_at_ms }
+        let Self { available, reserved, confirmed, updated_at_ms, version } = self;
+        Stock { sku: sku.clone(), available, reserved, confirmed, active_reservations, updated_at_ms, version }
     }
 }
 

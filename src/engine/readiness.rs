@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::error::is_passing;
 use super::{Engine, Error};
-use crate::keys::{ReservationId, Sku, StockKeys};
+use crate::keys::{OperationId, ReservationId, Sku, StockKeys};
 use crate::redis::Failure;
 use crate::scripts::State;
 
@@ -148,6 +148,8 @@ impl Engine {
         let sku = Sku::parse("stockhold-readiness-probe").expect("a good SKU");
         let StockKeys { shard, inventory, active } = self.layout.stock(&sku);
         let reservation = shard.reservation(&ReservationId::unused(shard.number));
+        let operation = shard.operation(&OperationId::mint());
+        let adjusted = vec![&inventory, &active, &operation];
         let [stock, item] = [vec![&inventory, &active], vec![&inventory, &active, &reservation]];
         let both = vec![&shard.audit, &shard.due];
         let settings = [&shard.settings];
@@ -164,6 +166,11 @@ impl Engine {
             probe("extend", &[&both, &settings, &item], &[&["all", "1"]]),
             probe("sweep", &[&both, &settings, &stock], &[]),
             probe("seed", &[&both, &[&shard.skus], &settings, &stock], &[&["probe"]]),
+            probe(
+                "adjust",
+                &[&[&shard.audit, &shard.skus], &settings, &adjusted],
+                &[&["all", "add", "1", "", "", "", ""]],
+            ),
             probe("inventory", &[&stock], &[&["0"]]),
             probe("audit", &[&[&shard.audit]], &[&["1", ""]]),
         ]

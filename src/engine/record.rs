@@ -138,11 +138,13 @@ pub struct Stock {
     pub active_reservations: Vec<String>,
     /// When the counts last changed, epoch milliseconds.
     pub updated_at_ms: u64,
+    /// The number of events that the SKU had.
+    pub version: u64,
 }
 
 impl Stock {
     /// The stock after a seed.
-    pub(super) fn seeded(sku: &Sku, quantity: &str, updated_at: &str) -> Result<Self, Error> {
+    pub(super) fn seeded(sku: &Sku, quantity: &str, updated_at: &str, version: &str) -> Result<Self, Error> {
         Ok(Self {
             sku: sku.clone(),
             available: number(quantity)?,
@@ -150,6 +152,21 @@ impl Stock {
             confirmed: 0,
             active_reservations: Vec::new(),
             updated_at_ms: number(updated_at)?,
+            version: number(version)?,
+        })
+    }
+
+    /// The stock after an adjustment; its reservations are not listed.
+    pub(super) fn adjusted(sku: &Sku, left: &[&str]) -> Result<Self, Error> {
+        let [available, reserved, confirmed, updated_at, version] = left else { return Err(malformed("adjust")) };
+        Ok(Self {
+            sku: sku.clone(),
+            available: number(available)?,
+            reserved: number(reserved)?,
+            confirmed: number(confirmed)?,
+            active_reservations: Vec::new(),
+            updated_at_ms: number(updated_at)?,
+            version: number(version)?,
         })
     }
 }
@@ -169,6 +186,8 @@ pub enum EventKind {
     Release,
     /// A hold lapsed.
     Expired,
+    /// Units came or went, or were counted.
+    Adjust,
     /// Damage that the scripts did not cause was repaired.
     Repair,
 }
@@ -183,12 +202,13 @@ impl EventKind {
             Self::Confirm => "confirm",
             Self::Release => "release",
             Self::Expired => "expired",
+            Self::Adjust => "adjust",
             Self::Repair => "repair",
         }
     }
 
     fn read(text: &str) -> Result<Self, Error> {
-        [Self::Seed, Self::Hold, Self::Extend, Self::Confirm, Self::Release, Self::Expired, Self::Repair]
+        [Self::Seed, Self::Hold, Self::Extend, Self::Confirm, Self::Release, Self::Expired, Self::Adjust, Self::Repair]
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| malformed("the kind of an event"))
@@ -210,9 +230,10 @@ pub struct Event {
     pub sku: String,
     /// How many units it was about.
     pub quantity: u64,
-    /// The reservation's state after it; `draining`, `seeded` or `repaired` when it is about the SKU.
+    /// The reservation's state after it; `draining`, `seeded`, `added`, `removed` or `repaired` when it is about the SKU.
     pub state: String,
-    /// The reason, where there is more than one possible reason; otherwise empty.
+    /// The reason, where there is more than one possible reason, and that of an adjustment as its caller gave it;
+    /// otherwise empty.
     pub reason: String,
     /// When, epoch milliseconds.
     pub happened_at_ms: u64,

@@ -47,7 +47,9 @@ impl Engine {
         let replies = self.scripts.call("seed", &names, &[quantity]).await?;
         match &*only(&replies)?.parts() {
             ["DRAINING", left] => Ok(Seed::Draining { left: number(left)? }),
-            ["SEEDED", quantity, updated_at, _version] => Ok(Seed::Seeded(Stock::seeded(sku, quantity, updated_at)?)),
+            ["SEEDED", quantity, updated_at, version] => {
+                Ok(Seed::Seeded(Stock::seeded(sku, quantity, updated_at, version)?))
+            }
             _ => Err(malformed("seed")),
         }
     }

@@ -42,20 +42,25 @@ catalogue! {
     InsufficientScope = FORBIDDEN, "insufficient_scope", "Insufficient scope",
         "the token may read and not write";
     UnknownPath = NOT_FOUND, "unknown_path", "Not found", "no endpoint has this path";
-    UnknownSku = NOT_FOUND, "unknown_sku", "Unknown SKU", "a read of a SKU that was never seeded";
+    UnknownSku = NOT_FOUND, "unknown_sku", "Unknown SKU", "a read or an adjustment of a SKU that was never seeded";
     UnknownReservation = NOT_FOUND, "unknown_reservation", "Unknown reservation",
         "no reservation has this id, or its settled record was dropped";
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed",
         "the path has other methods; `Allow` lists them";
     BodyTimeout = REQUEST_TIMEOUT, "body_timeout", "Body not received in time", "the body took longer than 5 s";
     InsufficientInventory = CONFLICT, "insufficient_inventory", "Insufficient inventory",
-        "a hold of more than is there: `requested`, `available`";
+        "a hold, or an adjustment, of more than is there: `requested`, `available`";
     /// The code is that of a read, and the title is that of every hold refused for lack of units.
     UnknownSkuHeld = CONFLICT, "unknown_sku", "Insufficient inventory", "a hold of a SKU that was never seeded";
     ReservationNotActive = CONFLICT, "reservation_not_active", "Reservation is not active",
         "it was settled or has lapsed: `state`, `reason`";
     ExtensionLimitReached = CONFLICT, "extension_limit_reached", "Extension limit reached",
         "an extension beyond what the operator allows: `maxExpiresAt`; the reservation stays as it is";
+    StaleVersion = CONFLICT, "stale_version", "Stale version", "an adjustment of a SKU that has another `version`";
+    ExcessiveInventory = CONFLICT, "excessive_inventory", "Excessive inventory",
+        "after the adjustment the SKU would have more than 1,000,000,000,000 units in all";
+    AdjustmentsRefused = CONFLICT, "adjustments_refused", "Adjustments refused",
+        "of several adjustments, all or none, some cannot be made: `errors` names each `sku` with its problem";
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", "the body has more than 16 KiB";
     UriTooLong = URI_TOO_LONG, "uri_too_long", "URI too long", "the request target has more than 4 KiB";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type",
@@ -63,7 +68,7 @@ catalogue! {
     HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "Misdirected request",
         "the server is not called by this `Host` (`--allowed-hosts`)";
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency-Key used again",
-        "the key came before with another cart, SKU, quantity or time";
+        "the key came before with another cart, SKU, quantity or time, or for another adjustment";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Header fields too large",
         "more than 100 header fields, or more than 16 KiB of them";
     Internal = INTERNAL_SERVER_ERROR, "internal", "Internal server error",

@@ -1,5 +1,7 @@
 //! One function for each operation: from the fields of a request to an engine call, and from its outcome to an answer.
 
+mod adjust;
+
 use std::pin::Pin;
 
 use http_body_util::Full;
@@ -18,6 +20,8 @@ use crate::engine::{
     ReservationState, SeedQuantity, Settle, Ttl,
 };
 use crate::keys::{CartId, IdempotencyKey, Invalid, ReservationId, Sku};
+
+pub(super) use adjust::{adjust, adjust_many};
 
 pub(super) type Answer = Result<Response<Full<Bytes>>, Problem>;
 

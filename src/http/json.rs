@@ -17,6 +17,7 @@ pub(super) fn stock(stock: &Stock) -> impl Serialize {
         confirmed: u64,
         active_reservations: &'a [String],
         updated_at: Time,
+        version: u64,
     }
     Snapshot {
         sku: stock.sku.as_str(),
@@ -25,6 +26,29 @@ pub(super) fn stock(stock: &Stock) -> impl Serialize {
         confirmed: stock.confirmed,
         active_reservations: &stock.active_reservations,
         updated_at: Time(stock.updated_at_ms),
+        version: stock.version,
+    }
+}
+
+/// The counts of a SKU after an adjustment: its snapshot without a list of reservations.
+pub(super) fn counts(stock: &Stock) -> impl Serialize {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Counts<'a> {
+        sku: &'a str,
+        available: u64,
+        reserved: u64,
+        confirmed: u64,
+        updated_at: Time,
+        version: u64,
+    }
+    Counts {
+        sku: stock.sku.as_str(),
+        available: stock.available,
+        reserved: stock.reserved,
+        confirmed: stock.confirmed,
+        updated_at: Time(stock.updated_at_ms),
+        version: stock.version,
     }
 }
 

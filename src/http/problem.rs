@@ -88,6 +88,18 @@ impl Problem {
     }
 
     pub(super) fn into_text(self) -> Response<String> {
+        let (kind, header) = (self.kind, self.header);
+        let body = Self { header: None, ..self }.into_object();
+        let mut response = Response::new(Value::Object(body).to_string());
+        *response.status_mut() = kind.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.extend(header.map(|header| *header));
+        response
+    }
+
+    /// Its members.
+    pub(super) fn into_object(self) -> Map<String, Value> {
         let mut body = Map::new();
         body.insert("type".into(), format!("urn:stockhold:problem:{}", self.kind.code()).into());
         body.insert("title".into(), self.kind.title().into());
@@ -95,12 +107,7 @@ impl Problem {
         body.insert("detail".into(), self.detail.into_string().into());
         body.insert("code".into(), self.kind.code().into());
         body.extend(self.extra.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        let mut response = Response::new(Value::Object(body).to_string());
-        *response.status_mut() = self.kind.status();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.extend(self.header.map(|header| *header));
-        response
+        body
     }
 }
 

@@ -51,8 +51,11 @@ operations! {
     Live        = GET  "/livez"                                   Query        => live;
     Ready       = GET  "/readyz"                                  Query        => ready;
     Seed        = POST "/api/inventory/seed"                      Json         => seed;
-    /// A SKU may have the same name as the endpoint above.
+    /// A SKU may have the same name as the endpoint above; also below.
     StockOfSeed = GET  "/api/inventory/seed"                      Query        => stock;
+    AdjustMany  = POST "/api/inventory/adjust"                    Json         => adjust_many;
+    StockOfAdjust = GET "/api/inventory/adjust"                   Query        => stock;
+    Adjust      = POST "/api/inventory/:sku/adjust"               Json         => adjust;
     Stock       = GET  "/api/inventory/:sku"                      Query        => stock;
     Hold        = POST "/api/reservations/hold"                   Json         => hold;
     Reservation = GET  "/api/reservations/:reservationId"         Query        => reservation;

@@ -71,6 +71,29 @@ impl CartId {
     }
 }
 
+/// Why somebody changed the stock: text for the audit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason(String);
+
+impl Reason {
+    /// # Errors
+    /// Unless `text` is 1 to 128 bytes without control characters.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        if !is_name(text) {
+            return Err(Invalid {
+                field: "reason",
+                rule: "must be 1 to 128 bytes of UTF-8 without control characters",
+            });
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Makes a request safe to retry: the same key means the same request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
@@ -137,6 +160,14 @@ mod tests {
         assert!(CartId::parse("").is_err());
         assert!(CartId::parse("a\u{80}").is_err());
         assert!(CartId::parse(&"é".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn reasons_are_text() {
+        assert_eq!(Reason::parse("delivery: 10 {jackets}").unwrap().as_str(), "delivery: 10 {jackets}");
+        assert!(
+            Reason::parse("").is_err() && Reason::parse("a\nb").is_err() && Reason::parse(&"x".repeat(129)).is_err()
+        );
     }
 
     #[test]

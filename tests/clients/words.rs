@@ -108,6 +108,33 @@ impl Customer {
         assert_eq!(self.server.counts("tea").await, [3, 0, 2]);
     }
 
+    async fn adjusts_what_is_available(&mut self) {
+        let [a, b, c] = ["a", "b", "c"].map(|end| format!("018f3b9e-5c1a-4000-9f10-0242ac12002{end}"));
+        let mut redis = self.redis.connection().await;
+        self.server.seed("jar", 5).await;
+        self.gets(&format!("adjust jar 10 {a} delivery"), 0, &["ADJUSTED: 15 available"]).await;
+        self.gets(&format!("adjust jar 10 {a} delivery"), 0, &["REPLAYED: done before; it left 15 available"]).await;
+        self.gets(&format!("adjust jar 11 {a} delivery"), 1, &["CONFLICT: used with another units"]).await;
+        self.gets(&format!("adjust nil 1 {b} delivery"), 1, &["UNKNOWN_SKU: never on sale"]).await;
+        self.gets(&format!("adjust jar -1 {b} broken 1"), 1, &["STALE: it has version 2"]).await;
+        self.gets(&format!("adjust jar -16 {b} broken"), 1, &["INSUFFICIENT: 15 left"]).await;
+        self.gets(&format!("adjust jar -5 {b} broken 2"), 0, &["ADJUSTED: 10 available"]).await;
+
+        // All units are on a lapsed hold: the customer sweeps it.
+        let id = "018f3b9e-5c1a-4000-9f10-0242ac12002d";
+        self.gets(&format!("hold cart-6 {AT_ONCE} jar 10 {id}"), 0, &["HELD: until 1"]).await;
+        sleep(Duration::from_millis(5)).await;
+        self.gets(&format!("adjust jar -10 {c} broken"), 0, &["ADJUSTED: 0 available"]).await;
+        assert_invariants(&mut redis, History::Whole).await;
+
+        let full = ["inventory:jar", "available", "1000000000000", "seeded", "1000000000000"];
+        cmd("HSET").arg(&full).exec_async(&mut redis).await.unwrap();
+        let refused = ["EXCESSIVE: more than there can be"];
+        self.gets("adjust jar 1 018f3b9e-5c1a-4000-9f10-0242ac12002e delivery", 1, &refused).await;
+        let empty = ["inventory:jar", "available", "0", "seeded", "0"];
+        cmd("HSET").arg(&empty).exec_async(&mut redis).await.unwrap();
+    }
+
     async fn buys_a_whole_cart_or_nothing(&mut self) {
         let [e, f] = ["e", "f"].map(|end| format!("018f3b9e-5c1a-4000-9f10-0242ac12000{end}"));
         self.server.seed("pot", 1).await;
@@ -121,7 +148,7 @@ impl Customer {
     /// It has met every word of the scripts that it calls, except `missing`.
     fn has_met_all_except(&self, missing: &[&str]) {
         let catalogue = Catalogue::embedded();
-        let scripts = ["hold", "extend", "confirm", "release"].map(|name| catalogue.get(name).unwrap());
+        let scripts = ["hold", "extend", "confirm", "release", "adjust"].map(|name| catalogue.get(name).unwrap());
         let promised: BTreeSet<String> =
             scripts.iter().flat_map(|script| &script.contract.replies).map(|reply| reply.word.to_owned()).collect();
         let missed: Vec<_> = promised.difference(&self.words).collect();
@@ -162,6 +189,7 @@ async fn run(mut command: Command) -> Output {
 async fn the_example_in_python() {
     let mut customer = Customer::of(python).await;
     customer.meets_every_word().await;
+    customer.adjusts_what_is_available().await;
     customer.buys_a_whole_cart_or_nothing().await;
     customer.has_met_all_except(&[]);
     customer.recovers().await;
@@ -171,6 +199,7 @@ async fn the_example_in_python() {
 async fn the_example_for_node() {
     let mut customer = Customer::of(node).await;
     customer.meets_every_word().await;
+    customer.adjusts_what_is_available().await;
     customer.buys_a_whole_cart_or_nothing().await;
     customer.has_met_all_except(&[]);
     customer.recovers().await;
@@ -180,6 +209,7 @@ async fn the_example_for_node() {
 async fn the_example_for_a_shell() {
     let mut customer = Customer::of(shell).await;
     customer.meets_every_word().await;
+    customer.adjusts_what_is_available().await;
     // It holds one line at a time, and only one of several lines can be withdrawn.
     customer.has_met_all_except(&["WITHDRAWN"]);
     customer.recovers().await;
@@ -190,6 +220,14 @@ async fn the_example_in_rust() {
     let mut customer = Customer::of(rust).await;
     let id = |key: &str| ReservationId::from_idempotency_key(&IdempotencyKey::parse(key).unwrap(), 0);
     let (one, none) = (id("order-1"), id("order-2"));
+    customer.server.seed("jar", 5).await;
+    customer.gets("adjust jar 10 key-1 delivery", 0, &["ADJUSTED: 15 available"]).await;
+    customer.gets("adjust jar 10 key-1 delivery", 0, &["REPLAYED: done before; it left 15 available"]).await;
+    customer.gets("adjust jar 11 key-1 delivery", 1, &["CONFLICT: used with another units"]).await;
+    customer.gets("adjust nil 1 key-1 delivery", 1, &["UNKNOWN_SKU: never on sale"]).await;
+    customer.gets("adjust jar -1 key-2 broken 1", 1, &["STALE: it has version 2"]).await;
+    customer.gets("adjust jar -16 key-2 broken", 1, &["INSUFFICIENT: 15 left"]).await;
+
     customer.gets("hold cart-1 600 tea 2 order-1", 0, &[&format!("HELD: {one} until 1")]).await;
     customer.gets("hold cart-1 600 tea 2 order-1", 0, &[&format!("REPLAYED: {one} done before; it is active")]).await;
     customer.gets("hold cart-1 600 tea 1 order-1", 1, &["CONFLICT: used with another quantity"]).await;

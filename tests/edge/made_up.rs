@@ -69,7 +69,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 fn good(rng: &mut Rng) -> Vec<u8> {
-    let (method, target, body) = match rng.u32(..11) {
+    let (method, target, body) = match rng.u32(..13) {
         0 => ("POST", "/api/inventory/seed".to_owned(), r#"{"sku":"tea","quantity":5}"#.to_owned()),
         1 | 2 => (
             "POST",
@@ -86,6 +86,16 @@ fn good(rng: &mut Rng) -> Vec<u8> {
             let body = format!(r#"{{"ttlSeconds":{}}}"#, rng.u32(1..9));
             ("POST", format!("/api/reservations/{ID}/extend"), body)
         }
+        10 => (
+            "POST",
+            "/api/inventory/tea/adjust".to_owned(),
+            format!(r#"{{"delta":{},"reason":"r","ifVersion":7,"create":true}}"#, rng.i32(-3..9)),
+        ),
+        11 => (
+            "POST",
+            "/api/inventory/adjust".to_owned(),
+            format!(r#"{{"mode":"all","adjustments":[{{"sku":"tea","available":5}},{}]}}"#, json(rng, 1)),
+        ),
         _ => ("GET", "/readyz".to_owned(), String::new()),
     };
     let key = if rng.bool() { format!("idempotency-key: key-{}\r\n", rng.u32(..50)) } else { String::new() };
@@ -111,7 +121,7 @@ fn json(rng: &mut Rng, depth: u32) -> String {
         7 => format!("{:?}", (0..rng.usize(..20)).map(|_| rng.char(..)).collect::<String>()),
         8 => format!("[{}]", (0..rng.usize(..4)).map(|_| json(rng, depth + 1)).collect::<Vec<_>>().join(",")),
         _ => {
-            let names = ["cartId", "sku", "quantity", "ttlSeconds", "cartId", "other", ""];
+            let names = ["cartId", "sku", "quantity", "ttlSeconds", "cartId", "delta", "available", "other", ""];
             let field = |rng: &mut Rng| format!("\"{}\":{}", names[rng.usize(..names.len())], json(rng, depth + 1));
             format!("{{{}}}", (0..rng.usize(..6)).map(|_| field(rng)).collect::<Vec<_>>().join(","))
         }

@@ -4,13 +4,19 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::spoil::Spoil;
-use crate::state::Model;
+use crate::state::{Model, Stock};
 
 /// Few names of each kind, so that calls affect each other.
 pub const SKUS: [&str; 3] = ["tea", "cup", "Grüner-Tee"];
 pub const CARTS: [&str; 2] = ["cart-1", "Körbchen 🛒"];
 pub const TOKENS: [&str; 3] = ["", "token", "otro"];
 pub const IDS: RangeInclusive<u8> = 0..=11;
+pub const OPERATIONS: RangeInclusive<u8> = 0..=8;
+pub const REASONS: [&str; 3] = ["", "delivery", "Zählung 📋"];
+
+/// In a repair: available units as many as there can be.
+pub const AS_MANY_AS_FIT: i64 = i64::MAX;
+const MOST: u64 = 1_000_000_000_000;
 
 /// One step of a sequence.
 #[derive(Clone)]
@@ -55,6 +61,10 @@ pub enum Act {
     Extend {
         mode: &'static str,
         items: Vec<Extension>,
+    },
+    Adjust {
+        mode: &'static str,
+        items: Vec<Adjustment>,
     },
     Sweep {
         sku: &'static str,
@@ -119,6 +129,19 @@ pub struct Extension {
     pub ttl_ms: u64,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub struct Adjustment {
+    pub sku: &'static str,
+    pub operation: u8,
+    pub how: &'static str,
+    pub units: i64,
+    /// The SKU's version as it is, plus this.
+    pub if_version: Option<i64>,
+    pub create: bool,
+    pub reason: &'static str,
+    pub once: bool,
+}
+
 /// One `EVALSHA`.
 #[derive(Clone)]
 pub struct Call {
@@ -173,6 +196,13 @@ impl Act {
                 let ttls = items.iter().map(|item| item.ttl_ms.to_string());
                 Call::new("extend", keys, [(*mode).to_owned()].into_iter().chain(ttls))
             }
+            Self::Adjust { mode, items } => {
+                let of_shard = ["inventory:audit", "stockhold:skus", "stockhold:settings"].map(String::from);
+                let operation = |item: &Adjustment| format!("operation:{}", reservation_id(&item.operation));
+                let keys = items.iter().flat_map(|item| stock_keys(item.sku).into_iter().chain([operation(item)]));
+                let args = items.iter().flat_map(|item| item.arguments(model));
+                Call::new("adjust", of_shard.into_iter().chain(keys), [(*mode).to_owned()].into_iter().chain(args))
+            }
             Self::Sweep { sku, ids } => {
                 let keys = ["inventory:audit", "stockhold:due", "stockhold:settings"].map(String::from);
                 Call::new("sweep", keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key)), [])
@@ -191,7 +221,9 @@ impl Act {
                         model.stocks.get(*sku).map_or("1-1".to_owned(), |stock| stock.last_event.clone())
                     }
                 };
-                let change = change.map(|units| units.to_string());
+                let room = || MOST - model.stocks.get(*sku).map_or(0, Stock::seeded);
+                let units = |units: i64| if units == AS_MANY_AS_FIT { room().to_string() } else { units.to_string() };
+                let change = change.map(units);
                 let from = ids.iter().map(|(id, record)| match record {
                     Record::LeaveAsItIs => String::new(),
                     Record::MakeFromItsLastEvent => model.last_event_of(&reservation_id(id)),
@@ -211,6 +243,22 @@ impl Act {
             }
         };
         Some(call)
+    }
+}
+
+impl Adjustment {
+    fn arguments(&self, model: &Model) -> [String; 6] {
+        let word = |is_so: bool, word: &str| if is_so { word.to_owned() } else { String::new() };
+        let version = model.stocks.get(self.sku).map_or(0, |stock| stock.version);
+        let if_version = self.if_version.and_then(|more| version.checked_add_signed(more));
+        [
+            self.how.to_owned(),
+            self.units.to_string(),
+            if_version.map_or(String::new(), |version| version.to_string()),
+            word(self.create, "create"),
+            self.reason.to_owned(),
+            word(self.once, "once"),
+        ]
     }
 }
 

@@ -204,10 +204,12 @@ impl Comparison {
 }
 
 /// The moments at which the call can have begun, each with the times that the script can have read. The moment of the
-/// beginning matters only for records that are dropped in between.
+/// beginning matters only for what is dropped in between.
 fn moments(model: &Model, seen: &Seen) -> Vec<(u64, u64)> {
     let (first, last) = (seen.began, seen.ended);
-    let drops = model.records.values().filter_map(|record| record.dropped_at.map(|(_, latest)| latest + 1));
+    let records = model.records.values().map(|record| record.dropped_at);
+    let dropped = records.chain(model.operations.values().map(|operation| operation.dropped_at));
+    let drops = dropped.filter_map(|dropped_at| dropped_at.map(|(_, latest)| latest + 1));
     let beginnings = iter::once(first).chain(drops.filter(|at| first < *at && *at <= last));
     beginnings.flat_map(|began| (began..=last).map(move |now| (began, now))).collect()
 }

@@ -4,7 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::call::{Act, CARTS, Extension, IDS, Item, Line, Record, Restart, SKUS, Step, TOKENS};
+use crate::call::{
+    AS_MANY_AS_FIT, Act, Adjustment, CARTS, Extension, IDS, Item, Line, OPERATIONS, REASONS, Record, Restart, SKUS,
+    Step, TOKENS,
+};
 use crate::spoil::{self, Spoil};
 
 const LONGEST: usize = 200;
@@ -46,8 +49,10 @@ fn act() -> impl Strategy<Value = Act> {
         18 => (mode(), some(item())).prop_map(|(mode, items)| Act::Confirm { mode, items }),
         15 => (mode(), some(item())).prop_map(|(mode, items)| Act::Release { mode, items }),
         12 => (mode(), some(extension())).prop_map(|(mode, items)| Act::Extend { mode, items }),
+        12 => (mode(), some(adjustment())).prop_map(|(mode, items)| Act::Adjust { mode, items }),
         12 => sweep(),
         4 => repair(),
+        2 => filling(),
         2 => filing(),
         9 => read(),
     ]
@@ -105,6 +110,12 @@ fn repair() -> impl Strategy<Value = Act> {
     })
 }
 
+/// A repair that leaves no room for further units.
+fn filling() -> impl Strategy<Value = Act> {
+    let (ids, restart, change) = (Vec::new(), Restart::Nowhere, [AS_MANY_AS_FIT, 0, 0]);
+    sku().prop_map(move |sku| Act::Repair { sku, ids: ids.clone(), found: 0, restart, change })
+}
+
 /// A repair that looks at all reservations of a SKU, and leaves their records as they are.
 fn filing() -> impl Strategy<Value = Act> {
     (0..SKUS.len() as u8).prop_map(|n| Act::Repair {
@@ -144,6 +155,30 @@ fn line() -> impl Strategy<Value = Line> + Clone {
             let cart = if usual_cart { CARTS[usize::from(id / 3) % CARTS.len()] } else { other_cart };
             let quantity = if usual_quantity { u64::from(id % 4) + 1 } else { other_quantity };
             Line { sku, id, cart, quantity, ttl_ms }
+        },
+    )
+}
+
+/// Mostly what is usual for the operation, so that it may be repeated.
+fn adjustment() -> impl Strategy<Value = Adjustment> + Clone {
+    let units = prop_oneof![
+        5 => (-8..=8i64).prop_map(|units| ("add", if units == 0 { 9 } else { units })),
+        3 => Just(("add", 1_000_000_000)),
+        3 => (0..=40i64).prop_map(|units| ("set", units)),
+    ];
+    let usual = |operation: u8| match operation {
+        0..=1 => ("set", 30 + i64::from(operation)),
+        _ => ("add", if operation.is_multiple_of(2) { i64::from(operation) } else { -i64::from(operation) }),
+    };
+    let if_version = prop::option::weighted(0.25, select(vec![-1, 0, 0, 0, 1]));
+    let [create, once] = [0.3, 0.7].map(prop::bool::weighted);
+    (OPERATIONS, mostly(8), sku(), mostly(3), units, if_version, (create, once, select(REASONS.to_vec()))).prop_map(
+        move |(operation, usual_sku, other_sku, is_usual, other_units, if_version, (create, once, reason))| {
+            let sku = if usual_sku { SKUS[usize::from(operation) % SKUS.len()] } else { other_sku };
+            let (how, units) = if is_usual { usual(operation) } else { other_units };
+            let (if_version, create, reason) =
+                if is_usual { (None, operation.is_multiple_of(2), REASONS[0]) } else { (if_version, create, reason) };
+            Adjustment { sku, operation, how, units, if_version, create, reason, once }
         },
     )
 }

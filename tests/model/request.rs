@@ -44,6 +44,10 @@ pub enum Request {
         all: bool,
         items: Vec<Extension>,
     },
+    Adjust {
+        all: bool,
+        items: Vec<Adjustment>,
+    },
     Sweep {
         sku: String,
         ids: Vec<String>,
@@ -78,6 +82,19 @@ pub struct Extension {
     pub sku: String,
     pub id: String,
     pub ttl_ms: u64,
+}
+
+pub struct Adjustment {
+    pub sku: String,
+    pub operation: String,
+    /// How, units, ifVersion, create and reason, as they were given.
+    pub asked: [String; 5],
+    /// Whether the units are those that shall be available; otherwise they come or go.
+    pub sets: bool,
+    pub units: i64,
+    pub if_version: Option<u64>,
+    pub create: bool,
+    pub once: bool,
 }
 
 pub struct Repair {
@@ -158,6 +175,33 @@ impl Request {
                     .map(|(i, (sku, id))| Ok(Extension { sku, id, ttl_ms: args.number(1 + i, 1, MOST_TTL_MS)? }));
                 Ok(Self::Extend { all, items: items.collect::<Result<_, _>>()? })
             }
+            "adjust" => {
+                let of_shard: [&[u8]; 3] = [b"inventory:audit", b"stockhold:skus", b"stockhold:settings"];
+                let items = items_of(call, of_shard, 6, b"operation:")?;
+                let all = args.mode(0)?;
+                let items = items.into_iter().enumerate().map(|(i, (sku, operation))| {
+                    let at = |place: usize| 1 + 6 * i + place;
+                    let text = |place: usize| String::from_utf8_lossy(&call.args[at(place)]).into_owned();
+                    let sets = args.word(at(0), [b"add", b"set"])?;
+                    let units = if sets {
+                        args.number(at(1), 0, MOST_UNITS)? as i64
+                    } else {
+                        let units = args.signed(at(1))?;
+                        count(units != 0 && units.unsigned_abs() <= MOST_UNITS)?;
+                        units
+                    };
+                    let if_version = if text(2).is_empty() { None } else { Some(args.number(at(2), 0, MOST)?) };
+                    let create = args.word(at(3), [b"", b"create"])?;
+                    if !text(4).is_empty() {
+                        args.text(at(4))?;
+                    }
+                    let once = args.word(at(5), [b"", b"once"])?;
+                    let asked = [0, 1, 2, 3, 4].map(text);
+                    Ok(Adjustment { sku, operation, asked, sets, units, if_version, create, once })
+                });
+                let items = items.collect::<Result<_, _>>()?;
+                Ok(Self::Adjust { all, items })
+            }
             "repair" => {
                 let of_each = call.keys.len().saturating_sub(6);
                 let ([audit, due, skus, settings, inventory, active], reservations) = tail(call, 6 + of_each)?;
@@ -225,6 +269,15 @@ impl Args<'_> {
         event_id(&self.0[place]).ok_or(Fault::BadArgs)
     }
 
+    /// Whether it is the second of two words.
+    fn word(&self, place: usize, [first, second]: [&[u8]; 2]) -> Result<bool, Fault> {
+        match &self.0[place][..] {
+            word if word == first => Ok(false),
+            word if word == second => Ok(true),
+            _ => Err(Fault::BadArgs),
+        }
+    }
+
     /// Whether the mode is `all`.
     fn mode(&self, place: usize) -> Result<bool, Fault> {
         match &self.0[place][..] {
@@ -251,12 +304,22 @@ fn items<const FIXED: usize>(
     of_shard: [&[u8]; FIXED],
     args_each: usize,
 ) -> Result<Vec<(String, String)>, Fault> {
+    items_of(call, of_shard, args_each, b"reservation:")
+}
+
+/// The same; the ids are those of keys that begin in this way.
+fn items_of<const FIXED: usize>(
+    call: &Call,
+    of_shard: [&[u8]; FIXED],
+    args_each: usize,
+    kind: &[u8],
+) -> Result<Vec<(String, String)>, Fault> {
     let (fixed, rest) = call.keys.split_first_chunk::<FIXED>().ok_or(Fault::BadArgs)?;
     let (triples, over) = rest.as_chunks::<3>();
     count(over.is_empty() && (1..=MOST_ITEMS).contains(&triples.len()))?;
     count(call.args.len() == 1 + args_each * triples.len())?;
     let items =
-        triples.iter().map(|[inventory, active, reservation]| Ok((stock(inventory, active)?, id(reservation)?)));
+        triples.iter().map(|[inventory, active, owner]| Ok((stock(inventory, active)?, id_after(owner, kind)?)));
     fits(fixed.each_ref().map(Vec::as_slice) == of_shard)?;
     items.collect()
 }
@@ -266,7 +329,11 @@ fn ids(keys: &[Vec<u8>]) -> Result<Vec<String>, Fault> {
 }
 
 fn id(key: &[u8]) -> Result<String, Fault> {
-    key.strip_prefix(b"reservation:").and_then(reservation_id).ok_or(Fault::BadKey)
+    id_after(key, b"reservation:")
+}
+
+fn id_after(key: &[u8], kind: &[u8]) -> Result<String, Fault> {
+    key.strip_prefix(kind).and_then(reservation_id).ok_or(Fault::BadKey)
 }
 
 /// The SKU of two keys that belong together.

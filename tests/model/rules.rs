@@ -18,7 +18,9 @@ pub type Answer = Result<Vec<Vec<String>>, Fault>;
 impl Model {
     /// The answer to a call. Applies its changes.
     pub fn step(&mut self, call: &Call, turn: &Turn) -> Answer {
-        self.records.retain(|_, record| record.dropped_at.is_none_or(|(_, latest)| turn.began <= latest));
+        let is_kept = |dropped_at: Option<(u64, u64)>| dropped_at.is_none_or(|(_, latest)| turn.began <= latest);
+        self.records.retain(|_, record| is_kept(record.dropped_at));
+        self.operations.retain(|_, operation| is_kept(operation.dropped_at));
         let request = Request::read(call)?;
         let keep_ms = self.keep_ms.unwrap_or(THIRTY_DAYS_MS);
         let lines = match &request {
@@ -28,6 +30,7 @@ impl Model {
             Request::Confirm { all, items } => self.settle_items(&CONFIRM, *all, items, keep_ms, turn),
             Request::Release { all, items } => self.settle_items(&RELEASE, *all, items, keep_ms, turn),
             Request::Extend { all, items } => self.extend_items(*all, items, keep_ms, turn),
+            Request::Adjust { all, items } => self.adjust_items(*all, items, keep_ms, turn),
             Request::Sweep { sku, ids } => vec![self.sweep(sku, ids, keep_ms, turn)],
             Request::Repair(repair) => vec![self.repair(repair, keep_ms, turn)?],
             Request::Inventory { sku, limit } => self.inventory(sku, *limit, turn),
@@ -245,7 +248,7 @@ impl Model {
 /// Items that would have been done are withdrawn.
 pub fn withdraw(replies: &mut [Vec<String>], done: impl Iterator<Item = bool>) {
     for (line, done) in replies.iter_mut().zip(done) {
-        if done && ["HELD", "CONFIRMED", "RELEASED", "EXTENDED", "REPLAYED"].contains(&&*line[0]) {
+        if done && ["HELD", "CONFIRMED", "RELEASED", "EXTENDED", "ADJUSTED", "REPLAYED"].contains(&&*line[0]) {
             *line = reply("WITHDRAWN", []);
         }
     }

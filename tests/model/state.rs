@@ -22,6 +22,8 @@ pub struct Turn<'a> {
 pub struct Model {
     pub stocks: BTreeMap<String, Stock>,
     pub records: BTreeMap<String, Record>,
+    /// The adjustments that are remembered.
+    pub operations: BTreeMap<String, Operation>,
     pub due: BTreeMap<String, u64>,
     /// The part of the audit that was not trimmed. Shared, because a call that may have no effect works on a copy of
     /// the whole model.
@@ -59,6 +61,17 @@ pub struct Record {
     pub ttl_ms: Option<u64>,
     pub token: String,
     /// When Redis drops it: the earliest and the latest moment, until the exact moment is known.
+    pub dropped_at: Option<(u64, u64)>,
+}
+
+#[derive(Clone)]
+pub struct Operation {
+    pub sku: String,
+    /// How, units, ifVersion, create and reason.
+    pub asked: [String; 5],
+    /// available, reserved, confirmed, updatedAt and version.
+    pub left: [u64; 5],
+    /// As [`Record::dropped_at`].
     pub dropped_at: Option<(u64, u64)>,
 }
 
@@ -124,14 +137,15 @@ impl Model {
     /// may be gone. Redis drops a key when its time is over. If the time is already over when it is set, Redis drops
     /// the key at once.
     pub fn see_dropped<T>(&mut self, keys: &BTreeMap<String, T>, moments: &BTreeMap<String, u64>, read: u64) {
-        self.records.retain(|id, record| {
-            let key = format!("reservation:{id}");
-            let Some((earliest, latest)) = &mut record.dropped_at else { return true };
+        let is_kept = |key: String, dropped_at: &mut Option<(u64, u64)>| {
+            let Some((earliest, latest)) = dropped_at else { return true };
             if let Some(at) = moments.get(&key).filter(|at| (*earliest..=*latest).contains(at)) {
                 (*earliest, *latest) = (*at, *at);
             }
             keys.contains_key(&key) || *earliest > read
-        });
+        };
+        self.records.retain(|id, record| is_kept(format!("reservation:{id}"), &mut record.dropped_at));
+        self.operations.retain(|id, operation| is_kept(format!("operation:{id}"), &mut operation.dropped_at));
     }
 
     /// Ends a reservation. Removes its SKU from the due list if it was the last one.

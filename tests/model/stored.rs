@@ -130,6 +130,15 @@ impl Stores {
             }
             stores.keys.insert(name, hash(texts, numbers));
         }
+        for (id, operation) in &model.operations {
+            let name = format!("operation:{id}");
+            let asked = ["how", "units", "ifVersion", "create", "reason"].into_iter().zip(&operation.asked);
+            let left = ["available", "reserved", "confirmed", "updatedAt", "version"].into_iter().zip(operation.left);
+            if let Some((_, latest)) = operation.dropped_at {
+                stores.dropped_at.insert(name.clone(), latest);
+            }
+            stores.keys.insert(name, hash([("sku", &operation.sku)].into_iter().chain(asked), left));
+        }
         if !model.due.is_empty() {
             stores.keys.insert("stockhold:due".to_owned(), Stored::Scores(model.due.clone()));
         }

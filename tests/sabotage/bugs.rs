@@ -35,7 +35,7 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 44] = [
+pub const BUGS: [Bug; 51] = [
     rule(
         "lua/hold.lua",
         "`hold` writes a reservation before it looks at the stock",
@@ -233,10 +233,40 @@ pub const BUGS: [Bug; 44] = [
         "'inventory_reseeded', 'available')",
     ),
     rule(
+        "lua/adjust.lua",
+        "`adjust` does not look whether the operation was carried out",
+        "  if earlier then\n    local conflict",
+        "  if false then\n    local conflict",
+    ),
+    rule(
+        "lua/adjust.lua",
+        "`adjust` of a SKU twice in a call sees the units before the call",
+        "true, after, stock.next_version + 1",
+        "true, stock.left, stock.next_version + 1",
+    ),
+    rule(
+        "lua/adjust.lua",
+        "`adjust` takes units away that are not there",
+        "elseif after < 0 then",
+        "elseif after < -1 then",
+    ),
+    rule(
+        "lua/adjust.lua",
+        "`adjust` of several, all or none, adjusts some",
+        "made[key] then replies[i] = { 'WITHDRAWN' } end\n  end\n  return replies\n",
+        "made[key] then replies[i] = { 'WITHDRAWN' } end\n  end\n",
+    ),
+    rule(
         "lua/repair.lua",
         "`repair` passes over what happened to a reservation since",
         " or by_id[event.reservationId] then",
         " then",
+    ),
+    rule(
+        "lua/repair.lua",
+        "`repair` of what was not there adds it to a SKU that came into being since",
+        " or last_seen == ''",
+        "",
     ),
     way(
         "src/engine/hold.rs",
@@ -257,6 +287,18 @@ pub const BUGS: [Bug; 44] = [
         "the engine makes up an id for a request with a key",
         "Some(key) => ReservationId::from_idempotency_key(key, keys.shard.number)",
         "Some(_) => ReservationId::mint(keys.shard.number)",
+    ),
+    way(
+        "src/engine/adjust.rs",
+        "the engine makes up an operation for an adjustment with a key",
+        "Some(key) => OperationId::from_idempotency_key(key, sku, turn)",
+        "Some(_) => OperationId::mint()",
+    ),
+    way(
+        "src/engine/adjust.rs",
+        "the engine does not ask to remember an adjustment with a key",
+        "word(key.is_some(), \"once\")",
+        "word(false, \"once\")",
     ),
     way(
         "src/engine/by_id.rs",

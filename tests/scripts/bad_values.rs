@@ -10,6 +10,9 @@ const NOT_NUMBERS: &str = r#"-1 1.5 "2" true null nan inf 0x10 1e3 1e18 01 +1 1,
 /// The same for white space.
 const NOT_TRIMMED: [&str; 5] = ["", " 1", "1 ", "1\n", "\t1"];
 
+/// Neither empty nor the word that a flag takes.
+const NOT_FLAGS: [&str; 7] = ["0", "1", "true", "yes", "Create", "ONCE", " "];
+
 const NOT_MODES: [&str; 5] = ["", "EACH", "any", "all ", "each\n"];
 
 /// Not ids of stream entries.
@@ -84,11 +87,13 @@ pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
         "limit" => numbers(&["0", "101"]),
         "mode" => bytes(NOT_MODES),
         "before" => bytes(NOT_EVENTS.split_whitespace().chain([" ", " 1-1", "1-1\n"])),
-        "available" | "reserved" | "confirmed" => {
-            let good = |value: &Vec<u8>| *value == b"-1";
-            let beyond = numbers(&["-0", "--1", "+1", "1000000000001", "-1000000000001"]);
-            beyond.into_iter().filter(|value| !good(value)).collect()
-        }
+        "how" => bytes(["", "ADD", "sub", "add ", "+"]),
+        // Of a call that adds; what is wrong only for one that sets is tested apart.
+        "units" => numbers_with_sign(&["0", "-0", "1000000001", "-1000000001"]),
+        "ifVersion" => numbers(&["1000000000001"]).into_iter().filter(|value| !value.is_empty()).collect(),
+        "create" | "once" => bytes(NOT_FLAGS),
+        "reason" => texts(),
+        "available" | "reserved" | "confirmed" => numbers_with_sign(&["-0", "1000000000001", "-1000000000001"]),
         "restart" => bytes(NOT_EVENTS.split(' ').chain(["HERE", "here ", "now"])),
         "event" => bytes(NOT_EVENTS.split(' ').chain(["here"])),
         // Whatever the caller saw is allowed.
@@ -123,6 +128,11 @@ pub fn bad_keys(call: &Call, slot: usize, prefix: &str) -> Vec<Vec<u8>> {
             bad.push(format!("{prefix}Reservation:{ACTIVE}"));
             &["reservation:", "inventory:tea"]
         }
+        "operation" => {
+            bad.extend(NOT_IDS.split_whitespace().map(|id| format!("{prefix}operation:{id}")));
+            bad.push(format!("{prefix}Operation:{ACTIVE}"));
+            &["operation:", "inventory:tea", "reservation:00000000-0000-8000-8000-00000000000a"]
+        }
         _ => panic!("{} has a new key: what is wrong for {name:?}?", call.script),
     };
     bad.extend(others.iter().map(|key| format!("{prefix}{key}")));
@@ -149,6 +159,12 @@ fn too_long() -> Vec<Vec<u8>> {
 
 fn numbers(beyond: &[&str]) -> Vec<Vec<u8>> {
     bytes(NOT_NUMBERS.split_whitespace().chain(NOT_TRIMMED).chain(beyond.iter().copied()))
+}
+
+/// The same where a number may be negative.
+fn numbers_with_sign(beyond: &[&str]) -> Vec<Vec<u8>> {
+    let beyond = [beyond, &["--1", "+1"]].concat();
+    numbers(&beyond).into_iter().filter(|value| *value != b"-1").collect()
 }
 
 fn bytes<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Vec<Vec<u8>> {

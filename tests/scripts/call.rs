@@ -49,6 +49,47 @@ impl<'a> Line<'a> {
     }
 }
 
+/// One item of an adjustment, which is not remembered by default.
+#[derive(Clone, Copy)]
+pub struct Adjustment<'a> {
+    sku: &'a str,
+    operation: &'a str,
+    how: &'a str,
+    units: i64,
+    if_version: Option<u64>,
+    create: bool,
+    reason: &'a str,
+    once: bool,
+}
+
+/// So many units come, or go.
+pub fn add<'a>(sku: &'a str, operation: &'a str, units: i64) -> Adjustment<'a> {
+    Adjustment { sku, operation, how: "add", units, if_version: None, create: false, reason: "", once: false }
+}
+
+/// So many units shall be available.
+pub fn set<'a>(sku: &'a str, operation: &'a str, units: i64) -> Adjustment<'a> {
+    Adjustment { how: "set", ..add(sku, operation, units) }
+}
+
+impl<'a> Adjustment<'a> {
+    pub fn if_version(self, version: u64) -> Self {
+        Self { if_version: Some(version), ..self }
+    }
+
+    pub fn create(self) -> Self {
+        Self { create: true, ..self }
+    }
+
+    pub fn reason(self, reason: &'a str) -> Self {
+        Self { reason, ..self }
+    }
+
+    pub fn once(self) -> Self {
+        Self { once: true, ..self }
+    }
+}
+
 /// Sets the stock of a SKU; the ids are the holds to release.
 pub fn seed(sku: &str, quantity: u64, ids: &[&str]) -> Call {
     let [inventory, active] = stock_keys(sku);
@@ -86,6 +127,23 @@ pub fn extend(mode: &str, items: &[(&str, &str, u64)]) -> Call {
     let ttls = items.iter().map(|(_, _, ttl_ms)| ttl_ms.to_string());
     let args = [mode.to_owned()].into_iter().chain(ttls).collect();
     Call::new("extend", triples(&[AUDIT, DUE, SETTINGS], items.iter().map(|(sku, id, _)| (*sku, *id))), args)
+}
+
+/// Changes what is available.
+pub fn adjust(mode: &str, items: &[Adjustment]) -> Call {
+    let word = |is_so: bool, word: &str| if is_so { word.to_owned() } else { String::new() };
+    let args = items.iter().flat_map(|item| {
+        let version = item.if_version.map_or(String::new(), |version| version.to_string());
+        let (create, once) = (word(item.create, "create"), word(item.once, "once"));
+        [item.how.to_owned(), item.units.to_string(), version, create, item.reason.to_owned(), once]
+    });
+    let args = [mode.to_owned()].into_iter().chain(args).collect();
+    let mut keys = [AUDIT, SKUS, SETTINGS].map(String::from).to_vec();
+    for item in items {
+        keys.extend(stock_keys(item.sku));
+        keys.push(format!("operation:{}", item.operation));
+    }
+    Call::new("adjust", keys, args)
 }
 
 pub fn sweep(sku: &str, ids: &[&str]) -> Call {

@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use crate::call::{Call, LONG_MS, audit, confirm, extend, hold, inventory, line, release, seed, sweep};
+use crate::call::{Call, LONG_MS, add, adjust, audit, confirm, extend, hold, inventory, line, release, seed, sweep};
 use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture, id};
 
 /// Longer than any hold of the fixture has left.
@@ -30,6 +30,7 @@ async fn damaged_stock_stops_every_script_that_counts_it() {
     let mut calls = vec![seed("tea", 7, &[ACTIVE, LAPSED]), sweep("tea", &[LAPSED]), inventory("tea", 10)];
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("cup", NEW), line("tea", &id(1))]));
+        calls.push(adjust(mode, &[add("cup", NEW, 1), add("tea", &id(1), 1).create()]));
         calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
         calls.push(release(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
         calls.push(extend(mode, &[("cup", CUP, LONGER_MS), ("tea", ACTIVE, LONGER_MS)]));
@@ -67,6 +68,30 @@ async fn a_record_with_a_field_missing_is_not_replayed() {
 }
 
 #[tokio::test]
+async fn a_damaged_memory_of_an_operation_is_not_replayed() {
+    const ASKED: [&str; 6] = ["sku", "how", "units", "ifVersion", "create", "reason"];
+    const LEFT: [&str; 5] = ["available", "reserved", "confirmed", "updatedAt", "version"];
+    let mut damages: Vec<Vec<&str>> =
+        ASKED.into_iter().chain(LEFT).map(|field| vec!["HDEL", "operation:ID", field]).collect();
+    for field in LEFT {
+        damages.extend(["", "x", "-1", "1.5", "1e1", "06"].map(|value| vec!["HSET", "operation:ID", field, value]));
+    }
+    let mut fixture = ScriptFixture::open().await;
+    for damage in damages {
+        fixture.stock().await;
+        let call = adjust("each", &[add("tea", &id(1), 1).once()]);
+        assert_eq!(fixture.words(&call).await, ["ADJUSTED"]);
+        let key = damage[1].replace("ID", &id(1));
+        fixture.run::<redis::Value>(cmd(damage[0]).arg(&key).arg(&damage[2..])).await;
+        for mode in ["each", "all"] {
+            let refusal = fixture.refusal(&adjust(mode, &[add("cup", NEW, 1), add("tea", &id(1), 1).once()])).await;
+            assert_eq!(refusal.word, "BADKEY", "{damage:?}: {refusal:?}");
+            assert!(refusal.text.starts_with("operation"), "{damage:?}: {refusal:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_record_of_more_units_than_are_reserved_is_not_settled() {
     let key = format!("reservation:{LAPSED}");
     let damages = [vec!["HSET", &key, "quantity", "4"]];
@@ -82,7 +107,7 @@ async fn a_record_of_more_units_than_are_reserved_is_not_settled() {
 #[tokio::test]
 async fn a_record_of_a_vanished_sku_is_not_settled() {
     let damages = [vec!["DEL", "inventory:tea"]];
-    let mut calls = vec![seed("tea", 7, &[ACTIVE])];
+    let mut calls = vec![seed("tea", 7, &[ACTIVE]), adjust("each", &[add("tea", NEW, 1).create()])];
     for mode in ["each", "all"] {
         calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
         calls.push(release(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));

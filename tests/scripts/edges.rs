@@ -2,7 +2,9 @@
 
 use redis::cmd;
 
-use crate::call::{LONG_MS, audit, audit_all, confirm, extend, hold, inventory, line, release, seed, settle, sweep};
+use crate::call::{
+    LONG_MS, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, seed, settle, sweep,
+};
 use crate::fixture::{ACTIVE, LAPSED, NEW, ScriptFixture, hold_many, id};
 
 const MOST_UNITS: u64 = 1_000_000_000;
@@ -101,6 +103,8 @@ async fn names_may_be_long_and_in_any_script() {
                 (release("each", &[(name, &id, name)]), "NOT_ACTIVE"),
                 (sweep(name, &[&id]), "SWEPT"),
                 (inventory(name, 10), "STOCK"),
+                (adjust("each", &[add(name, &id, 1).reason(name).once()]), "ADJUSTED"),
+                (adjust("each", &[add(name, &id, 1).reason(name).once()]), "REPLAYED"),
                 (audit(name, 1, ""), "EVENT"),
                 (audit_all(1, ""), "EVENT"),
             ];
@@ -135,6 +139,16 @@ async fn a_hundred_items_fit_one_call() {
         assert_eq!(fixture.words(&extend("all", &longer)).await, vec!["EXTENDED"; 100]);
         assert_eq!(fixture.words(&settle(script, "all", &items)).await, vec![done; 100]);
     }
+}
+
+#[tokio::test]
+async fn a_hundred_adjustments_fit_one_call() {
+    let mut fixture = ScriptFixture::open().await;
+    let ids: Vec<String> = (0..100).map(id).collect();
+    let items: Vec<_> = ids.iter().map(|id| add("tea", id, 1_000_000_000).create().once()).collect();
+    assert_eq!(fixture.words(&adjust("all", &items)).await, vec!["ADJUSTED"; 100]);
+    assert_eq!(fixture.words(&adjust("all", &items)).await, vec!["REPLAYED"; 100]);
+    assert_eq!(fixture.counts("tea").await, [100_000_000_000, 0, 0]);
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ pub const NEW: &str = "00000000-0000-8000-8000-00000000000f";
 pub const NEWER: &str = "00000000-0000-8000-8000-000000000010";
 
 /// Replies that always mean a write.
-const DONE: [&str; 4] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED"];
+const DONE: [&str; 5] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED", "ADJUSTED"];
 /// Replies that may mean a write: these calls also remove stray entries, or find all done already.
 const TIDYING: [&str; 5] = ["DRAINING", "EXPIRED", "EXTENDED", "REPAIRED", "SWEPT"];
 

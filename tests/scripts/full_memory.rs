@@ -2,7 +2,9 @@
 
 use redis::cmd;
 
-use crate::call::{audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep};
+use crate::call::{
+    add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep,
+};
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture};
 
@@ -33,9 +35,10 @@ async fn extending_settling_sweeping_and_reading_go_on() {
 }
 
 #[tokio::test]
-async fn holding_and_seeding_are_refused() {
+async fn holding_seeding_and_adjusting_are_refused() {
     let mut fixture = full().await;
-    for call in [hold("each", &[line("tea", NEW)]), hold("all", &[line("tea", NEW)]), seed("new", 7, &[])] {
+    let holds = ["each", "all"].map(|mode| hold(mode, &[line("tea", NEW)]));
+    for call in holds.into_iter().chain([seed("new", 7, &[]), adjust("each", &[add("tea", NEW, -1)])]) {
         assert_eq!(fixture.refusal(&call).await.word, "OOM", "{call:?}");
     }
 }

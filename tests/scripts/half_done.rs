@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use redis::cmd;
 
-use crate::call::{Call, LAST_EVENT, confirm, extend, hold, line, release, repair, seed, sweep};
+use crate::call::{Call, LAST_EVENT, add, adjust, confirm, extend, hold, line, release, repair, seed, sweep};
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 use crate::support::invariants::{History, assert_invariants};
@@ -35,6 +35,9 @@ fn calls() -> Vec<Call> {
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("tea", NEW)]));
         calls.push(hold(mode, &[line("tea", NEW).quantity(100)]));
+        calls.push(adjust(mode, &[add("tea", NEW, 1)]));
+        calls.push(adjust(mode, &[add("tea", NEW, -100)]));
+        calls.push(adjust(mode, &[add("new", NEW, 1).create().once(), add("cup", &other, -1).once()]));
         calls.push(hold(mode, &[line("tea", NEW).ttl_ms(1), line("cup", &other), line("tea", &id(2))]));
         calls.push(extend(mode, &[("tea", ACTIVE, 1_200_000)]));
         calls.push(extend(mode, &[("tea", LAPSED, 1)]));

@@ -11,6 +11,7 @@ mod call;
 mod contract;
 mod fixture;
 
+mod adjust;
 mod audit;
 mod damage;
 mod edges;

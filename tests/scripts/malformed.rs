@@ -4,7 +4,8 @@
 
 use crate::bad_values::{bad_arguments, bad_keys};
 use crate::call::{
-    Call, LAST_EVENT, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep,
+    Call, LAST_EVENT, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed,
+    set, sweep,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, NEWER, ScriptFixture, id, stocking};
@@ -106,16 +107,28 @@ async fn a_call_takes_no_more_than_a_hundred_items() {
     let items: Vec<_> = ids.iter().map(|id| ("tea", *id, "")).collect();
     let longer: Vec<_> = ids.iter().map(|id| ("tea", *id, LONGER_MS)).collect();
     let lines: Vec<_> = ids.iter().map(|id| line("tea", id)).collect();
+    let more: Vec<_> = ids.iter().map(|id| add("tea", id, 1)).collect();
     let unchanged: Vec<_> = ids.iter().map(|id| (*id, "")).collect();
     let mut calls = vec![seed("tea", 7, &ids), sweep("tea", &ids), repair("tea", ["", "", ""], [0; 3], &unchanged)];
     for mode in ["each", "all"] {
-        calls.extend([hold(mode, &lines), confirm(mode, &items), release(mode, &items)]);
-        calls.extend([hold(mode, &[]), confirm(mode, &[]), release(mode, &[])]);
+        calls.extend([hold(mode, &lines), confirm(mode, &items), release(mode, &items), adjust(mode, &more)]);
+        calls.extend([hold(mode, &[]), confirm(mode, &[]), release(mode, &[]), adjust(mode, &[])]);
         calls.extend([extend(mode, &longer), extend(mode, &[])]);
     }
     for call in calls {
         assert_eq!(fixture.refusal(&call).await.word, "BADARGS", "{call:?}");
     }
+}
+
+/// What may be added may not all be set, and the other way round.
+#[tokio::test]
+async fn units_to_set_have_their_own_rule() {
+    let mut fixture = ScriptFixture::stocked().await;
+    for units in ["-1", "-0", "1000000001", "", "1.0", "+1"] {
+        let call = adjust("each", &[set("tea", NEW, 0)]).with("units", units);
+        assert_refused(&mut fixture, &call, "BADARGS", "units", Some(1)).await;
+    }
+    assert_eq!(fixture.words(&adjust("each", &[set("tea", NEW, 0)])).await, ["ADJUSTED"]);
 }
 
 /// Calls that succeed on the stocked fixture: only what a test puts into them is wrong.
@@ -131,16 +144,22 @@ fn calls() -> Vec<Call> {
         confirm("each", &[("tea", ACTIVE, "token")]),
         release("each", &[("tea", ACTIVE, "token")]),
         extend("each", &[("tea", ACTIVE, LONGER_MS)]),
+        adjust("each", &[add("tea", NEW, 1)]),
     ];
     calls.extend(two_items());
     calls
 }
 
-fn two_items() -> [Call; 4] {
+fn two_items() -> [Call; 5] {
     let items = [("tea", ACTIVE, "token"), ("cup", CUP, "")];
     let longer = [("tea", ACTIVE, LONGER_MS), ("cup", CUP, LONGER_MS)];
-    let lines = [line("tea", NEW), line("cup", NEWER)];
-    [hold("all", &lines), confirm("all", &items), release("all", &items), extend("all", &longer)]
+    [
+        hold("all", &[line("tea", NEW), line("cup", NEWER)]),
+        confirm("all", &items),
+        release("all", &items),
+        extend("all", &longer),
+        adjust("all", &[add("tea", NEW, 1).create().once().reason("found").if_version(7), add("cup", NEWER, 1)]),
+    ]
 }
 
 /// The text of the error begins with the slot's name, and with the item's number when there are several.

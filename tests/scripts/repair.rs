@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use crate::call::{LAST_EVENT, LONG_MS, confirm, hold, line, release, repair, seed};
+use crate::call::{LAST_EVENT, LONG_MS, add, adjust, confirm, hold, line, release, repair, seed};
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, NEW, ScriptFixture, id};
 
 async fn newest(fixture: &mut ScriptFixture) -> String {
@@ -99,6 +99,16 @@ async fn a_seed_or_a_settlement_since_makes_a_repair_stale() {
         fixture.reply(&since).await;
         let call = repair("cup", ["2", &seen, ""], [0; 3], &[(CUP, &event[0].0)]);
         assert_eq!(fixture.reply(&call).await, ["STALE"], "{since:?}");
+    }
+}
+
+/// When the damage was found, the SKU was gone. Its units must not be added to those of a new one.
+#[tokio::test]
+async fn a_sku_that_came_into_being_since_makes_a_repair_stale() {
+    for since in [seed("new", 5, &[]), adjust("each", &[add("new", NEW, 5).create()])] {
+        let mut fixture = ScriptFixture::stocked().await;
+        fixture.reply(&since).await;
+        assert_eq!(fixture.reply(&repair("new", ["", "", ""], [5, 0, 0], &[])).await, ["STALE"], "{since:?}");
     }
 }
 

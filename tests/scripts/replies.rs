@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::call::{
-    Call, LAST_EVENT, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep,
+    Call, LAST_EVENT, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed,
+    set, sweep,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, ScriptFixture, id};
@@ -12,6 +13,8 @@ use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, Scrip
 const LONGER_MS: u64 = 1_200_000;
 
 /// A call on the stocked fixture and its answer, a line for each item: `_` is an empty element, `*` is any.
+///
+/// The fixture has one adjustment more: [`DONE_ONCE`] has added 2 `cup`. Of `pot` there are as many as there can be.
 type Case = (Call, &'static [&'static str]);
 
 #[tokio::test]
@@ -20,6 +23,9 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
     let mut reached = BTreeSet::new();
     for (call, expected) in cases() {
         fixture.stock().await;
+        if call.script == "adjust" {
+            fixture.adjust_before().await;
+        }
         let replies = fixture.replies(&call).await;
         let matches = replies.len() == expected.len()
             && replies.iter().zip(expected).all(|(reply, expected)| is_like(reply, expected));
@@ -28,6 +34,22 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
         reached.extend(replies.into_iter().map(|reply| (call.script, mode.clone(), reply[0].clone())));
     }
     assert_eq!(reached, listed());
+}
+
+/// An operation that was carried out.
+const DONE_ONCE: &str = "00000000-0000-8000-8000-0000000000aa";
+
+impl ScriptFixture {
+    /// What the cases of `adjust` need besides the stock.
+    async fn adjust_before(&mut self) {
+        let full = [1_000_000_000_000 - 1, 0, 0];
+        for call in [
+            adjust("each", &[add("cup", DONE_ONCE, 2).once(), set("pot", NEW, 1).create()]),
+            repair("pot", ["1", LAST_EVENT, ""], full, &[]),
+        ] {
+            self.evalsha(&call).await.unwrap();
+        }
+    }
 }
 
 /// The mode of a call; empty if the script has none.
@@ -61,6 +83,7 @@ fn cases() -> Vec<Case> {
         cases.extend(of_hold(mode));
         cases.extend(of_settling(mode));
         cases.extend(of_extending(mode));
+        cases.extend(of_adjusting(mode));
     }
     cases.extend(all_or_nothing());
     cases
@@ -193,10 +216,32 @@ fn of_extending(mode: &str) -> Vec<Case> {
     ]
 }
 
+fn of_adjusting(mode: &str) -> Vec<Case> {
+    let adjust = |items: &[_]| adjust(mode, items);
+    vec![
+        (adjust(&[add("tea", NEW, 2)]), &["ADJUSTED 8 3 1 * 8"]),
+        (adjust(&[add("tea", NEW, -6)]), &["ADJUSTED 0 3 1 * 8"]),
+        (adjust(&[set("tea", NEW, 0)]), &["ADJUSTED 0 3 1 * 8"]),
+        (adjust(&[add("cup", DONE_ONCE, 2).once()]), &["REPLAYED 6 1 0 * 3"]),
+        (adjust(&[add("cup", DONE_ONCE, 3).once()]), &["CONFLICT units"]),
+        (adjust(&[add("nil", DONE_ONCE, 2).once()]), &["CONFLICT sku"]),
+        (adjust(&[add("nil", NEW, 2)]), &["UNKNOWN_SKU"]),
+        // A SKU that is not there has no version and no units that could be too few.
+        (adjust(&[add("nil", NEW, -2).if_version(3)]), &["UNKNOWN_SKU"]),
+        (adjust(&[add("nil", NEW, 2).create()]), &["ADJUSTED 2 0 0 * 1"]),
+        (adjust(&[add("tea", NEW, 2).if_version(7)]), &["ADJUSTED 8 3 1 * 8"]),
+        (adjust(&[add("tea", NEW, -9).if_version(6)]), &["STALE 7"]),
+        (adjust(&[add("tea", NEW, -7)]), &["INSUFFICIENT 6 1"]),
+        (adjust(&[add("pot", NEW, 1)]), &["EXCESSIVE"]),
+        (adjust(&[add("tea", NEW, -1), add("cup", DONE_ONCE, 2)]), &["ADJUSTED 5 3 1 * 8", "REPLAYED 6 1 0 * 3"]),
+    ]
+}
+
 /// The same calls in both modes, with replies that differ between the modes.
 fn all_or_nothing() -> Vec<Case> {
     let unknown = id(1);
     let holds = [line("tea", NEW).quantity(2), line("cup", CUP), line("tea", NEWER).quantity(5), line("nil", &unknown)];
+    let adjustments = [add("tea", NEW, 2), add("cup", DONE_ONCE, 2), add("tea", NEWER, -9), add("nil", &unknown, 1)];
     let confirms = [("tea", ACTIVE, ""), ("cup", NEW, ""), ("tea", LAPSED, ""), ("tea", CONFIRMED, "token")];
     let releases = [("tea", ACTIVE, ""), ("cup", NEW, ""), ("tea", LAPSED, ""), ("tea", RELEASED, "token")];
     let extensions = [
@@ -250,6 +295,11 @@ fn all_or_nothing() -> Vec<Case> {
             release("all", &releases),
             &["WITHDRAWN", "NOT_FOUND", "EXPIRED", "REPLAYED cart-1 tea 1 released manual_release * * *"],
         ),
+        (
+            adjust("each", &adjustments),
+            &["ADJUSTED 8 3 1 * 8", "REPLAYED 6 1 0 * 3", "INSUFFICIENT 8 1", "UNKNOWN_SKU"],
+        ),
+        (adjust("all", &adjustments), &["WITHDRAWN", "REPLAYED 6 1 0 * 3", "INSUFFICIENT 8 1", "UNKNOWN_SKU"]),
         (hold("all", &[line("tea", NEW), line("cup", ACTIVE).quantity(2)]), &["WITHDRAWN", "CONFLICT sku"]),
         (confirm("all", &[("tea", ACTIVE, ""), ("cup", LAPSED, "")]), &["WITHDRAWN", "CONFLICT sku"]),
         (release("all", &[("tea", ACTIVE, ""), ("tea", CONFIRMED, "")]), &["WITHDRAWN", "NOT_ACTIVE confirmed _"]),

@@ -2,7 +2,9 @@
 
 use redis::cmd;
 
-use crate::call::{Call, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep};
+use crate::call::{
+    Call, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep,
+};
 use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture, id};
 
 #[tokio::test]
@@ -38,6 +40,8 @@ fn calls() -> Vec<Call> {
     ];
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("tea", NEW)]));
+        calls.push(adjust(mode, &[add("tea", NEW, 1)]));
+        calls.push(adjust(mode, &[add("tea", NEW, -1).once(), add("new", &other, 1).create().once()]));
         calls.push(hold(mode, &[line("tea", NEW), line("cup", &other)]));
         calls.push(extend(mode, &[("tea", ACTIVE, 1_200_000)]));
         calls.push(extend(mode, &[("tea", ACTIVE, 1_200_000), ("cup", CUP, 1_200_000)]));

@@ -218,7 +218,16 @@ async fn a_stuck_sku_is_swept_after_its_repair() {
     let mut connection = redis.connection().await;
     let _: () = connection.hset("inventory:damaged", "reserved", "2").await.unwrap();
     let mut allow = async |keys: &str| {
-        let rules = ["on", ">secret", "+@all", "resetkeys", "~reservation:*", "~stockhold:*", "~inventory:audit"];
+        let rules = [
+            "on",
+            ">secret",
+            "+@all",
+            "resetkeys",
+            "~reservation:*",
+            "~operation:*",
+            "~stockhold:*",
+            "~inventory:audit",
+        ];
         // And the SKU with which the server checks its rights.
         let skus = keys.split(' ').chain(["stockhold-readiness-probe"]);
         let skus = skus.flat_map(|sku| [format!("~inventory:{sku}"), format!("~inventory:{sku}:active")]);

@@ -1,5 +1,6 @@
 //! The program over HTTP, on real redis-servers: one module for each promise.
 
+mod adjust;
 mod auth;
 mod cli;
 mod durability;

@@ -53,12 +53,12 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
     let redis = RedisServer::start();
     let mut connection = redis.connection().await;
     for (command, operations) in [
-        ("xadd", &["hold", "confirm", "release", "extend", "sweep", "seed"][..]),
-        ("hset", &["hold", "confirm", "release", "extend", "sweep", "seed"]),
+        ("xadd", &["hold", "confirm", "release", "extend", "sweep", "seed", "adjust"][..]),
+        ("hset", &["hold", "confirm", "release", "extend", "sweep", "seed", "adjust"]),
         ("zadd", &["hold", "extend", "sweep"]),
         ("zrem", &["confirm", "release", "extend", "sweep", "seed"]),
-        ("pexpire", &["confirm", "release", "extend"]),
-        ("sadd", &["seed"]),
+        ("pexpire", &["confirm", "release", "extend", "adjust"]),
+        ("sadd", &["seed", "adjust"]),
     ] {
         // The scripts are published before; otherwise that would fail first.
         run(&mut connection, "ACL SETUSER weak reset on nopass ~* &* +@all").await;
@@ -66,7 +66,7 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
         drop(Stockhold::spawn(&["--port", "0", "--redis-url", &url]));
         run(&mut connection, &format!("ACL SETUSER weak -{command}")).await;
         let told = refused(&url);
-        for operation in ["hold", "confirm", "release", "extend", "sweep", "seed", "inventory", "audit"] {
+        for operation in ["hold", "confirm", "release", "extend", "sweep", "seed", "adjust", "inventory", "audit"] {
             let named = told.contains(&format!("  {operation}: the user at Redis may not do what this needs"));
             assert_eq!(named, operations.contains(&operation), "without {command}, {operation}: {told}");
         }
@@ -127,6 +127,7 @@ async fn full_memory_keeps_no_server_from_starting() {
         let mut expected = vec![
             ("hold", "the memory of Redis is full (maxmemory)"),
             ("seed", "the memory of Redis is full (maxmemory)"),
+            ("adjust", "the memory of Redis is full (maxmemory)"),
         ];
         if !published {
             expected.push(("scripts", "scripts are not loaded and published"));
@@ -161,7 +162,7 @@ async fn a_failing_disk_is_named() {
     }
     let body = server.get("/readyz").await.problem(503, "unavailable");
     let named = impaired(&body);
-    for operation in ["hold", "confirm", "release", "extend", "sweep", "seed"] {
+    for operation in ["hold", "confirm", "release", "extend", "sweep", "seed", "adjust"] {
         assert!(named.contains(&(operation, "Redis cannot write to its disk")), "{operation}: {body}");
     }
     std::fs::remove_dir(redis.folder().join("dump.rdb")).unwrap();

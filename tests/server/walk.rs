@@ -22,7 +22,9 @@ async fn seed_hold_confirm_release_audit() {
     let server = Stockhold::start(&redis);
 
     let seeded = server.seed("sku-123", 5).await;
-    let expected = json!({ "sku": "sku-123", "available": 5, "reserved": 0, "confirmed": 0, "activeReservations": [] });
+    let expected = json!({
+        "sku": "sku-123", "available": 5, "reserved": 0, "confirmed": 0, "activeReservations": [], "version": 1
+    });
     assert_eq!(timeless(seeded), expected);
 
     let body = json!({ "cartId": "cart-1", "sku": "sku-123", "quantity": 2, "ttlSeconds": 30 });
@@ -34,8 +36,9 @@ async fn seed_hold_confirm_release_audit() {
     assert_eq!(server.get(&format!("/api/reservations/{id}")).await.ok(), held);
 
     let stock = server.stock("sku-123").await;
-    let expected =
-        json!({ "sku": "sku-123", "available": 3, "reserved": 2, "confirmed": 0, "activeReservations": [id] });
+    let expected = json!({
+        "sku": "sku-123", "available": 3, "reserved": 2, "confirmed": 0, "activeReservations": [id], "version": 2
+    });
     assert_eq!(timeless(stock), expected);
 
     let confirmed = server.confirm(&id).await.ok();
@@ -138,7 +141,9 @@ async fn a_seed_of_0_takes_a_sku_off_sale() {
     server.seed("sku-1", 3).await;
     let id = server.held("sku-1", 2).await;
 
-    let expected = json!({ "sku": "sku-1", "available": 0, "reserved": 0, "confirmed": 0, "activeReservations": [] });
+    let expected = json!({
+        "sku": "sku-1", "available": 0, "reserved": 0, "confirmed": 0, "activeReservations": [], "version": 5
+    });
     assert_eq!(timeless(server.seed("sku-1", 0).await), expected);
     server.confirm(&id).await.problem(409, "reservation_not_active");
     let body = json!({ "cartId": "cart-1", "sku": "sku-1", "quantity": 1 });
@@ -187,6 +192,9 @@ async fn a_sku_may_hold_any_character_that_its_rule_allows() {
     let path = "/api/inventory/gr%C3%B6%C3%9Fe%2F%E2%82%AC-%F0%9F%98%80%2541";
     assert_eq!(server.get(path).await.ok()["available"], 2);
     // A SKU may have the same name as the endpoint.
-    server.seed("seed", 1).await;
-    assert_eq!(server.stock("seed").await["available"], 1);
+    for sku in ["seed", "adjust"] {
+        server.seed(sku, 1).await;
+        server.post(&format!("/api/inventory/{sku}/adjust"), json!({ "delta": 1 })).await.ok();
+        assert_eq!(server.stock(sku).await["available"], 2);
+    }
 }

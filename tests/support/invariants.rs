@@ -22,6 +22,20 @@ const PAGE: usize = 5000;
 const STOCK_FIELDS: [&str; 8] =
     ["available", "confirmed", "lastEvent", "reserved", "seeded", "sku", "updatedAt", "version"];
 
+const OPERATION_FIELDS: [&str; 11] = [
+    "available",
+    "confirmed",
+    "create",
+    "how",
+    "ifVersion",
+    "reason",
+    "reserved",
+    "sku",
+    "units",
+    "updatedAt",
+    "version",
+];
+
 /// The fields as the headers list them: those of a record, and those of an event after its id.
 static RECORD_FIELDS: LazyLock<Vec<&str>> = LazyLock::new(|| reply_fields("hold", "REPLAYED"));
 static EVENT_FIELDS: LazyLock<Vec<&str>> = LazyLock::new(|| reply_fields("audit", "EVENT"));
@@ -53,6 +67,14 @@ pub async fn assert_invariants(redis: &mut MultiplexedConnection, history: Histo
         let (prefix, _) = name.split_once("reservation:").unwrap();
         assert!(books.stocks.contains_key(&format!("{prefix}inventory:{}", record["sku"])), "{name} is of no stock");
     }
+    let mut operations: BTreeMap<(&str, &str), Vec<(&String, &Fields)>> = BTreeMap::new();
+    for (name, operation) in &books.operations {
+        let (prefix, _) = name.split_once("operation:").unwrap();
+        operations.entry((prefix, &operation["sku"])).or_default().push((name, operation));
+    }
+    for ((prefix, sku), operations) in operations {
+        books.assert_operations(prefix, sku, &operations, history);
+    }
 }
 
 /// All that is stored, by key.
@@ -60,6 +82,7 @@ pub async fn assert_invariants(redis: &mut MultiplexedConnection, history: Histo
 struct Books {
     stocks: BTreeMap<String, Fields>,
     records: BTreeMap<String, Fields>,
+    operations: BTreeMap<String, Fields>,
     scores: BTreeMap<String, BTreeMap<String, u64>>,
     sets: BTreeMap<String, BTreeSet<String>>,
     audits: BTreeMap<String, Vec<Entry>>,
@@ -82,7 +105,7 @@ impl Books {
         let mut reads = pipe();
         for key in keys {
             match shape(key) {
-                Shape::Stock | Shape::Record => reads.cmd("HGETALL").arg(key),
+                Shape::Stock | Shape::Record | Shape::Operation => reads.cmd("HGETALL").arg(key),
                 Shape::Scores => reads.cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES"),
                 Shape::Set => reads.cmd("SMEMBERS").arg(key),
                 Shape::Audit => reads.cmd("XLEN").arg(key),
@@ -102,6 +125,13 @@ impl Books {
                     // A settled one may be dropped after it was listed.
                     if !record.is_empty() {
                         self.records.insert(key, record);
+                    }
+                }
+                Shape::Operation => {
+                    let operation: Fields = typed(value);
+                    // It may be dropped after it was listed.
+                    if !operation.is_empty() {
+                        self.operations.insert(key, operation);
                     }
                 }
                 Shape::Scores => drop(self.scores.insert(key, typed(value))),
@@ -157,7 +187,9 @@ impl Books {
                 }
                 None if history == History::Whole => {
                     assert_eq!((event.version, &*event["previous"]), (1, ""), "the first event: {event:?}");
-                    assert_eq!((&*event["event"], &*event["state"]), ("seed", "seeded"), "the first event: {event:?}");
+                    let first = (&*event["event"], &*event["state"]);
+                    let makes_a_sku = [("seed", "seeded"), ("adjust", "added")].contains(&first);
+                    assert!(makes_a_sku, "the first event: {event:?}");
                     [number(&event["quantity"]), 0, 0]
                 }
                 None => event.counts,
@@ -165,7 +197,7 @@ impl Books {
             assert_eq!(event.counts, after, "the counts after {event:?}");
             replay = Some(Replay { event_id: event.id.clone(), version: event.version, counts: after });
             event.assert_words();
-            if !["seed", "repair"].contains(&&*event["event"]) {
+            if !["seed", "repair", "adjust"].contains(&&*event["event"]) {
                 let earlier = lives.insert(&event["reservationId"], event);
                 let follows = match &*event["event"] {
                     // When the record of a settled reservation was dropped, its id may begin a new life.
@@ -243,6 +275,30 @@ impl Books {
         }
     }
 
+    /// An operation that is remembered was carried out: the audit has its event, with what it left.
+    fn assert_operations(&self, prefix: &str, sku: &str, operations: &[(&String, &Fields)], history: History) {
+        let events = self.events(prefix, sku);
+        let events: BTreeMap<&str, &Event> = events.iter().map(|event| (&*event["version"], event)).collect();
+        for (name, operation) in operations {
+            assert_eq!(operation.keys().map(String::as_str).collect::<Vec<_>>(), OPERATION_FIELDS, "fields of {name}");
+            let Some(event) = events.get(&*operation["version"]) else {
+                assert!(history == History::Trimmed, "{name} has no event");
+                continue;
+            };
+            assert_eq!(event["event"], "adjust", "the event of {name}");
+            for field in ["available", "reserved", "confirmed", "reason"] {
+                assert_eq!(operation[field], event[field], "{field} of {name}");
+            }
+            assert_eq!(operation["updatedAt"], event["happenedAt"], "updatedAt of {name}");
+            if operation["how"] == "set" {
+                assert_eq!(operation["units"], operation["available"], "what {name} set");
+            } else {
+                let sign = if event["state"] == "removed" { "-" } else { "" };
+                assert_eq!(operation["units"], format!("{sign}{}", event["quantity"]), "what {name} added");
+            }
+        }
+    }
+
     fn records_of<'a>(&'a self, prefix: &'a str, sku: &'a str) -> impl Iterator<Item = (&'a String, &'a Fields)> {
         self.records
             .iter()
@@ -288,6 +344,8 @@ impl Replay {
             ("release", _, "inventory_reseeded") => [available, reserved - units, confirmed],
             ("release" | "expired", ..) => [available + units, reserved - units, confirmed],
             ("extend", ..) => self.counts,
+            ("adjust", "added", _) => [available + units, reserved, confirmed],
+            ("adjust", "removed", _) => [available - units, reserved, confirmed],
             // A repair states the counts, whatever they were before.
             ("repair", ..) => event.counts,
             _ => panic!("no such event: {event:?}"),
@@ -329,12 +387,13 @@ impl Event {
                 | ("confirm", "confirmed", "")
                 | ("release", "released", "manual_release" | "inventory_reseeded")
                 | ("expired", "released", "reservation_ttl_elapsed")
+                | ("adjust", "added" | "removed", _)
                 | ("repair", "repaired", "counts_restored" | "index_restored")
                 | ("repair", "active" | "confirmed" | "released", "record_restored")
                 | ("repair", "active", "expiry_restored")
         );
         assert!(fits, "{words:?}");
-        let is_of_the_sku = ["seeded", "draining", "repaired"].contains(&&*self["state"]);
+        let is_of_the_sku = ["seeded", "draining", "repaired", "added", "removed"].contains(&&*self["state"]);
         assert_eq!(is_of_the_sku, self["reservationId"].is_empty(), "whom {self:?} concerns");
         assert_eq!(is_of_the_sku, self["cartId"].is_empty(), "whom {self:?} concerns");
     }
@@ -356,6 +415,7 @@ fn is_the_operators(key: &str) -> bool {
 enum Shape {
     Stock,
     Record,
+    Operation,
     Scores,
     Set,
     Audit,
@@ -373,6 +433,7 @@ fn shape(key: &str) -> Shape {
         ["inventory", _, "active"] | ["stockhold", "due"] => Shape::Scores,
         ["stockhold", "skus"] => Shape::Set,
         ["reservation", _] => Shape::Record,
+        ["operation", _] => Shape::Operation,
         _ => panic!("no script is meant to write {key:?}"),
     }
 }

@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
+use super::adjuster::{IN_A_HUNDRED, adjust_over_http};
 use super::journal::{Order, Told};
 use super::world::{BROKEN, Manner, STUCK, World, manner, order, typing, verbs};
 use crate::support::stockhold::Answer;
@@ -26,6 +27,9 @@ pub async fn buy(world: Arc<World>, number: u64) {
             return;
         }
         let name = format!("http-{number}-{turn}");
+        if rng.u32(..100) < IN_A_HUNDRED {
+            adjust_over_http(&world, &mut rng, &name).await;
+        }
         let mut order = order(&mut rng, &name, SHORTEST_MS);
         order.ttl_ms = order.ttl_ms.div_ceil(1000) * 1000;
         order.extension_ms = order.extension_ms.div_ceil(1000) * 1000;

@@ -106,6 +106,16 @@ impl Order {
     }
 }
 
+/// Units that come, or go.
+#[derive(Debug, Clone)]
+pub struct Adjustment {
+    /// The reason in the audit, and the key.
+    pub name: String,
+    pub sku: &'static str,
+    pub delta: i64,
+    pub attempts: Attempts,
+}
+
 /// What the audit has of an order.
 #[derive(Debug, Default)]
 struct Trace {
@@ -125,10 +135,24 @@ pub struct Audited {
     pub sold_after_first_expiry: u64,
 }
 
-/// Compares every order with the audit; panics at the first difference.
-pub async fn compare(orders: &[Order], redis: &mut MultiplexedConnection) -> Audited {
-    let (mut traces, events) = traces(redis).await;
+/// What the audit has of orders, by their reservations.
+type Traces = HashMap<String, Trace>;
+
+/// The adjustments of the audit, by their reasons: SKU and units.
+type Adjusted = HashMap<String, Vec<(String, i64)>>;
+
+/// Compares every order and every adjustment with the audit; panics at the first difference.
+pub async fn compare(orders: &[Order], adjustments: &[Adjustment], redis: &mut MultiplexedConnection) -> Audited {
+    let (mut traces, mut adjusted, events) = traces(redis).await;
     let mut audited = Audited { events, ..Audited::default() };
+    for adjustment in adjustments {
+        let made = adjusted.remove(&adjustment.name).unwrap_or_default();
+        assert!(adjustment.attempts.allow(made.len() as u32), "{adjustment:?} and {made:?}");
+        for (sku, units) in made {
+            assert_eq!((&*sku, units), (adjustment.sku, adjustment.delta), "{adjustment:?}");
+        }
+    }
+    assert!(adjusted.is_empty(), "nobody asked for {:?}", adjusted.iter().next());
     for order in orders {
         let trace = traces.remove(&order.id).unwrap_or_default();
         let count = |event: &str| trace.events.get(event).copied().unwrap_or(0);
@@ -168,23 +192,30 @@ fn expiries(order: &Order, trace: &Trace) -> Vec<u64> {
     expiries
 }
 
-async fn traces(redis: &mut MultiplexedConnection) -> (HashMap<String, Trace>, u64) {
-    let (mut traces, mut start, mut events) = (HashMap::<String, Trace>::new(), "-".to_owned(), 0);
+async fn traces(redis: &mut MultiplexedConnection) -> (Traces, Adjusted, u64) {
+    let (mut traces, mut adjusted) = (Traces::new(), Adjusted::new());
+    let (mut start, mut events) = ("-".to_owned(), 0);
     loop {
         let mut read = cmd("XRANGE");
         read.arg("inventory:audit").arg(&start).arg("+").arg("COUNT").arg(PAGE);
         let page: Vec<(String, HashMap<String, String>)> = read.query_async(redis).await.unwrap();
-        let Some((last, _)) = page.last() else { return (traces, events) };
+        let Some((last, _)) = page.last() else { return (traces, adjusted, events) };
         start = format!("({last}");
         for (_, mut event) in page {
             events += 1;
             let mut field = |name: &str| event.remove(name).unwrap();
             let id = field("reservationId");
+            let kind = field("event");
+            if kind == "adjust" {
+                let units: i64 = field("quantity").parse().unwrap();
+                let units = if field("state") == "removed" { -units } else { units };
+                adjusted.entry(field("reason")).or_default().push((field("sku"), units));
+            }
             if id.is_empty() {
                 continue;
             }
             let trace = traces.entry(id).or_default();
-            let (kind, at): (String, u64) = (field("event"), field("happenedAt").parse().unwrap());
+            let at = field("happenedAt").parse().unwrap();
             match &*kind {
                 "hold" => trace.held_at = at,
                 "extend" => trace.extended_at.push(at),

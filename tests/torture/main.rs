@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adjuster;
 mod clock;
 mod damage;
 mod faults;
@@ -62,6 +63,7 @@ async fn every_client_was_told_what_happened() {
         closing: AtomicBool::new(false),
         operations: AtomicU64::new(0),
         orders: Mutex::new(Vec::new()),
+        adjustments: Mutex::new(Vec::new()),
         seed,
     });
     let mut clients = JoinSet::new();
@@ -90,12 +92,13 @@ async fn every_client_was_told_what_happened() {
     drop(world);
     let FaultInjector { redis, statistics, world, .. } = injector;
     let orders = std::mem::take(&mut *world.orders.lock().await);
+    let adjustments = std::mem::take(&mut *world.adjustments.lock().await);
 
     // No server sweeps while the books are read, and no command that was still on its way arrives.
     drop(Arc::into_inner(world).unwrap());
     let mut connection = redis.connection().await;
     redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec_async(&mut connection).await.unwrap();
-    let audited = journal::compare(&orders, &mut connection).await;
+    let audited = journal::compare(&orders, &adjustments, &mut connection).await;
     assert_invariants(&mut connection, History::Whole).await;
 
     let operations: u64 = orders.iter().map(Order::operations).sum();
@@ -107,11 +110,13 @@ async fn every_client_was_told_what_happened() {
     let settled: u32 = orders.iter().map(|order| order.settled).sum();
     let done: u32 = orders.iter().map(|order| order.settled_as_done).sum();
     println!("{settled} unknown outcomes were asked for again: {done} done, the others not");
+    let made = adjustments.iter().filter(|adjustment| adjustment.attempts.is_done()).count();
+    println!("{made} of {} adjustments were made, each once", adjustments.len());
     let Statistics { reads, reads_refused, damaged, .. } = &statistics;
     println!("{reads} large reads were answered, {reads_refused} refused; {damaged} attempts met damage");
     println!("   times  served again after at most  fault");
     for (fault, recoveries) in &statistics.recoveries {
         println!("{:>8}  {:>26.1?}  {fault:?}", recoveries.len(), recoveries.iter().max().unwrap());
     }
-    assert!(operations > 1000 && settled > 0 && sold_after_first_expiry > 0, "that was no torture");
+    assert!(operations > 1000 && settled > 0 && sold_after_first_expiry > 0 && made > 0, "that was no torture");
 }

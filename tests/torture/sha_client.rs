@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
 use tokio::time::sleep;
 
+use super::adjuster::{IN_A_HUNDRED, adjust_by_sha};
 use super::journal::{Order, Told};
 use super::world::{BROKEN, Manner, STUCK, World, manner, order, typing, verbs};
 
@@ -25,6 +26,9 @@ pub async fn buy(world: Arc<World>, number: u64) {
     for turn in 0_u64.. {
         if !world.is_open() {
             return;
+        }
+        if rng.u32(..100) < IN_A_HUNDRED {
+            adjust_by_sha(&world, &mut caller, &mut rng, &format!("sha-{number}-{turn}")).await;
         }
         let count = rng.usize(1..=ITEMS);
         let mut orders: Vec<Order> =
@@ -90,55 +94,59 @@ impl Caller {
     }
 
     pub async fn call(&mut self, verb: &str, mode: &str, orders: &[Order]) -> Vec<Told> {
-        let Some((connection, shas)) = self.connection().await else {
-            sleep(PAUSE).await;
-            return vec![Told::No; orders.len()];
-        };
-        let mut call = cmd("EVALSHA");
         let of_shard: &[&str] = match verb {
             "hold" => &["inventory:audit", "stockhold:due"],
             _ => &["inventory:audit", "stockhold:due", "stockhold:settings"],
         };
-        call.arg(shas.get(verb)).arg(of_shard.len() + 3 * orders.len()).arg(of_shard);
+        let mut keys: Vec<String> = of_shard.iter().map(|key| (*key).to_owned()).collect();
         for Order { sku, id, .. } in orders {
-            call.arg(format!("inventory:{sku}"))
-                .arg(format!("inventory:{sku}:active"))
-                .arg(format!("reservation:{id}"));
+            keys.extend([format!("inventory:{sku}"), format!("inventory:{sku}:active"), format!("reservation:{id}")]);
         }
-        call.arg(mode);
-        if verb == "hold" {
-            for Order { cart, quantity, ttl_ms, .. } in orders {
-                call.arg(cart).arg(quantity).arg(ttl_ms);
-            }
-        } else if verb == "extend" {
-            for Order { extension_ms, .. } in orders {
-                call.arg(extension_ms);
-            }
-        } else {
-            for Order { cart, .. } in orders {
-                call.arg(cart);
+        let mut args = vec![mode.to_owned()];
+        for Order { cart, quantity, ttl_ms, extension_ms, .. } in orders {
+            match verb {
+                "hold" => args.extend([cart.clone(), quantity.to_string(), ttl_ms.to_string()]),
+                "extend" => args.push(extension_ms.to_string()),
+                _ => args.push(cart.clone()),
             }
         }
-        let replies: Result<Vec<Vec<String>>, RedisError> = call.query_async(connection).await;
-        match replies {
+        match self.evalsha(verb, &keys, &args, orders.iter().any(|order| order.sku == BROKEN)).await {
             Ok(replies) => {
                 assert_eq!(replies.len(), orders.len(), "{replies:?}");
                 replies.iter().zip(orders).map(|(reply, order)| understand(reply, order, verb)).collect()
             }
-            Err(error) => {
-                self.open = None;
-                sleep(PAUSE).await;
-                let told = match error.code() {
-                    // An error reply: nothing was done. The scripts are loaded again, Redis finishes loading, or memory
-                    // is freed.
-                    Some("NOSCRIPT" | "LOADING" | "BUSY" | "OOM") => Told::No,
-                    Some("BADKEY" | "WRONGTYPE") if orders.iter().any(|order| order.sku == BROKEN) => Told::Damaged,
-                    Some(_) => panic!("{verb} answered {error}"),
-                    None => Told::Unknown,
-                };
-                vec![told; orders.len()]
-            }
+            Err(told) => vec![told; orders.len()],
         }
+    }
+
+    /// One call of a script, and its replies or what follows from an error.
+    pub async fn evalsha(
+        &mut self,
+        script: &str,
+        keys: &[String],
+        args: &[String],
+        may_be_damaged: bool,
+    ) -> Result<Vec<Vec<String>>, Told> {
+        let Some((connection, shas)) = self.connection().await else {
+            sleep(PAUSE).await;
+            return Err(Told::No);
+        };
+        let mut call = cmd("EVALSHA");
+        call.arg(shas.get(script)).arg(keys.len()).arg(keys).arg(args);
+        let error: RedisError = match call.query_async(connection).await {
+            Ok(replies) => return Ok(replies),
+            Err(error) => error,
+        };
+        self.open = None;
+        sleep(PAUSE).await;
+        Err(match error.code() {
+            // An error reply: nothing was done. The scripts are loaded again, Redis finishes loading, or memory is
+            // freed.
+            Some("NOSCRIPT" | "LOADING" | "BUSY" | "OOM") => Told::No,
+            Some("BADKEY" | "WRONGTYPE") if may_be_damaged => Told::Damaged,
+            Some(_) => panic!("{script} answered {error}"),
+            None => Told::Unknown,
+        })
     }
 
     async fn connection(&mut self) -> Option<&mut (MultiplexedConnection, HashMap<String, String>)> {

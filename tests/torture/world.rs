@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::sync::RwLock;
 use tokio::time::timeout;
 
-use super::journal::{Attempts, Order};
+use super::journal::{Adjustment, Attempts, Order};
 use super::proxy::Proxy;
 use crate::support::stockhold::Stockhold;
 
@@ -39,6 +39,7 @@ pub struct World {
     /// Finished operations; they show that the test makes progress.
     pub operations: AtomicU64,
     pub orders: Mutex<Vec<Order>>,
+    pub adjustments: Mutex<Vec<Adjustment>>,
     pub seed: u64,
 }
 
@@ -57,6 +58,11 @@ impl World {
         let operations: u64 = orders.iter().map(Order::operations).sum();
         self.operations.fetch_add(operations, Ordering::Relaxed);
         self.orders.lock().await.extend(orders);
+    }
+
+    pub async fn file_adjustment(&self, adjustment: Adjustment) {
+        self.operations.fetch_add(adjustment.attempts.total.into(), Ordering::Relaxed);
+        self.adjustments.lock().await.push(adjustment);
     }
 }
 

@@ -1,3 +1,2 @@
--- The keys that all SKUs of a shard have in common.
-if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
+-- @include audit_key
 if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
