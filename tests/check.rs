@@ -719,7 +719,7 @@ async fn events_that_were_deleted_from_the_audit_are_found() {
         // It is not about a SKU.
         assert_eq!(fixture.check(&["tea", "cup"]).await, (0, vec![]));
 
-        // Whoever lowers the setting to what is left knows that events are missing.
+        // An operator who lowers the setting to what is left knows that events are missing.
         set_audit_max(&fixture, "30");
         assert_eq!(fixture.check(&[]).await, (0, vec![]));
         set_audit_max(&fixture, "1000000");

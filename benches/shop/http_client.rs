@@ -146,7 +146,7 @@ pub struct Requester {
 }
 
 impl Requester {
-    /// So many connections to `address`, all with the same requests.
+    /// This number of connections to `address`, all with the same requests.
     pub async fn crowd(address: SocketAddr, size: usize, requests: &Arc<[Vec<u8>]>) -> Vec<Self> {
         let mut crowd = Vec::with_capacity(size);
         for number in 1..=size {

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 /// What came of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Done; so many operations, as one call may carry several.
+    /// Done: this number of operations, because one call may carry several.
     Accepted(u64),
     /// Refused because there are too few units: a right answer.
     SoldOut,
@@ -34,7 +34,7 @@ pub trait Caller: Send + 'static {
 #[derive(Debug, Clone)]
 pub enum Limit {
     For(Duration),
-    /// After so many calls, of all callers together.
+    /// After this number of calls, of all callers together.
     Calls(u64),
     /// As soon as somebody sets it.
     Until(Arc<AtomicBool>),

@@ -7,7 +7,7 @@ use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use serde_json::{Value, json};
 
-/// What one side does with so many clients.
+/// What one side does with this number of clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Point {
     pub clients: usize,

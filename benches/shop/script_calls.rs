@@ -101,7 +101,7 @@ impl Scripts {
         }
     }
 
-    /// Sends the calls in one go; so many items have to come to `outcome`.
+    /// Sends the calls in one go; this number of items must come to `outcome`.
     async fn make(&self, calls: impl Iterator<Item = Cmd>, outcome: &str, items: usize) {
         let mut pipeline = pipe();
         for call in calls {

@@ -23,7 +23,7 @@ call() {
   shift
   while true; do
     if answer=$(ask HGET stockhold:scripts "$script"); then
-      # No SHA-1: Redis was restarted. Whoever runs stockhold loads the scripts in seconds.
+      # No SHA-1: Redis was restarted. The stockhold server loads the scripts in seconds.
       if [ -z "$answer" ]; then answer="no script $script"; elif answer=$(ask EVALSHA "$answer" "$@"); then
         mapfile -t reply <<<"$answer"
         return

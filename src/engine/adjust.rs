@@ -26,9 +26,9 @@ pub struct Adjustment {
 /// How the available units change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// By so many units.
+    /// By this number of units.
     Add(Delta),
-    /// To so many units.
+    /// To this number of units.
     Set(SeedQuantity),
 }
 

@@ -62,12 +62,12 @@ pub struct Adjustment<'a> {
     once: bool,
 }
 
-/// So many units come, or go.
+/// This number of units come, or go.
 pub fn add<'a>(sku: &'a str, operation: &'a str, units: i64) -> Adjustment<'a> {
     Adjustment { sku, operation, how: "add", units, if_version: None, create: false, reason: "", once: false }
 }
 
-/// So many units shall be available.
+/// This number of units shall be available.
 pub fn set<'a>(sku: &'a str, operation: &'a str, units: i64) -> Adjustment<'a> {
     Adjustment { how: "set", ..add(sku, operation, units) }
 }

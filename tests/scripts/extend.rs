@@ -97,7 +97,7 @@ async fn what_has_lapsed_is_expired_and_never_revived() {
         }
         let mut fixture = ScriptFixture::stocked().await;
         fixture.replies(&sweep("tea", &[LAPSED])).await;
-        assert_eq!(fixture.reply(&call).await, ["EXPIRED"], "whoever expired it");
+        assert_eq!(fixture.reply(&call).await, ["EXPIRED"], "both when this call expired it and when another did");
     }
 }
 

@@ -22,7 +22,7 @@ const LIST: &str = "/api/inventory/sku-hot";
 const LONG_LIST: &str = "/api/inventory/sku-hot?active=10000";
 const EVENTS: &str = "/api/audit?sku=sku-hot&limit=1000";
 
-/// Who reads a SKU with 10,000 holds: so many want this, and so many that.
+/// The readers of a SKU with 10,000 holds: how many read what.
 const READERS: [(&str, &[(usize, &str)]); 9] = [
     ("32 readers of the counts", &[(32, COUNTS)]),
     ("128 readers of the counts", &[(128, COUNTS)]),

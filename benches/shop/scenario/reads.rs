@@ -62,7 +62,7 @@ pub async fn audit(bench: &mut Bench) {
     tell(bench, "audit", largest);
 }
 
-/// Holds until the stream has so many entries: 60 of the SKU that is asked for, evenly spread, the others of 100 SKUs.
+/// Holds until the stream has this number of entries: 60 of the SKU that is asked for, evenly spread, the others of 100 SKUs.
 async fn fill_audit(redis: &RedisServer, entries: usize) {
     const ASKED_FOR: usize = 60;
     let mut scripts = Scripts::load(redis).await;

@@ -21,7 +21,7 @@ impl Ours {
         Scripts::load(redis).await.seed(&skus, AMPLE).await;
     }
 
-    /// So many holds of a unit, of each SKU in turn.
+    /// Makes this number of holds of a unit, of each SKU in turn.
     pub async fn fill(redis: &RedisServer, skus: &[String], holds: usize) -> Vec<Id> {
         let skus: Vec<_> = skus.iter().map(|sku| keys(sku)).collect();
         let named: Vec<_> = skus.iter().cycle().take(holds).collect();
@@ -38,7 +38,7 @@ impl Ours {
         closed_loop(Requester::crowd(self.0.address, clients, &requests).await, limit).await
     }
 
-    /// Each hold lasts for so many seconds.
+    /// Each hold lasts for this number of seconds.
     pub async fn hold_for(&self, seconds: u64, clients: usize, skus: &[String], limit: Limit) -> Tally {
         let requests = skus.iter().map(|sku| hold_for(sku, seconds)).collect();
         closed_loop(Requester::crowd(self.0.address, clients, &requests).await, limit).await

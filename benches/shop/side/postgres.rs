@@ -33,7 +33,7 @@ pub fn run(options: &PostgresServer) {
     serve(async { move || std::sync::Arc::new(Store::new(config.clone(), of_thread)) });
 }
 
-/// Serves from the cluster over so many connections, with `synchronous_commit` as told.
+/// Serves from the cluster over this number of connections, with `synchronous_commit` as told.
 pub fn start(cluster: &Cluster, synchronous_commit: &str, connections: usize) -> Served {
     let database = format!("{} options='-c synchronous_commit={synchronous_commit}'", cluster.database());
     Served::start(&["postgres-server", "--database", &database, "--connections", &connections.to_string()])

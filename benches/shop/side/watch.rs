@@ -36,7 +36,7 @@ pub fn run(options: &WatchServer) {
     });
 }
 
-/// For so many clients.
+/// For this number of clients.
 pub fn start(redis: &RedisServer, clients: usize) -> Served {
     Served::start(&["watch-server", "--redis-url", &redis.url(), "--connections", &clients.to_string()])
 }
@@ -51,7 +51,7 @@ pub async fn stock(redis: &RedisServer, skus: &[String], quantity: u64) {
     stock.exec_async(&mut connect(&redis.url()).await).await.expect("the SKUs are stocked");
 }
 
-/// So many holds of a unit, of each SKU in turn, while nobody else is at it.
+/// Makes this number of holds of a unit, of each SKU in turn, without other clients.
 pub async fn fill(redis: &RedisServer, skus: &[String], holds: usize) -> Vec<Id> {
     let mut connection = connect(&redis.url()).await;
     let mut read = pipe();
