@@ -45,6 +45,9 @@ local mode = ARGV[1]
 local n = (#KEYS - 3) / 3
 
 local MAX_COUNT = 1000000000000
+-- What an operation remembers: what was asked, and what that left.
+local ASKED = { 'sku', 'how', 'units', 'ifVersion', 'create', 'reason' }
+local LEFT = { 'available', 'reserved', 'confirmed', 'updatedAt', 'version' }
 
 -- Looked up once: a global costs a look-up each time.
 local call, find, match = redis.call, string.find, string.match
@@ -133,11 +136,8 @@ local function read_stock(stock)
   return true
 end
 
--- What an operation remembers: what was asked, and what that left.
-local ASKED = { 'sku', 'how', 'units', 'ifVersion', 'create', 'reason' }
-local LEFT = { 'available', 'reserved', 'confirmed', 'updatedAt', 'version' }
-
--- An operation's fields by name; false when it was never carried out; nil when what is stored cannot be right.
+-- An operation's fields by name: what was ASKED for, and the numbers that it LEFT; false when it was never carried out;
+-- nil when what is stored cannot be right, or is of another kind of operation.
 local function read_operation(key)
   local operation, found = {}, 0
   for _, names in ipairs({ ASKED, LEFT }) do

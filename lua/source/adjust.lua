@@ -45,6 +45,9 @@ local mode = ARGV[1]
 local n = (#KEYS - 3) / 3
 
 local MAX_COUNT = 1000000000000
+-- What an operation remembers: what was asked, and what that left.
+local ASKED = { 'sku', 'how', 'units', 'ifVersion', 'create', 'reason' }
+local LEFT = { 'available', 'reserved', 'confirmed', 'updatedAt', 'version' }
 
 -- @include calls
 -- @include format

@@ -1,8 +1,5 @@
--- What an operation remembers: what was asked, and what that left.
-local ASKED = { 'sku', 'how', 'units', 'ifVersion', 'create', 'reason' }
-local LEFT = { 'available', 'reserved', 'confirmed', 'updatedAt', 'version' }
-
--- An operation's fields by name; false when it was never carried out; nil when what is stored cannot be right.
+-- An operation's fields by name: what was ASKED for, and the numbers that it LEFT; false when it was never carried out;
+-- nil when what is stored cannot be right, or is of another kind of operation.
 local function read_operation(key)
   local operation, found = {}, 0
   for _, names in ipairs({ ASKED, LEFT }) do
