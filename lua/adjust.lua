@@ -3,7 +3,7 @@
 --
 -- KEYS
 --   1     audit        stream  inventory:audit
---   2     skus         set     stockhold:skus
+--   2     skus         zset    stockhold:skus
 --   3     settings     hash    stockhold:settings
 --   then three for each item:
 --   3i+1  inventory    hash    inventory:<sku>
@@ -254,7 +254,7 @@ if skus ~= prefix .. 'stockhold:skus' then return redis.error_reply('BADKEY skus
 
 -- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
 
-local may_all = may('XADD', audit, '*', 'field', '0') and may('SADD', skus, 'member')
+local may_all = may('XADD', audit, '*', 'field', '0') and may('ZADD', skus, '0', 'member')
 for _, stock in ipairs(stocks) do may_all = may_all and may('HSET', stock.key, 'field', '0') end
 for _, operation in ipairs(operations) do
   may_all = may_all and may('HSET', operation, 'field', '0') and may('PEXPIRE', operation, '1')
@@ -276,7 +276,7 @@ end
 local newest = call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
 if newest and #match(newest[1], '^%d+') > 15 then return redis.error_reply('BADKEY audit: its ids are used up') end
 for _, stock in ipairs(stocks) do
-  call('SISMEMBER', skus, stock.sku)
+  call('ZSCORE', skus, stock.sku)
   local live, found = call('ZCARD', stock.active), read_stock(stock)
   if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. stock.key) end
   if not found then
@@ -360,7 +360,7 @@ end
 for _, stock in ipairs(stocks) do
   if stock.is_changed then
     write_stock(stock, true)
-    if not stock.is_listed then call('SADD', skus, stock.sku) end
+    if not stock.is_listed then call('ZADD', skus, '0', stock.sku) end
   end
 end
 for i, key in ipairs(operations) do

@@ -71,7 +71,7 @@ impl Checker {
         for shard in self.layout.shards() {
             let mut cursor = 0;
             loop {
-                let (next, skus) = self.redis.scan_set(&shard.skus, cursor).await.map_err(Error::retry_safe)?;
+                let (next, skus) = self.redis.scan_members(&shard.skus, cursor).await.map_err(Error::retry_safe)?;
                 census.extend(skus.into_iter().map(|sku| (sku, Vec::new())));
                 if next == 0 {
                     break;

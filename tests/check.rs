@@ -67,7 +67,7 @@ const REPAIRABLE: [Plant; 27] = [
     plant(&["ZADD inventory:tea:active 9999999999998 SOLD"], "index", "in the active set and not active"),
     plant(&["PEXPIRE reservation:ID 3600000"], "index", "Redis will drop it"),
     plant(&["ZREM stockhold:due tea"], "index", "not in due"),
-    plant(&["SREM stockhold:skus tea"], "index", "not listed in skus"),
+    plant(&["ZREM stockhold:skus tea"], "index", "not listed in skus"),
 ];
 
 /// Stands for bytes that are not UTF-8.
@@ -616,8 +616,8 @@ async fn damage_that_cannot_be_repaired_is_reported_and_left() {
         (&["DEL inventory:tea:active", "SET inventory:tea:active x"], "unreadable"),
         (&["DEL inventory:audit", "HDEL inventory:tea available"], "unreadable"),
         (&["ZADD inventory:tea:active 1 x"], "unreadable"),
-        (&["SADD stockhold:skus nothing"], "unreadable"),
-        (&["SADD stockhold:skus a:b"], "unreadable"),
+        (&["ZADD stockhold:skus 0 nothing"], "unreadable"),
+        (&["ZADD stockhold:skus 0 a:b"], "unreadable"),
     ] {
         let mut fixture = CheckFixture::open(100).await;
         fixture.plant(commands).await;
@@ -640,14 +640,14 @@ async fn a_value_that_is_not_text_is_reported_and_the_rest_is_checked() {
         (&["HSET reservation:ID cartId NO_TEXT"], "1", "unreadable", false),
         (&["HSET inventory:tea sku NO_TEXT"], "300", "unreadable", false),
         (&["ZADD inventory:tea:active 9999999999998 NO_TEXT"], "300", "unreadable", false),
-        (&["SADD stockhold:skus NO_TEXT"], "300", "unreadable", false),
+        (&["ZADD stockhold:skus 0 NO_TEXT"], "300", "unreadable", false),
         // A record with other fields, and one of another type.
         (&["DEL reservation:ID", "HSET reservation:ID colour red"], "300", "record", true),
         (&["DEL reservation:ID", "HSET reservation:ID colour red"], "1", "unreadable", false),
         (&["DEL inventory:tea", "RPUSH inventory:tea x"], "300", "unreadable", false),
     ] {
         let mut fixture = CheckFixture::open(100).await;
-        fixture.plant(&[commands, &["SREM stockhold:skus cup"]].concat()).await;
+        fixture.plant(&[commands, &["ZREM stockhold:skus cup"]].concat()).await;
         let (status, findings) = fixture.check(&["--events", events]).await;
         let has = |damage: &str, is_it: &dyn Fn(&Value) -> bool| {
             findings.iter().any(|finding| finding["damage"] == damage && is_it(finding))

@@ -3,7 +3,7 @@
 --
 -- KEYS
 --   1     audit        stream  inventory:audit
---   2     skus         set     stockhold:skus
+--   2     skus         zset    stockhold:skus
 --   3     settings     hash    stockhold:settings
 --   then three for each item:
 --   3i+1  inventory    hash    inventory:<sku>
@@ -108,7 +108,7 @@ end
 
 -- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
 
-local may_all = may('XADD', audit, '*', 'field', '0') and may('SADD', skus, 'member')
+local may_all = may('XADD', audit, '*', 'field', '0') and may('ZADD', skus, '0', 'member')
 for _, stock in ipairs(stocks) do may_all = may_all and may('HSET', stock.key, 'field', '0') end
 for _, operation in ipairs(operations) do
   may_all = may_all and may('HSET', operation, 'field', '0') and may('PEXPIRE', operation, '1')
@@ -120,7 +120,7 @@ if not may_all then return redis.error_reply('NOPERM this user may not write wha
 -- @include settings
 -- @include audit_room
 for _, stock in ipairs(stocks) do
-  call('SISMEMBER', skus, stock.sku)
+  call('ZSCORE', skus, stock.sku)
   local live, found = call('ZCARD', stock.active), read_stock(stock)
   if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. stock.key) end
   if not found then
@@ -204,7 +204,7 @@ end
 for _, stock in ipairs(stocks) do
   if stock.is_changed then
     write_stock(stock, true)
-    if not stock.is_listed then call('SADD', skus, stock.sku) end
+    if not stock.is_listed then call('ZADD', skus, '0', stock.sku) end
   end
 end
 for i, key in ipairs(operations) do

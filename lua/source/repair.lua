@@ -4,7 +4,7 @@
 -- KEYS
 --   1     audit        stream  inventory:audit
 --   2     due          zset    stockhold:due
---   3     skus         set     stockhold:skus
+--   3     skus         zset    stockhold:skus
 --   4     settings     hash    stockhold:settings
 --   5     inventory    hash    inventory:<sku>
 --   6     active       zset    inventory:<sku>:active
@@ -98,7 +98,7 @@ end
 
 local may_all = may('XADD', audit, '*', 'field', '0') and may('HSET', inventory, 'field', '0')
   and may('ZADD', active, '1', 'member') and may('ZREM', active, 'member')
-  and may('ZADD', due, '1', 'member') and may('ZREM', due, 'member') and may('SADD', skus, 'member')
+  and may('ZADD', due, '1', 'member') and may('ZREM', due, 'member') and may('ZADD', skus, '0', 'member')
 for _, item in ipairs(items) do
   may_all = may_all and may('HSET', item.key, 'field', '0') and may('HDEL', item.key, 'field')
     and may('PERSIST', item.key) and may('PEXPIRE', item.key, '1')
@@ -110,7 +110,7 @@ if not may_all then return redis.error_reply('NOPERM this user may not write wha
 -- @include settings
 -- @include audit_room
 local bound = call('ZSCORE', due, sku)
-local is_listed = call('SISMEMBER', skus, sku) == 1
+local is_listed = call('ZSCORE', skus, sku) == '0'
 -- One more than can change: the earliest of those that stay as they are is among them.
 local first = call('ZRANGE', active, 0, n, 'WITHSCORES')
 
@@ -268,7 +268,7 @@ for _, item in ipairs(items) do
     tell(item.id, record.cartId, record.quantity, record.state, 'expiry_restored')
   end
 end
-if not is_listed then call('SADD', skus, sku) end
+if not is_listed then call('ZADD', skus, '0', sku) end
 if #added > 0 then call('ZADD', active, unpack(added)) end
 if #leaving > 0 then call('ZREM', active, unpack(leaving)) end
 if earliest and not (bound and tonumber(bound) <= earliest) then

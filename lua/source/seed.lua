@@ -4,7 +4,7 @@
 -- KEYS
 --   1     audit        stream  inventory:audit
 --   2     due          zset    stockhold:due
---   3     skus         set     stockhold:skus
+--   3     skus         zset    stockhold:skus
 --   4     settings     hash    stockhold:settings
 --   5     inventory    hash    inventory:<sku>
 --   6     active       zset    inventory:<sku>:active
@@ -60,7 +60,7 @@ end
 -- Rights: those of every write, also when nothing will be written: a probe proves them.
 
 local may_all = may('XADD', audit, '*', 'field', '0') and may('HSET', inventory, 'field', '0')
-  and may('ZREM', active, 'member') and may('ZREM', due, 'member') and may('SADD', skus, 'member')
+  and may('ZREM', active, 'member') and may('ZREM', due, 'member') and may('ZADD', skus, '0', 'member')
 for _, id in ipairs(ids) do
   may_all = may_all and may('HSET', listed[id], 'field', '0') and may('PEXPIRE', listed[id], '1')
 end
@@ -72,7 +72,7 @@ if not may_all then return redis.error_reply('NOPERM this user may not write wha
 -- @include ending
 -- @include audit_room
 call('ZSCORE', due, sku)
-call('SISMEMBER', skus, sku)
+call('ZSCORE', skus, sku)
 local live = call('ZCARD', active)
 local stock = { key = inventory, sku = sku, ended = {} }
 local found = read_stock(stock)
@@ -112,7 +112,7 @@ if live == 0 then
   stock.available, stock.reserved, stock.confirmed = tonumber(quantity), 0, 0
   append_event(stock, 'seed', '', '', quantity, 'seeded', '')
   call('ZREM', due, sku)
-  call('SADD', skus, sku)
+  call('ZADD', skus, '0', sku)
 end
 -- No event, no change: a call that found only holds of others to wait for leaves the hash as it is.
 if stock.version > version_before then write_stock(stock, true) end

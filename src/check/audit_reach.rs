@@ -82,7 +82,7 @@ impl AuditReach {
 
 /// Whether an audit must exist: a listed SKU has had an event. One page of the list answers this.
 async fn is_anything_seeded(redis: &Redis, layout: &Layout, skus: &str) -> Result<bool, Error> {
-    let (_, skus) = redis.scan_set(skus, 0).await.map_err(Error::retry_safe)?;
+    let (_, skus) = redis.scan_members(skus, 0).await.map_err(Error::retry_safe)?;
     let skus = skus.iter().filter_map(|sku| Sku::parse(sku).ok());
     let stocks: Vec<_> = skus.map(|sku| layout.stock(&sku).inventory).collect();
     let fields = redis.fields(&stocks, &["lastEvent"]).await.map_err(Error::retry_safe)?;

@@ -40,14 +40,14 @@ pub struct Look {
     pub is_mortal: bool,
 }
 
-/// The score of a member of a sorted set, the lowest score of another, and whether it is in a set, read atomically.
+/// The score of a member of a sorted set, the lowest score of another, and whether a list has it, read atomically.
 #[derive(Debug, Clone)]
 pub struct IndexLook {
     /// The member's score.
     pub bound: Option<f64>,
     /// The lowest score of the other set.
     pub lowest: Option<f64>,
-    /// Whether it is in the set.
+    /// Whether it is in the list, with the score 0 that keeps the list in alphabetical order.
     pub listed: bool,
 }
 
@@ -60,16 +60,6 @@ impl Redis {
         let page = self.call(cmd("SCAN").arg(cursor).arg("COUNT").arg(PAGE)).await?;
         let (next, names): Page<Vec<u8>> = typed(page)?;
         Ok((next, names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect()))
-    }
-
-    /// A page of the members of a set. Bytes that are not text are replaced.
-    ///
-    /// # Errors
-    /// See [`Failure`].
-    pub async fn scan_set(&self, key: &str, cursor: u64) -> Result<Page<String>, Failure> {
-        let page = self.call(cmd("SSCAN").arg(key).arg(cursor).arg("COUNT").arg(PAGE)).await?;
-        let (next, members): Page<Vec<u8>> = typed(page)?;
-        Ok((next, members.iter().map(|member| String::from_utf8_lossy(member).into_owned()).collect()))
     }
 
     /// A page of the members of a sorted set. Bytes that are not text are replaced.
@@ -121,7 +111,7 @@ impl Redis {
         replies.chunks(3).map(look).collect()
     }
 
-    /// Reads `member` in the sorted set `bounds` and the set `list`, and the lowest score of `scores`.
+    /// Reads `member` in the sorted sets `bounds` and `list`, and the lowest score of `scores`.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -130,14 +120,14 @@ impl Redis {
         reads.atomic();
         reads.cmd("ZSCORE").arg(bounds).arg(member);
         reads.cmd("ZRANGE").arg(scores).arg(0).arg(0).arg("WITHSCORES");
-        reads.cmd("SISMEMBER").arg(list).arg(member);
+        reads.cmd("ZSCORE").arg(list).arg(member);
         let [bound, lowest, listed] =
             <[Value; 3]>::try_from(self.pipeline(&reads).await?).map_err(|_| malformed("three replies"))?;
         let lowest: Vec<(String, f64)> = typed(lowest)?;
         Ok(IndexLook {
             bound: typed(bound)?,
             lowest: lowest.first().map(|(_, score)| *score),
-            listed: typed::<i64>(listed)? == 1,
+            listed: typed::<Option<f64>>(listed)? == Some(0.0),
         })
     }
 

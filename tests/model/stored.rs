@@ -12,7 +12,7 @@ pub const READ_ALL: &str = "
 local found = {}
 for i, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
-  local read = ({ hash = { 'HGETALL', key }, set = { 'SMEMBERS', key }, zset = { 'ZRANGE', key, 0, -1, 'WITHSCORES' },
+  local read = ({ hash = { 'HGETALL', key }, zset = { 'ZRANGE', key, 0, -1, 'WITHSCORES' },
     stream = { 'XRANGE', key, ARGV[1], '+' } })[kind] or { 'DUMP', key }
   found[i] = { key, kind, redis.call('PEXPIRETIME', key), redis.call(unpack(read)) }
   if kind == 'stream' then
@@ -42,7 +42,6 @@ const EVENT_FIELDS: [&str; 13] = [
 pub enum Stored {
     Hash(BTreeMap<String, String>),
     Scores(BTreeMap<String, u64>),
-    Set(BTreeSet<String>),
     Stream {
         length: usize,
         first: String,
@@ -77,7 +76,6 @@ impl Stores {
             let stored = match &*kind {
                 "hash" => Stored::Hash(typed(content)),
                 "zset" => Stored::Scores(typed(content)),
-                "set" => Stored::Set(typed(content)),
                 "stream" => Stored::Stream { new: typed(content), length: typed(next()), first: typed(next()) },
                 _ => Stored::Strange(kind),
             };
@@ -148,7 +146,7 @@ impl Stores {
             stores.keys.insert("stockhold:settings".to_owned(), hash([("", ""); 0], settings));
         }
         if !model.stocks.is_empty() {
-            stores.keys.insert("stockhold:skus".to_owned(), Stored::Set(model.stocks.keys().cloned().collect()));
+            stores.keys.insert("stockhold:skus".to_owned(), Stored::Scores(model.stocks.keys().map(|sku| (sku.clone(), 0)).collect()));
         }
         if let Some(first) = model.events.first() {
             let trimmed = model.count - model.events.len();

@@ -84,7 +84,6 @@ struct Books {
     records: BTreeMap<String, Fields>,
     operations: BTreeMap<String, Fields>,
     scores: BTreeMap<String, BTreeMap<String, u64>>,
-    sets: BTreeMap<String, BTreeSet<String>>,
     audits: BTreeMap<String, Vec<Entry>>,
     /// The keys that have a TTL.
     mortal: BTreeSet<String>,
@@ -107,7 +106,6 @@ impl Books {
             match shape(key) {
                 Shape::Stock | Shape::Record | Shape::Operation => reads.cmd("HGETALL").arg(key),
                 Shape::Scores => reads.cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES"),
-                Shape::Set => reads.cmd("SMEMBERS").arg(key),
                 Shape::Audit => reads.cmd("XLEN").arg(key),
             };
             reads.cmd("PTTL").arg(key);
@@ -135,7 +133,6 @@ impl Books {
                     }
                 }
                 Shape::Scores => drop(self.scores.insert(key, typed(value))),
-                Shape::Set => drop(self.sets.insert(key, typed(value))),
                 Shape::Audit => {
                     let entries = entries(redis, &key).await;
                     self.audits.insert(key, entries);
@@ -168,7 +165,8 @@ impl Books {
             (Some(due), Some(earliest)) => assert!(due <= earliest, "{sku} is polled after its earliest expiry"),
             (due, earliest) => panic!("{sku} is due at {due:?} and its earliest hold lapses at {earliest:?}"),
         }
-        assert!(self.sets[&format!("{prefix}stockhold:skus")].contains(sku), "{sku} is not listed as seeded");
+        let is_listed = self.scores[&format!("{prefix}stockhold:skus")].get(sku) == Some(&0);
+        assert!(is_listed, "{sku} is not listed as seeded");
     }
 
     /// The SKU's events are a chain without a gap, and their replay gives what is stored.
@@ -417,7 +415,6 @@ enum Shape {
     Record,
     Operation,
     Scores,
-    Set,
     Audit,
 }
 
@@ -430,8 +427,7 @@ fn shape(key: &str) -> Shape {
     match bare.split(':').collect::<Vec<_>>()[..] {
         ["inventory", "audit"] => Shape::Audit,
         ["inventory", _] => Shape::Stock,
-        ["inventory", _, "active"] | ["stockhold", "due"] => Shape::Scores,
-        ["stockhold", "skus"] => Shape::Set,
+        ["inventory", _, "active"] | ["stockhold", "due" | "skus"] => Shape::Scores,
         ["reservation", _] => Shape::Record,
         ["operation", _] => Shape::Operation,
         _ => panic!("no script is meant to write {key:?}"),

@@ -166,7 +166,7 @@ async fn settle_tables(redis: &mut MultiplexedConnection, skus: &[StockKeys], nu
         let mut look_ups = pipe();
         for StockKeys { shard, inventory, active } in sku.by_ref().take(LOOK_UPS_IN_FLIGHT) {
             look_ups.cmd("EXISTS").arg(inventory).ignore();
-            look_ups.cmd("SISMEMBER").arg(&shard.skus).arg("none").ignore();
+            look_ups.cmd("ZSCORE").arg(&shard.skus).arg("none").ignore();
             look_ups.cmd("ZSCORE").arg(&shard.due).arg("none").ignore();
             look_ups.cmd("ZSCORE").arg(active).arg("none").ignore();
         }
