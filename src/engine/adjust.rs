@@ -188,8 +188,8 @@ impl Line {
     fn take(&mut self, reply: &Reply) -> Result<(), Error> {
         self.lapsed = 0;
         self.outcome = match &*reply.parts() {
-            ["ADJUSTED", left @ ..] => Adjusted::Done(Stock::adjusted(&self.sku, left)?),
-            ["REPLAYED", left @ ..] => Adjusted::Replayed(Stock::adjusted(&self.sku, left)?),
+            ["ADJUSTED", left @ ..] => Adjusted::Done(Stock::counted(&self.sku, left)?),
+            ["REPLAYED", left @ ..] => Adjusted::Replayed(Stock::counted(&self.sku, left)?),
             ["CONFLICT", field] => Adjusted::Conflict { field: (*field).to_owned() },
             ["UNKNOWN_SKU"] => Adjusted::UnknownSku,
             ["STALE", version] => Adjusted::Stale { version: number(version)? },

@@ -48,8 +48,13 @@ bounded!(
 );
 
 bounded!(
-    /// How many events a read gives: 1 to 1,000.
-    AuditLimit, "limit", 1..=1000
+    /// How many events, or entries of a list, a page has: 1 to 1,000.
+    PageLimit, "limit", 1..=1000
+);
+
+bounded!(
+    /// A list has the SKUs with fewer available units than this: 1 to 10^12.
+    AvailableBelow, "availableBelow", 1..=1000000000000
 );
 
 bounded!(
@@ -107,12 +112,18 @@ impl ActiveLimit {
     }
 }
 
-impl AuditLimit {
-    /// The default number that a read gives: 50.
+impl PageLimit {
+    /// The default number: 50.
     pub const DEFAULT: Self = Self(50);
 
     pub(super) fn get(self) -> usize {
         self.0 as usize
+    }
+}
+
+impl AvailableBelow {
+    pub(super) fn get(self) -> u64 {
+        self.0
     }
 }
 

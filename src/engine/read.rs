@@ -12,7 +12,7 @@ use super::expiry::Turns;
 use super::gate::{Gate, SmallReads};
 use super::lapsed::Crowds;
 use super::record::{malformed, number};
-use super::{ActiveLimit, AuditLimit, Engine, Error, Event, Reservation, Stock};
+use super::{ActiveLimit, Engine, Error, Event, PageLimit, Reservation, Stock};
 use crate::keys::{Layout, ReservationId, Sku, StockKeys};
 use crate::redis::Redis;
 use crate::scripts::{Catalogue, Reply, Scripts};
@@ -248,7 +248,7 @@ impl Engine {
     pub async fn audit(
         &self,
         sku: Option<&Sku>,
-        limit: AuditLimit,
+        limit: PageLimit,
         before: Option<&str>,
     ) -> Result<Option<Vec<Event>>, Error> {
         let _place = self.reads.gate.large().await?;

@@ -156,9 +156,9 @@ impl Stock {
         })
     }
 
-    /// The stock after an adjustment; its reservations are not listed.
-    pub(super) fn adjusted(sku: &Sku, left: &[&str]) -> Result<Self, Error> {
-        let [available, reserved, confirmed, updated_at, version] = left else { return Err(malformed("adjust")) };
+    /// The stock by its counts; its reservations are not listed.
+    pub(super) fn counted(sku: &Sku, counts: &[&str]) -> Result<Self, Error> {
+        let [available, reserved, confirmed, updated_at, version] = counts else { return Err(malformed("counts")) };
         Ok(Self {
             sku: sku.clone(),
             available: number(available)?,

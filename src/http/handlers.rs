@@ -1,6 +1,7 @@
 //! One function for each operation: from the fields of a request to an engine call, and from its outcome to an answer.
 
 mod adjust;
+mod list;
 
 use std::pin::Pin;
 
@@ -16,12 +17,13 @@ use super::input::{Fields, digits, text, whole};
 use super::problem::Problem;
 use super::request::WholeRequest;
 use crate::engine::{
-    ActiveLimit, AuditLimit, Engine, Error, Extend, Hold, HoldRequest, Impairment, Quantity, Reservation,
+    ActiveLimit, Engine, Error, Extend, Hold, HoldRequest, Impairment, PageLimit, Quantity, Reservation,
     ReservationState, SeedQuantity, Settle, Ttl,
 };
 use crate::keys::{CartId, IdempotencyKey, Invalid, ReservationId, Sku};
 
 pub(super) use adjust::{adjust, adjust_many};
+pub(super) use list::{active, skus};
 
 pub(super) type Answer = Result<Response<Full<Bytes>>, Problem>;
 
@@ -146,10 +148,10 @@ pub(super) async fn audit(engine: &Engine, mut request: WholeRequest) -> Answer 
     const BEFORE: Invalid = Invalid { field: "before", rule: "must be the id of an event of this SKU" };
     let fields = &mut request.fields;
     let sku = fields.optional("sku", text(Sku::parse));
-    let limit = fields.optional("limit", digits(AuditLimit::new));
+    let limit = fields.optional("limit", digits(PageLimit::new));
     let before = fields.optional("before", text(|id| if id.is_empty() { Err(BEFORE) } else { Ok(id.to_owned()) }));
     fields.finish()?;
-    let limit = limit.unwrap_or(AuditLimit::DEFAULT);
+    let limit = limit.unwrap_or(PageLimit::DEFAULT);
     match while_there(&request, Box::pin(engine.audit(sku.as_ref(), limit, before.as_deref()))).await? {
         Some(events) => Ok(ok(&super::json::events(&events))),
         None => Err(BEFORE.into()),

@@ -130,6 +130,19 @@ pub(super) fn events(events: &[Event]) -> impl Serialize {
     Page { events: events.iter().map(shown).collect() }
 }
 
+/// A page of a list; `next`, which the next request gives as `after`, is there only if more follows.
+pub(super) fn page(items: impl Iterator<Item = impl Serialize>, next: Option<impl fmt::Display>) -> impl Serialize {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Page<T> {
+        items: Vec<T>,
+        has_more: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
+    }
+    Page { items: items.collect(), has_more: next.is_some(), next: next.map(|next| next.to_string()) }
+}
+
 /// A time on its own.
 pub(super) fn time(ms: u64) -> String {
     Time(ms).to_string()

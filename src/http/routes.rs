@@ -55,9 +55,11 @@ operations! {
     StockOfSeed = GET  "/api/inventory/seed"                      Query        => stock;
     AdjustMany  = POST "/api/inventory/adjust"                    Json         => adjust_many;
     StockOfAdjust = GET "/api/inventory/adjust"                   Query        => stock;
+    Skus        = GET  "/api/inventory"                           Query        => skus;
     Adjust      = POST "/api/inventory/:sku/adjust"               Json         => adjust;
     Stock       = GET  "/api/inventory/:sku"                      Query        => stock;
     Hold        = POST "/api/reservations/hold"                   Json         => hold;
+    Active      = GET  "/api/reservations"                        Query        => active;
     Reservation = GET  "/api/reservations/:reservationId"         Query        => reservation;
     Confirm     = POST "/api/reservations/:reservationId/confirm" OptionalJson => confirm;
     Release     = POST "/api/reservations/:reservationId/release" OptionalJson => release;

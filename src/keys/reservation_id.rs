@@ -11,7 +11,7 @@ use super::{IdempotencyKey, Invalid};
 /// A version 8 UUID (RFC 9562): 48 bits of time in milliseconds, 4 of version, 12 of shard, 2 of variant, 62 random.
 ///
 /// The time lets people sort ids by eye. Nothing is decided by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReservationId(Uuid);
 
 impl ReservationId {

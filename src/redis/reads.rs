@@ -43,6 +43,24 @@ impl Redis {
         Ok(StoredHash { fields: typed(fields)?, now_ms: clock(time)? })
     }
 
+    /// All fields of several hashes, in the order of the keys.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn hashes(
+        &self,
+        keys: impl IntoIterator<Item = String>,
+    ) -> Result<Vec<HashMap<String, String>>, Failure> {
+        let mut reads = pipe();
+        for key in keys {
+            reads.cmd("HGETALL").arg(key);
+        }
+        if reads.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.pipeline(&reads).await?.into_iter().map(typed).collect()
+    }
+
     /// One field of a hash, if it is there.
     ///
     /// # Errors
@@ -107,6 +125,17 @@ impl Redis {
     pub async fn scored_from(&self, key: &str, score: f64, count: usize) -> Result<Vec<(String, f64)>, Failure> {
         let mut command = cmd("ZRANGE");
         command.arg(key).arg(score).arg("+inf").arg("BYSCORE").arg("LIMIT").arg(0).arg(count).arg("WITHSCORES");
+        typed(self.call(&command).await?)
+    }
+
+    /// The members of a sorted set without scores that come after `after` in byte order, at most `count`. As bytes,
+    /// because a member may not be text.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn members_after(&self, key: &str, after: &[u8], count: usize) -> Result<Vec<Vec<u8>>, Failure> {
+        let mut command = cmd("ZRANGE");
+        command.arg(key).arg([b"(", after].concat()).arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(count);
         typed(self.call(&command).await?)
     }
 

@@ -69,7 +69,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 fn good(rng: &mut Rng) -> Vec<u8> {
-    let (method, target, body) = match rng.u32(..13) {
+    let (method, target, body) = match rng.u32(..15) {
         0 => ("POST", "/api/inventory/seed".to_owned(), r#"{"sku":"tea","quantity":5}"#.to_owned()),
         1 | 2 => (
             "POST",
@@ -96,6 +96,8 @@ fn good(rng: &mut Rng) -> Vec<u8> {
             "/api/inventory/adjust".to_owned(),
             format!(r#"{{"mode":"all","adjustments":[{{"sku":"tea","available":5}},{}]}}"#, json(rng, 1)),
         ),
+        12 => ("GET", "/api/inventory?limit=3&after=a&availableBelow=7".to_owned(), String::new()),
+        13 => ("GET", format!("/api/reservations?sku=tea&state=active&after=1-{ID}"), String::new()),
         _ => ("GET", "/readyz".to_owned(), String::new()),
     };
     let key = if rng.bool() { format!("idempotency-key: key-{}\r\n", rng.u32(..50)) } else { String::new() };

@@ -146,7 +146,10 @@ impl Stores {
             stores.keys.insert("stockhold:settings".to_owned(), hash([("", ""); 0], settings));
         }
         if !model.stocks.is_empty() {
-            stores.keys.insert("stockhold:skus".to_owned(), Stored::Scores(model.stocks.keys().map(|sku| (sku.clone(), 0)).collect()));
+            stores.keys.insert(
+                "stockhold:skus".to_owned(),
+                Stored::Scores(model.stocks.keys().map(|sku| (sku.clone(), 0)).collect()),
+            );
         }
         if let Some(first) = model.events.first() {
             let trimmed = model.count - model.events.len();

@@ -21,8 +21,13 @@ const READER: &str = "reader-reader-reader-1";
 const WRITER: &str = "writer-writer-writer-1";
 const NEXT_WRITER: &str = "writer-writer-writer-2";
 
-const READS: [&str; 4] =
-    ["/api/inventory/sku-1", "/api/audit", "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002", "/nowhere"];
+const READS: [&str; 5] = [
+    "/api/inventory",
+    "/api/inventory/sku-1",
+    "/api/audit",
+    "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002",
+    "/nowhere",
+];
 const WRITES: [&str; 5] = [
     "/api/inventory/seed",
     "/api/reservations/hold",

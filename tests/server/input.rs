@@ -151,6 +151,22 @@ async fn fields() {
         ("audit?limit=0x10", "limit"),
         ("audit?limit=1e2", "limit"),
         ("audit?limt=5", "limt"),
+        ("inventory?limit=0", "limit"),
+        ("inventory?limit=1001", "limit"),
+        ("inventory?after=a%20b", "after"),
+        ("inventory?after=", "after"),
+        ("inventory?availableBelow=0", "availableBelow"),
+        ("inventory?availableBelow=1000000000001", "availableBelow"),
+        ("inventory?availableBelow=-1", "availableBelow"),
+        ("inventory?sku=sku", "sku"),
+        ("reservations", "sku"),
+        ("reservations?sku=", "sku"),
+        ("reservations?sku=sku&state=confirmed", "state"),
+        ("reservations?sku=sku&state=", "state"),
+        ("reservations?sku=sku&limit=1001", "limit"),
+        ("reservations?sku=sku&after=1-x", "after"),
+        ("reservations?sku=sku&after=018f3b9e-5c1a-8000-9f10-0242ac120002", "after"),
+        ("reservations?sku=sku&cartId=c", "cartId"),
     ] {
         assert_eq!(bad_fields(server.get(&format!("/api/{query}")).await), [field], "{query}");
     }
@@ -195,7 +211,7 @@ async fn paths_and_methods() {
     for path in [
         "/",
         "/api",
-        "/api/inventory",
+        "/api/inventories",
         "/api/inventory/sku/",
         "/api/inventory/",
         "/API/audit",
@@ -225,8 +241,10 @@ async fn resources_by_methods() {
         ("/readyz".to_owned(), "GET, HEAD"),
         ("/api/inventory/seed".to_owned(), "GET, HEAD, POST"),
         ("/api/inventory/adjust".to_owned(), "GET, HEAD, POST"),
+        ("/api/inventory".to_owned(), "GET, HEAD"),
         ("/api/inventory/sku".to_owned(), "GET, HEAD"),
         ("/api/inventory/sku/adjust".to_owned(), "POST"),
+        ("/api/reservations".to_owned(), "GET, HEAD"),
         ("/api/reservations/hold".to_owned(), "POST"),
         (format!("/api/reservations/{id}"), "GET, HEAD"),
         (format!("/api/reservations/{id}/confirm"), "POST"),
@@ -256,9 +274,15 @@ async fn every_get_endpoint_answers_head() {
     let server = Stockhold::start(&redis);
     server.seed("sku", 5).await;
     let id = server.held("sku", 1).await;
-    for path in
-        ["/livez", "/readyz", "/api/inventory/sku", "/api/audit", "/nowhere", &format!("/api/reservations/{id}")]
-    {
+    for path in [
+        "/livez",
+        "/readyz",
+        "/api/inventory",
+        "/api/inventory/sku",
+        "/api/audit",
+        "/nowhere",
+        &format!("/api/reservations/{id}"),
+    ] {
         let ask = async |method: &str| {
             let request = Request::builder().method(method).uri(server.url(path)).header("x-request-id", "same");
             server.send(request, Default::default()).await

@@ -10,6 +10,7 @@ mod group_commit;
 mod idempotency;
 mod input;
 mod limits;
+mod lists;
 mod outage;
 mod private;
 mod races;

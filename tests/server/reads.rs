@@ -73,13 +73,15 @@ async fn no_hold_fails_during_any_reads() {
     const READERS: usize = 64;
     const SELLERS: usize = 8;
     const HOLDS: usize = 25;
-    const READS: [&str; 6] = [
+    const READS: [&str; 8] = [
         "/api/inventory/hot?active=10000",
         "/api/audit?sku=hot&limit=1000",
         "/api/audit?limit=1000",
         "/api/audit?sku=cold&limit=1000",
         "/api/inventory/hot",
         "/api/inventory/hot?active=0",
+        "/api/inventory?limit=1000",
+        "/api/reservations?sku=hot&limit=1000",
     ];
     let redis = RedisServer::start();
     let server = Arc::new(Stockhold::start(&redis));

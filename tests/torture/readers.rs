@@ -24,6 +24,8 @@ const PATHS: [(&str, usize); 4] = [
     ("/api/audit?sku=hot&limit=1000", 1000),
     ("/api/audit?limit=1000", 1000),
     ("/api/inventory/hot", 100),
+    ("/api/inventory?limit=1000", 1000),
+    ("/api/reservations?sku=hot&limit=1000", 1000),
 ];
 
 /// The results of the readers so far.
@@ -75,10 +77,11 @@ async fn read(world: &World, number: usize, got: &Got) {
             got.refused.fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        if path.contains("audit") {
-            check_events(path, most, answer)
-        } else {
-            check_stock(path, most, answer)
+        match path {
+            "/api/inventory?limit=1000" => check_list(path, most, answer, "sku"),
+            "/api/reservations?sku=hot&limit=1000" => check_list(path, most, answer, "reservationId"),
+            _ if path.contains("audit") => check_events(path, most, answer),
+            _ => check_stock(path, most, answer),
         }
         got.answered.fetch_add(1, Ordering::Relaxed);
     }
@@ -94,6 +97,15 @@ fn check_stock(path: &str, most: usize, answer: Answer) {
     assert!(ids.len() <= most, "{path} gave {}", ids.len());
     assert!(ids.iter().all(|id| ReservationId::parse(id).is_ok()), "{path} gave {ids:?}");
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "{path} names one twice");
+}
+
+/// Each entry is there once.
+fn check_list(path: &str, most: usize, answer: Answer, field: &str) {
+    let body = answer.ok();
+    let items = body["items"].as_array().unwrap();
+    let names: HashSet<_> = items.iter().map(|item| item[field].as_str().unwrap()).collect();
+    assert!(names.len() == items.len() && items.len() <= most, "{path}: {body}");
+    assert!(field != "sku" || names.contains("hot"), "{path}: {body}");
 }
 
 /// The newest events come first; those of one SKU are a chain without a gap.
