@@ -19,7 +19,7 @@ use crate::support::stockhold::Answer;
 const READERS: usize = 32;
 
 /// What they request, and the maximum number of entries in an answer.
-const PATHS: [(&str, usize); 4] = [
+const PATHS: [(&str, usize); 6] = [
     ("/api/inventory/hot?active=10000", 10_000),
     ("/api/audit?sku=hot&limit=1000", 1000),
     ("/api/audit?limit=1000", 1000),
