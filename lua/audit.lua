@@ -11,9 +11,10 @@
 --
 -- REPLIES: one array for each event; none when there are no events, or the SKU was never seeded
 --   EVENT id event reservationId cartId sku quantity state reason happenedAt
---         available reserved confirmed version previous
+--         available reserved confirmed version previous metadata
 --                                   available, reserved and confirmed are the SKU's counts after the event; version
---                                   counts its events without a gap; previous is the id of its event before, or empty
+--                                   counts its events without a gap; previous is the id of its event before, or empty;
+--                                   metadata is what a hold says about itself, or empty
 --
 -- ERRORS
 --   BADARGS what                    an argument breaks its rule, or before is another SKU's event
@@ -27,7 +28,7 @@ local limit, before = ARGV[1], ARGV[2]
 
 local MAX_EVENTS = 100
 local FIELDS = { 'event', 'reservationId', 'cartId', 'sku', 'quantity', 'state', 'reason', 'happenedAt',
-  'available', 'reserved', 'confirmed', 'version', 'previous' }
+  'available', 'reserved', 'confirmed', 'version', 'previous', 'metadata' }
 
 -- Looked up once: a global costs a look-up each time.
 local call, find, match = redis.call, string.find, string.match

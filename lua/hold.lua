@@ -21,7 +21,8 @@
 --                                   the id exists with this cart, SKU and quantity: here it is, as it is now. Look at
 --                                   its state: once released, it holds nothing. The ttl is not compared: its expiry
 --                                   stands.
---   CONFLICT field                  the id exists with another cartId, sku or quantity (the first that differs)
+--   CONFLICT field                  the id exists with another cartId, sku or quantity, or it has metadata: the first
+--                                   that differs
 --   UNKNOWN_SKU                     the SKU was never seeded
 --   INSUFFICIENT available lapsed   too few units, and this number of holds of the SKU is due: sweep them and try again
 --   WITHDRAWN                       mode all: this item would have held, another did not
@@ -37,6 +38,9 @@
 local audit, due = KEYS[1], KEYS[2]
 local mode = ARGV[1]
 local n = (#KEYS - 2) / 3
+-- An item's arguments.
+local WIDTH = 3
+local arguments_of = function(i) return ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1] end
 
 -- Looked up once: a global costs a look-up each time.
 local call, find, match = redis.call, string.find, string.match
@@ -126,15 +130,15 @@ local function read_stock(stock)
 end
 
 -- Appends what happened to a SKU to the audit. An event that concerns no reservation has an empty id and cart. The
--- counts are those after it; version has no gap, and previous is the SKU's event before.
-local function append_event(stock, event, id, cart, units, state, reason)
+-- counts are those after it; version has no gap, and previous is the SKU's event before. More fields may follow.
+local function append_event(stock, event, id, cart, units, state, reason, ...)
   stock.version = stock.version + 1
   stock.available_text, stock.reserved_text = format('%d', stock.available), format('%d', stock.reserved)
   stock.confirmed_text, stock.version_text = format('%d', stock.confirmed), format('%d', stock.version)
   stock.last_event = call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
     'sku', stock.sku, 'quantity', units, 'state', state, 'reason', reason, 'happenedAt', now_text,
     'available', stock.available_text, 'reserved', stock.reserved_text, 'confirmed', stock.confirmed_text,
-    'version', stock.version_text, 'previous', stock.last_event)
+    'version', stock.version_text, 'previous', stock.last_event, ...)
 end
 
 -- Stores what the latest event of a stock has left; what it adds up to, too, when that is set anew.
@@ -185,8 +189,9 @@ end
 
 -- Guards: no key is read before every name and number is right.
 
-if n < 1 or n > 100 or n % 1 ~= 0 or #ARGV ~= 1 + 3 * n then
-  return redis.error_reply('BADARGS items: 1 to 100, with 3 keys each after the first 2, and 3 arguments each')
+if n < 1 or n > 100 or n % 1 ~= 0 or #ARGV ~= 1 + WIDTH * n then
+  return redis.error_reply('BADARGS items: 1 to 100, with 3 keys each after the first 2, and '
+    .. WIDTH .. ' arguments each')
 end
 if mode ~= 'each' and mode ~= 'all' then return redis.error_reply('BADARGS mode: each or all') end
 
@@ -197,7 +202,7 @@ for i = 1, n do
   local reservation = KEYS[3 * i + 2]
   local stock, id = item_of(i, KEYS[3 * i], KEYS[3 * i + 1], reservation)
   if not stock then return redis.error_reply(id) end
-  local cart, quantity, ttl = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
+  local cart, quantity, ttl = arguments_of(i)
   if not is_text(cart) then
     return redis.error_reply('BADARGS cartId of item ' .. i .. ': 1 to 128 bytes of UTF-8, no control character')
   end
@@ -213,6 +218,9 @@ end
 -- The keys that all SKUs of a shard have in common.
 if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
 if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
+
+-- By item, the text that its reservation keeps: none.
+local metadata = {}
 
 -- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
 
@@ -277,19 +285,24 @@ local replies, refused = {}, false
 -- By reservation, the item that makes it; and the record that an item makes.
 local made = {}
 local function record_of(i)
-  return { cartId = ARGV[3 * i - 1], sku = stock_of[i].sku, quantity = ARGV[3 * i], state = 'active', reason = '',
-    expiresAt = replies[i][2], createdAt = now_text, updatedAt = now_text }
+  local cart, quantity = arguments_of(i)
+  return { cartId = cart, sku = stock_of[i].sku, quantity = quantity, state = 'active', reason = '',
+    expiresAt = replies[i][2], createdAt = now_text, updatedAt = now_text, metadata = metadata[i] }
 end
 -- The latest reply to a hold, and the ttl that it is for.
 local held, held_ttl
 for i = 1, n do
   local stock, reservation = stock_of[i], reservations[i]
-  local cart, quantity, ttl = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
+  local cart, quantity, ttl = arguments_of(i)
   local record, earlier = records and records[reservation], made[reservation]
   if earlier then record = record_of(earlier) end
   if record then
     local field = record.cartId ~= cart and 'cartId' or record.sku ~= stock.sku and 'sku'
       or record.quantity ~= quantity and 'quantity'
+    if not field then
+      local noted = earlier and record.metadata or not earlier and call('HGET', reservation, 'metadata') or nil
+      field = noted ~= metadata[i] and 'metadata'
+    end
     if field then
       replies[i], refused = { 'CONFLICT', field }, true
     else
@@ -321,9 +334,15 @@ end
 for i = 1, n do
   local stock, reservation = stock_of[i], reservations[i]
   if made[reservation] == i then
-    local cart, quantity, expires = ARGV[3 * i - 1], ARGV[3 * i], replies[i][2]
+    local cart, quantity = arguments_of(i)
+    local expires = replies[i][2]
     stock.available, stock.reserved = stock.available - quantity, stock.reserved + quantity
-    append_event(stock, 'hold', ids[i], cart, quantity, 'active', '')
+    if metadata[i] then
+      append_event(stock, 'hold', ids[i], cart, quantity, 'active', '', 'metadata', metadata[i])
+      call('HSET', reservation, 'metadata', metadata[i])
+    else
+      append_event(stock, 'hold', ids[i], cart, quantity, 'active', '')
+    end
     call('HSET', reservation, 'cartId', cart, 'sku', stock.sku, 'quantity', quantity,
       'state', 'active', 'expiresAt', expires, 'createdAt', now_text)
     local added = stock.added

@@ -136,15 +136,15 @@ local function read_record(key, id)
 end
 
 -- Appends what happened to a SKU to the audit. An event that concerns no reservation has an empty id and cart. The
--- counts are those after it; version has no gap, and previous is the SKU's event before.
-local function append_event(stock, event, id, cart, units, state, reason)
+-- counts are those after it; version has no gap, and previous is the SKU's event before. More fields may follow.
+local function append_event(stock, event, id, cart, units, state, reason, ...)
   stock.version = stock.version + 1
   stock.available_text, stock.reserved_text = format('%d', stock.available), format('%d', stock.reserved)
   stock.confirmed_text, stock.version_text = format('%d', stock.confirmed), format('%d', stock.version)
   stock.last_event = call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
     'sku', stock.sku, 'quantity', units, 'state', state, 'reason', reason, 'happenedAt', now_text,
     'available', stock.available_text, 'reserved', stock.reserved_text, 'confirmed', stock.confirmed_text,
-    'version', stock.version_text, 'previous', stock.last_event)
+    'version', stock.version_text, 'previous', stock.last_event, ...)
 end
 
 -- Stores what the latest event of a stock has left; what it adds up to, too, when that is set anew.
@@ -309,7 +309,7 @@ for _, item in ipairs(items) do
     local created = event.event ~= 'hold' and whole(kept[1], 1, at) or at
     local expires = whole(kept[2], created + 1, MAX_TIME) or whole(item.score, created + 1, MAX_TIME)
       or math.max(now, created + 1)
-    item.is_extended = event.event == 'extend'
+    item.is_extended, item.metadata = event.event == 'extend', event.metadata
     record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state, reason = event.reason,
       expiresAt = format('%d', expires), createdAt = format('%d', created), updatedAt = event.happenedAt }
   end
@@ -377,7 +377,8 @@ for _, item in ipairs(items) do
     call('HSET', item.key, 'cartId', record.cartId, 'sku', sku, 'quantity', record.quantity,
       'state', record.state, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
     if item.is_active and not item.is_extended then
-      call('HDEL', item.key, 'reason', 'updatedAt', 'token', 'ttlMs')
+      call('HDEL', item.key, 'reason', 'updatedAt', 'token', 'ttlMs', 'metadata')
+      if item.metadata then call('HSET', item.key, 'metadata', item.metadata) end
     elseif record.reason == '' then
       call('HSET', item.key, 'updatedAt', record.updatedAt)
       call('HDEL', item.key, 'reason')

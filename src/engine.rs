@@ -56,8 +56,9 @@ pub struct Engine {
     redis: Redis,
     scripts: Arc<Scripts>,
     layout: Layout,
-    /// One for each shard, like the three below.
+    /// One for each shard, like those below.
     holds: Vec<GroupCommit>,
+    holds_with_metadata: Vec<GroupCommit>,
     confirms: Vec<GroupCommit>,
     releases: Vec<GroupCommit>,
     extends: Vec<GroupCommit>,
@@ -96,9 +97,11 @@ impl Engine {
             let call = |shard: &Arc<Shard>| Call { scripts: Arc::clone(&scripts), name, keys: keys(shard) };
             layout.shards().iter().map(|shard| GroupCommit::new(call(shard), max_batch)).collect()
         };
+        let holding = |shard: &Shard| vec![shard.audit.clone(), shard.due.clone()];
         let settling = |shard: &Shard| vec![shard.audit.clone(), shard.due.clone(), shard.settings.clone()];
         Self {
-            holds: group("hold", |shard| vec![shard.audit.clone(), shard.due.clone()]),
+            holds: group("hold", holding),
+            holds_with_metadata: group("hold_with_metadata", holding),
             confirms: group("confirm", settling),
             releases: group("release", settling),
             extends: group("extend", settling),

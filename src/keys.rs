@@ -3,12 +3,14 @@
 //! The scripts cut SKUs and ids out of key names and check them again (`lua/*.lua`). The checks here only give the
 //! caller an earlier answer, with the name of the field.
 
+mod metadata;
 mod name;
 mod operation_id;
 mod reservation_id;
 
 use std::sync::Arc;
 
+pub use metadata::Metadata;
 pub use name::{CartId, IdempotencyKey, Reason, Sku};
 pub use operation_id::OperationId;
 pub use reservation_id::ReservationId;

@@ -37,6 +37,7 @@
 //!         sku: Sku::parse("sku-123")?,
 //!         quantity: Quantity::new(2)?,
 //!         ttl: Ttl::new(600)?,
+//!         metadata: None,
 //!         idempotency_key: None,
 //!     })
 //!     .await?;

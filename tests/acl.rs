@@ -235,6 +235,8 @@ fn commands_of(is_one: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let mut commands = BTreeSet::new();
     for (name, contract) in Contract::all().filter(|(name, _)| is_one(name)) {
         for line in contract.source.lines().map(str::trim).filter(|line| !line.starts_with("--")) {
+            // A text that is no JSON is an answer, not a failure.
+            let line = line.replace("pcall(cjson.decode", "");
             assert!(!line.contains("pcall"), "{name}.lua: {line}");
             for call in line.split("call(").skip(1) {
                 let command = call.strip_prefix('\'').and_then(|call| call.split('\'').next());

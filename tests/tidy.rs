@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 
 /// The scripts that only read, and the scripts that run when memory is full. The others are refused then.
-const FLAGS: [(&str, &str); 10] = [
+const FLAGS: [(&str, &str); 11] = [
     ("adjust", "#!lua"),
     ("audit", "#!lua flags=no-writes"),
     ("confirm", "#!lua flags=allow-oom"),
     ("extend", "#!lua flags=allow-oom"),
     ("hold", "#!lua"),
+    ("hold_with_metadata", "#!lua"),
     ("inventory", "#!lua flags=no-writes"),
     ("release", "#!lua flags=allow-oom"),
     ("repair", "#!lua flags=allow-oom"),

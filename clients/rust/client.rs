@@ -39,6 +39,7 @@ async fn main() -> anyhow::Result<ExitCode> {
                 sku: Sku::parse(sku)?,
                 quantity: Quantity::new(quantity.parse().context("QUANTITY")?)?,
                 ttl: Ttl::new(ttl.parse().context("TTL_SECONDS")?)?,
+                metadata: None,
                 idempotency_key: Some(IdempotencyKey::parse(key)?),
             };
             until_answered(async || engine.hold(request.clone()).await).await.map(held)

@@ -181,7 +181,7 @@ for _, item in ipairs(items) do
     local created = event.event ~= 'hold' and whole(kept[1], 1, at) or at
     local expires = whole(kept[2], created + 1, MAX_TIME) or whole(item.score, created + 1, MAX_TIME)
       or math.max(now, created + 1)
-    item.is_extended = event.event == 'extend'
+    item.is_extended, item.metadata = event.event == 'extend', event.metadata
     record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state, reason = event.reason,
       expiresAt = format('%d', expires), createdAt = format('%d', created), updatedAt = event.happenedAt }
   end
@@ -249,7 +249,8 @@ for _, item in ipairs(items) do
     call('HSET', item.key, 'cartId', record.cartId, 'sku', sku, 'quantity', record.quantity,
       'state', record.state, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
     if item.is_active and not item.is_extended then
-      call('HDEL', item.key, 'reason', 'updatedAt', 'token', 'ttlMs')
+      call('HDEL', item.key, 'reason', 'updatedAt', 'token', 'ttlMs', 'metadata')
+      if item.metadata then call('HSET', item.key, 'metadata', item.metadata) end
     elseif record.reason == '' then
       call('HSET', item.key, 'updatedAt', record.updatedAt)
       call('HDEL', item.key, 'reason')

@@ -3,7 +3,7 @@
 use super::expiry::SWEPT_PER_CALL;
 use super::record::{malformed, number};
 use super::{Engine, Error, Quantity, Reservation, Ttl, item, of_shard};
-use crate::keys::{CartId, IdempotencyKey, ReservationId, Sku, StockKeys};
+use crate::keys::{CartId, IdempotencyKey, Metadata, ReservationId, Sku, StockKeys};
 
 /// A request to hold units.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub struct HoldRequest {
     pub quantity: Quantity,
     /// For how long.
     pub ttl: Ttl,
+    /// What the reservation keeps for its client.
+    pub metadata: Option<Metadata>,
     /// Makes the request safe to repeat.
     pub idempotency_key: Option<IdempotencyKey>,
 }
@@ -42,7 +44,7 @@ pub enum Hold {
 }
 
 impl Engine {
-    /// Moves units from available to reserved. Script `hold`. Before a refusal for lack of units, it sweeps what has
+    /// Moves units from available to reserved. Script `hold`, or `hold_with_metadata`. Before a refusal for lack of units, it sweeps what has
     /// lapsed on the SKU.
     ///
     /// # Errors
@@ -75,16 +77,25 @@ impl Engine {
         request: &HoldRequest,
     ) -> Result<(Hold, u64), Error> {
         let (cart, ttl_ms) = (request.cart.as_str().to_owned(), request.ttl.as_ms());
-        let arguments = vec![cart, request.quantity.to_string(), ttl_ms.to_string()];
+        let mut arguments = vec![cart, request.quantity.to_string(), ttl_ms.to_string()];
+        let holds = match &request.metadata {
+            Some(metadata) => {
+                arguments.push(metadata.to_json());
+                &self.holds_with_metadata
+            }
+            None => &self.holds,
+        };
         self.reads.gate.sells();
-        let reply = of_shard(&self.holds, keys).submit(item(keys, id, arguments)).await?;
+        let reply = of_shard(holds, keys).submit(item(keys, id, arguments)).await?;
         Ok(match &*reply.parts() {
             ["HELD", expires_at, created_at] => {
                 self.known_skus.remember(id, &request.sku);
                 (Hold::Held(Reservation::held(id, request, expires_at, created_at)?), 0)
             }
             ["REPLAYED", record @ ..] => {
-                let record = Reservation::read(id, record)?;
+                // The script has compared the metadata.
+                let metadata = request.metadata.clone();
+                let record = Reservation { metadata, ..Reservation::read(id, record)? };
                 // The script ignores the time, but a request for another time is another request.
                 if !self.is_held_for(&record, ttl_ms).await? {
                     return Ok((Hold::Conflict { field: "ttlSeconds".to_owned() }, 0));

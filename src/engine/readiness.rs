@@ -161,6 +161,7 @@ impl Engine {
         };
         vec![
             probe("hold", &[&both, &item, &item], &[&["all"], &cart, &cart]),
+            probe("hold_with_metadata", &[&both, &item, &item], &[&["all"], &cart, &[""], &cart, &[""]]),
             probe("confirm", &[&both, &settings, &item], &[&["all", ""]]),
             probe("release", &[&both, &settings, &item], &[&["all", ""]]),
             probe("extend", &[&both, &settings, &item], &[&["all", "1"]]),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Error, HoldRequest, Quantity};
-use crate::keys::{CartId, ReservationId, Sku};
+use crate::keys::{CartId, Metadata, ReservationId, Sku};
 use crate::redis::Entry;
 
 /// The life of a reservation: active, and then one of the other states, finally.
@@ -56,6 +56,8 @@ pub struct Reservation {
     pub created_at_ms: u64,
     /// When its state or its expiry last changed.
     pub updated_at_ms: u64,
+    /// What it keeps for its client. Only a read and a hold tell; the replies of other operations do not.
+    pub metadata: Option<Metadata>,
 }
 
 impl Reservation {
@@ -74,6 +76,7 @@ impl Reservation {
             expires_at_ms: number(expires_at)?,
             created_at_ms: number(created_at)?,
             updated_at_ms: number(updated_at)?,
+            metadata: None,
         })
     }
 
@@ -89,7 +92,8 @@ impl Reservation {
         if field("state") == ReservationState::Active.as_str() && record[7].is_empty() {
             record[7] = record[6];
         }
-        Self::read(id, &record).map(Some)
+        let metadata = fields.get("metadata").map(|json| metadata(json)).transpose()?;
+        Ok(Some(Self { metadata, ..Self::read(id, &record)? }))
     }
 
     /// Makes the record of a request that was just granted.
@@ -105,6 +109,7 @@ impl Reservation {
             expires_at_ms: number(expires_at)?,
             created_at_ms,
             updated_at_ms: created_at_ms,
+            metadata: of.metadata.clone(),
         })
     }
 
@@ -247,6 +252,8 @@ pub struct Event {
     pub version: u64,
     /// The id of the SKU's event before this one; empty for its first.
     pub previous: String,
+    /// What the reservation keeps for its client; told by its hold.
+    pub metadata: Option<Metadata>,
 }
 
 impl Event {
@@ -267,6 +274,7 @@ impl Event {
             confirmed,
             version,
             previous,
+            noted,
         ] = parts
         else {
             return Err(malformed("audit"));
@@ -286,6 +294,7 @@ impl Event {
             confirmed: number(confirmed)?,
             version: number(version)?,
             previous: (*previous).to_owned(),
+            metadata: if noted.is_empty() { None } else { Some(metadata(noted)?) },
         })
     }
 }
@@ -310,8 +319,13 @@ impl Event {
             confirmed: amount("confirmed")?,
             version: amount("version")?,
             previous: field("previous"),
+            metadata: fields.get("metadata").map(|json| metadata(json)).transpose()?,
         })
     }
+}
+
+fn metadata(json: &str) -> Result<Metadata, Error> {
+    Metadata::parse(json).map_err(|_| malformed("the metadata of a reservation"))
 }
 
 pub(super) fn number(text: &str) -> Result<u64, Error> {

@@ -20,7 +20,7 @@ use crate::engine::{
     ActiveLimit, Engine, Error, Extend, Hold, HoldRequest, Impairment, PageLimit, Quantity, Reservation,
     ReservationState, SeedQuantity, Settle, Ttl,
 };
-use crate::keys::{CartId, IdempotencyKey, Invalid, ReservationId, Sku};
+use crate::keys::{CartId, IdempotencyKey, Invalid, Metadata, ReservationId, Sku};
 
 pub(super) use adjust::{adjust, adjust_many};
 pub(super) use list::{active, skus};
@@ -57,13 +57,14 @@ pub(super) async fn hold(engine: &Engine, request: WholeRequest) -> Answer {
     let sku = fields.required("sku", text(Sku::parse));
     let quantity = fields.required("quantity", whole(Quantity::new));
     let ttl = fields.optional("ttlSeconds", whole(Ttl::new)).unwrap_or(Ttl::DEFAULT);
+    let metadata = fields.strings("metadata", Metadata::new);
     let (Some(cart), Some(sku), Some(quantity)) = (cart, sku, quantity) else { return Err(refused(fields)) };
     fields.finish()?;
     let requested = quantity.get();
     let insufficient = |kind, detail, available| {
         Err(Problem::new(kind, detail).with("requested", requested).with("available", available))
     };
-    match engine.hold(HoldRequest { cart, sku, quantity, ttl, idempotency_key }).await? {
+    match engine.hold(HoldRequest { cart, sku, quantity, ttl, metadata, idempotency_key }).await? {
         Hold::Held(record) => Ok(ok(&super::json::reservation(&record))),
         Hold::Replayed(record) => replayed_hold(&record),
         Hold::Conflict { field } => {

@@ -122,6 +122,25 @@ impl Fields {
         items.into_iter().collect()
     }
 
+    /// Takes out an object of strings that may be missing, and parses its pairs with `read`.
+    pub(super) fn strings<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(Vec<(String, String)>) -> Result<T, Invalid>,
+    ) -> Option<T> {
+        let given = match self.take(name)? {
+            Given::Object(fields) => fields.given,
+            _ => Vec::new(),
+        };
+        let pairs = given.into_iter().map(|(name, value)| match value {
+            Given::Plain(Value::String(value)) => Some((name, value)),
+            _ => None,
+        });
+        // What is no object of strings breaks the same rule as an empty one.
+        let pairs = pairs.collect::<Option<_>>().unwrap_or_default();
+        read(pairs).map_err(|invalid| self.refuse(name, invalid.rule)).ok()
+    }
+
     /// Takes a field out; one that is given more than once is wrong.
     fn take(&mut self, name: &str) -> Option<Given> {
         let mut values = self.given.extract_if(.., |(given, _)| given == name).map(|(_, value)| value);

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::engine::{Event, Reservation, Stock};
+use crate::keys::Metadata;
 
 /// The snapshot of a SKU.
 pub(super) fn stock(stock: &Stock) -> impl Serialize {
@@ -67,6 +68,8 @@ pub(super) fn reservation(record: &Reservation) -> impl Serialize {
         updated_at: Time,
         #[serde(skip_serializing_if = "str::is_empty")]
         reason: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metadata: Option<&'a Metadata>,
     }
     Record {
         reservation_id: record.id.to_string(),
@@ -78,6 +81,7 @@ pub(super) fn reservation(record: &Reservation) -> impl Serialize {
         created_at: Time(record.created_at_ms),
         updated_at: Time(record.updated_at_ms),
         reason: &record.reason,
+        metadata: record.metadata.as_ref(),
     }
 }
 
@@ -108,6 +112,8 @@ pub(super) fn events(events: &[Event]) -> impl Serialize {
         version: u64,
         #[serde(skip_serializing_if = "str::is_empty")]
         previous: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metadata: Option<&'a Metadata>,
     }
     fn shown(event: &Event) -> Shown<'_> {
         Shown {
@@ -125,6 +131,7 @@ pub(super) fn events(events: &[Event]) -> impl Serialize {
             confirmed: event.confirmed,
             version: event.version,
             previous: &event.previous,
+            metadata: event.metadata.as_ref(),
         }
     }
     Page { events: events.iter().map(shown).collect() }

@@ -131,7 +131,7 @@ impl fmt::Debug for IdempotencyKey {
     }
 }
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&text.len()) && !text.contains(char::is_control)
 }
 

@@ -12,6 +12,8 @@ pub const CARTS: [&str; 2] = ["cart-1", "Körbchen 🛒"];
 pub const TOKENS: [&str; 3] = ["", "token", "otro"];
 pub const IDS: RangeInclusive<u8> = 0..=11;
 pub const OPERATIONS: RangeInclusive<u8> = 0..=8;
+/// What a reservation keeps for its caller.
+pub const METADATA: [&str; 2] = [r#"{"order":"A-17"}"#, r#"{"b":"größe","a":"\"\\"}"#];
 pub const REASONS: [&str; 3] = ["", "delivery", "Zählung 📋"];
 
 /// In a repair: available units as many as there can be.
@@ -113,6 +115,7 @@ pub struct Line {
     pub cart: &'static str,
     pub quantity: u64,
     pub ttl_ms: u64,
+    pub metadata: &'static str,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -181,11 +184,13 @@ impl Act {
             }
             Self::Hold { mode, lines } => {
                 let numbers = |line: &Line| [line.cart.to_owned(), line.quantity.to_string(), line.ttl_ms.to_string()];
-                let args = [(*mode).to_owned()];
+                let is_noted = lines.iter().any(|line| !line.metadata.is_empty());
+                let noted = |line: &Line| is_noted.then(|| line.metadata.to_owned());
+                let args = lines.iter().flat_map(|line| numbers(line).into_iter().chain(noted(line)));
                 Call::new(
-                    "hold",
+                    if is_noted { "hold_with_metadata" } else { "hold" },
                     item_keys(&["inventory:audit", "stockhold:due"], lines.iter().map(|line| (line.sku, line.id))),
-                    args.into_iter().chain(lines.iter().flat_map(numbers)),
+                    [(*mode).to_owned()].into_iter().chain(args),
                 )
             }
             Self::Confirm { mode, items } => settle("confirm", mode, items),

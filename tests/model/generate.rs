@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::call::{
-    AS_MANY_AS_FIT, Act, Adjustment, CARTS, Extension, IDS, Item, Line, OPERATIONS, REASONS, Record, Restart, SKUS,
-    Step, TOKENS,
+    AS_MANY_AS_FIT, Act, Adjustment, CARTS, Extension, IDS, Item, Line, METADATA, OPERATIONS, REASONS, Record, Restart,
+    SKUS, Step, TOKENS,
 };
 use crate::spoil::{self, Spoil};
 
@@ -150,11 +150,18 @@ fn some<T: std::fmt::Debug>(item: impl Strategy<Value = T> + Clone) -> impl Stra
 }
 
 fn line() -> impl Strategy<Value = Line> + Clone {
-    (reservation(), mostly(9), select(CARTS.to_vec()), mostly(9), 1..=8u64, ttl_ms()).prop_map(
-        |((sku, id), usual_cart, other_cart, usual_quantity, other_quantity, ttl_ms)| {
+    // One id in five has metadata, mostly the same.
+    let metadata = (mostly(9), select([&[""], &METADATA[..]].concat()));
+    (reservation(), mostly(9), select(CARTS.to_vec()), mostly(9), 1..=8u64, ttl_ms(), metadata).prop_map(
+        |((sku, id), usual_cart, other_cart, usual_quantity, other_quantity, ttl_ms, (usual_metadata, other))| {
             let cart = if usual_cart { CARTS[usize::from(id / 3) % CARTS.len()] } else { other_cart };
             let quantity = if usual_quantity { u64::from(id % 4) + 1 } else { other_quantity };
-            Line { sku, id, cart, quantity, ttl_ms }
+            let metadata = match id % 5 {
+                _ if !usual_metadata => other,
+                0 => METADATA[usize::from(id / 5) % METADATA.len()],
+                _ => "",
+            };
+            Line { sku, id, cart, quantity, ttl_ms, metadata }
         },
     )
 }

@@ -131,6 +131,11 @@ impl Model {
             // Of a hold that was never extended nothing is left.
             ttl_ms: kept.filter(|_| event.kind() != "hold").and_then(|record| record.ttl_ms),
             token: kept.filter(|_| event.state() != "active").map_or(String::new(), |record| record.token.clone()),
+            metadata: if event.kind() == "hold" {
+                event.metadata().to_owned()
+            } else {
+                kept.map_or(String::new(), |record| record.metadata.clone())
+            },
             dropped_at: None,
         }
     }

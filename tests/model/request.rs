@@ -3,7 +3,7 @@
 //! A call gets at most one defect. So the order of the checks does not matter, and a key of a shard is always among
 //! keys without a shard, where it does not fit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::call::Call;
 use crate::names::{event_id, is_audit_of_shard, number, reservation_id, sku, text};
@@ -70,6 +70,8 @@ pub struct Line {
     pub cart: String,
     pub quantity: u64,
     pub ttl_ms: u64,
+    /// Empty if there is none.
+    pub metadata: String,
 }
 
 pub struct Item {
@@ -145,13 +147,15 @@ impl Request {
                 fits(audit == b"inventory:audit" && due == b"stockhold:due" && settings == b"stockhold:settings")?;
                 Ok(Self::Sweep { sku, ids: ids(reservations)? })
             }
-            "hold" => {
-                let items = items(call, [b"inventory:audit", b"stockhold:due"], 3)?;
+            "hold" | "hold_with_metadata" => {
+                let width = if call.script == "hold" { 3 } else { 4 };
+                let items = items(call, [b"inventory:audit", b"stockhold:due"], width)?;
                 let all = args.mode(0)?;
                 let lines = items.into_iter().enumerate().map(|(i, (sku, id))| {
-                    let quantity = args.number(2 + 3 * i, 1, MOST_UNITS)?;
-                    let ttl_ms = args.number(3 + 3 * i, 1, MOST_TTL_MS)?;
-                    Ok(Line { sku, id, cart: args.text(1 + 3 * i)?, quantity, ttl_ms })
+                    let quantity = args.number(2 + width * i, 1, MOST_UNITS)?;
+                    let ttl_ms = args.number(3 + width * i, 1, MOST_TTL_MS)?;
+                    let metadata = if width == 4 { args.metadata(4 + width * i)? } else { String::new() };
+                    Ok(Line { sku, id, cart: args.text(1 + width * i)?, quantity, ttl_ms, metadata })
                 });
                 let lines = lines.collect::<Result<_, _>>()?;
                 Ok(Self::Hold { all, lines })
@@ -257,6 +261,19 @@ impl Args<'_> {
 
     fn text(&self, place: usize) -> Result<String, Fault> {
         text(&self.0[place]).ok_or(Fault::BadArgs)
+    }
+
+    /// Empty, or an object of 1 to 8 strings.
+    fn metadata(&self, place: usize) -> Result<String, Fault> {
+        let json = &self.0[place];
+        if json.is_empty() {
+            return Ok(String::new());
+        }
+        let strings: BTreeMap<String, String> = serde_json::from_slice(json).map_err(|_| Fault::BadArgs)?;
+        let are_text =
+            strings.iter().flat_map(|(name, value)| [name, value]).all(|part| text(part.as_bytes()).is_some());
+        count(are_text && (1..=8).contains(&strings.len()) && json.starts_with(b"{") && json.len() <= 4200)?;
+        Ok(String::from_utf8(json.clone()).expect("it is JSON"))
     }
 
     fn signed(&self, place: usize) -> Result<i64, Fault> {

@@ -84,12 +84,13 @@ impl Model {
     }
 
     fn hold(&mut self, line: &Line, turn: &Turn) -> Vec<String> {
-        let Line { sku, id, cart, quantity, ttl_ms } = line;
+        let Line { sku, id, cart, quantity, ttl_ms, metadata } = line;
         if let Some(record) = self.records.get(id) {
             let same = [
                 ("cartId", record.cart == *cart),
                 ("sku", record.sku == *sku),
                 ("quantity", record.quantity == *quantity),
+                ("metadata", record.metadata == *metadata),
             ];
             return match same.iter().find(|(_, same)| !same) {
                 Some((field, _)) => reply("CONFLICT", [(*field).to_owned()]),
@@ -115,6 +116,7 @@ impl Model {
             is_extended: false,
             ttl_ms: None,
             token: String::new(),
+            metadata: metadata.clone(),
             dropped_at: None,
         };
         let done = reply("HELD", [record.expires_at, record.created_at].map(|at| at.to_string()));
@@ -240,7 +242,10 @@ impl Model {
             }
         };
         let newest_first = wanted.into_iter().rev().filter(|event| before.is_none_or(|before| id_of(event) < before));
-        let line = |event: &Rc<Event>| reply("EVENT", [event.id.clone()].into_iter().chain(event.fields.clone()));
+        let line = |event: &Rc<Event>| {
+            let metadata = if event.metadata().is_empty() { Some(String::new()) } else { None };
+            reply("EVENT", [event.id.clone()].into_iter().chain(event.fields.clone()).chain(metadata))
+        };
         Ok(newest_first.take(limit).map(line).collect())
     }
 }

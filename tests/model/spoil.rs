@@ -95,6 +95,10 @@ pub const ARGS: &[&[u8]] = &[
     b"1000000000001",
     b"10000000000000",
     b"99999999999999999999",
+    br#"{"a":"b"}"#,
+    br#"{"1":"a","2":"a","3":"a","4":"a","5":"a","6":"a","7":"a","8":"a","9":"a"}"#,
+    br#"{"a":1}"#,
+    br#"["a"]"#,
     b"add",
     b"set",
     b"create",
@@ -161,6 +165,7 @@ impl Spoil {
             Self::Items(count) => {
                 let (keys_each, args_each, keys_first) = match call.script {
                     "hold" => (3, 3, 2),
+                    "hold_with_metadata" => (3, 4, 2),
                     "confirm" | "release" | "extend" => (3, 1, 3),
                     "adjust" => (3, 6, 3),
                     "sweep" => (1, 0, 5),

@@ -60,6 +60,8 @@ pub struct Record {
     /// The time that the hold asked for; known once it was extended.
     pub ttl_ms: Option<u64>,
     pub token: String,
+    /// Empty if there is none.
+    pub metadata: String,
     /// When Redis drops it: the earliest and the latest moment, until the exact moment is known.
     pub dropped_at: Option<(u64, u64)>,
 }
@@ -77,7 +79,7 @@ pub struct Operation {
 
 pub struct Event {
     pub id: String,
-    /// In the order of the header, beginning with `event`.
+    /// In the order of the header, beginning with `event`; metadata only if there is any.
     pub fields: Vec<String>,
 }
 
@@ -175,8 +177,12 @@ impl Model {
 
     /// Records what happened to a reservation.
     pub fn log_of(&mut self, id: &str, event: &str, turn: &Turn) {
-        let Record { cart, sku, quantity, state, reason, .. } = self.records[id].clone();
+        let Record { cart, sku, quantity, state, reason, metadata, .. } = self.records[id].clone();
         self.log(&sku, [event, id, &cart, &sku, &quantity.to_string(), state, reason], turn);
+        if event == "hold" && !metadata.is_empty() {
+            let held = Rc::get_mut(self.events.last_mut().expect("it was just logged")).expect("it is not shared yet");
+            held.fields.push(metadata);
+        }
     }
 
     /// Records an event; the counts are already those after the event.
@@ -263,6 +269,11 @@ impl Event {
 
     pub fn version(&self) -> u64 {
         self.number(11)
+    }
+
+    /// Empty if there is none.
+    pub fn metadata(&self) -> &str {
+        self.fields.get(13).map_or("", String::as_str)
     }
 
     fn number(&self, place: usize) -> u64 {

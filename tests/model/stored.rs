@@ -22,7 +22,7 @@ for i, key in ipairs(redis.call('KEYS', '*')) do
 end
 return { found, redis.call('TIME') }";
 
-const EVENT_FIELDS: [&str; 13] = [
+const EVENT_FIELDS: [&str; 14] = [
     "event",
     "reservationId",
     "cartId",
@@ -36,6 +36,7 @@ const EVENT_FIELDS: [&str; 13] = [
     "confirmed",
     "version",
     "previous",
+    "metadata",
 ];
 
 #[derive(Debug, PartialEq)]
@@ -115,8 +116,9 @@ impl Stores {
                 ("state", record.state),
                 ("reason", record.reason),
                 ("token", &record.token),
+                ("metadata", &record.metadata),
             ];
-            // An empty token and an empty reason are not stored, and what is active was updated only if it was extended.
+            // Empty texts are not stored, and what is active was updated only if it was extended.
             let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
             let updated =
                 Some(("updatedAt", record.updated_at)).filter(|_| record.state != "active" || record.is_extended);

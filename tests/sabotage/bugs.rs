@@ -35,7 +35,25 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 51] = [
+pub const BUGS: [Bug; 54] = [
+    rule(
+        "lua/hold_with_metadata.lua",
+        "`hold_with_metadata` takes another request for a repeat",
+        "field = noted ~= metadata[i] and 'metadata'",
+        "field = noted and not metadata[i] and 'metadata'",
+    ),
+    rule(
+        "lua/hold_with_metadata.lua",
+        "`hold_with_metadata` leaves the metadata out of the record",
+        "call('HSET', reservation, 'metadata', metadata[i])",
+        "call('HLEN', reservation)",
+    ),
+    rule(
+        "lua/hold_with_metadata.lua",
+        "`hold_with_metadata` leaves the metadata out of the audit",
+        "'active', '', 'metadata', metadata[i])",
+        "'active', '')",
+    ),
     rule(
         "lua/hold.lua",
         "`hold` writes a reservation before it looks at the stock",
@@ -222,7 +240,7 @@ pub const BUGS: [Bug; 51] = [
     rule(
         "lua/sweep.lua",
         "`sweep` does not link its event to the one before",
-        "'previous', stock.last_event)",
+        "'previous', stock.last_event, ...)",
         "'previous', '')",
     ),
     rule("lua/seed.lua", "`seed` does not wait until all holds are gone", "if live == 0 then", "if true then"),

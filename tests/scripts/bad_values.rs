@@ -100,6 +100,7 @@ pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
         "version" | "lastEvent" => Vec::new(),
         "cartId" => [bytes([""]), texts()].concat(),
         "token" => texts(),
+        "metadata" => metadata(),
         _ => panic!("{script} has a new argument: what is wrong for {name:?}?"),
     }
 }
@@ -144,6 +145,43 @@ fn bad_inventories(prefix: &str) -> Vec<Vec<u8>> {
     bad.push(format!("{prefix}stock:tea").into_bytes());
     let skus = [bytes(NOT_SKUS), too_long(), NOT_UTF8.map(<[u8]>::to_vec).into()].concat();
     bad.extend(skus.iter().map(|sku| [prefix.as_bytes(), b"inventory:", sku].concat()));
+    bad
+}
+
+/// What is not an object of 1 to 8 strings with names.
+fn metadata() -> Vec<Vec<u8>> {
+    let nine: Vec<_> = (0..9).map(|name| format!(r#""{name}":"x""#)).collect();
+    let mut bad = bytes([
+        " ",
+        "x",
+        "null",
+        "{}",
+        "[]",
+        r#"["a"]"#,
+        r#""a""#,
+        "{",
+        r#"{"a":"b""#,
+        r#"{"a":"b"}x"#,
+        r#" {"a":"b"}"#,
+        r#"{"a":1}"#,
+        r#"{"a":true}"#,
+        r#"{"a":null}"#,
+        r#"{"a":{}}"#,
+        r#"{"a":["b"]}"#,
+        r#"{"a":"b","c":1}"#,
+        r#"{a:"b"}"#,
+        r#"{"":"b"}"#,
+        r#"{"a":""}"#,
+        r#"{"a":"\n"}"#,
+        r#"{"a\u0000":"b"}"#,
+        r#"{"a":"\u0085"}"#,
+        r#"{'a':'b'}"#,
+    ]);
+    bad.push(format!("{{{}}}", nine.join(",")).into_bytes());
+    bad.push(format!(r#"{{"a":"{}"}}"#, "x".repeat(129)).into_bytes());
+    bad.push(format!(r#"{{"{}":"a"}}"#, "x".repeat(129)).into_bytes());
+    bad.push(format!(r#"{{"a":"b"{}}}"#, " ".repeat(4200)).into_bytes());
+    bad.extend(NOT_UTF8.map(|text| [br#"{"a":""#, text, br#""}"#].concat()));
     bad
 }
 

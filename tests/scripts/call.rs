@@ -28,11 +28,12 @@ pub struct Line<'a> {
     cart: &'a str,
     quantity: u64,
     ttl_ms: u64,
+    metadata: &'a str,
 }
 
 /// An item of a hold.
 pub fn line<'a>(sku: &'a str, id: &'a str) -> Line<'a> {
-    Line { sku, id, cart: "cart-1", quantity: 1, ttl_ms: LONG_MS }
+    Line { sku, id, cart: "cart-1", quantity: 1, ttl_ms: LONG_MS, metadata: "" }
 }
 
 impl<'a> Line<'a> {
@@ -46,6 +47,11 @@ impl<'a> Line<'a> {
 
     pub fn ttl_ms(self, ttl_ms: u64) -> Self {
         Self { ttl_ms, ..self }
+    }
+
+    /// For [`hold_with_metadata`].
+    pub fn metadata(self, metadata: &'a str) -> Self {
+        Self { metadata, ..self }
     }
 }
 
@@ -103,6 +109,15 @@ pub fn hold(mode: &str, lines: &[Line]) -> Call {
     let args = lines.iter().flat_map(|line| [line.cart.into(), line.quantity.to_string(), line.ttl_ms.to_string()]);
     let args = [mode.into()].into_iter().chain(args).collect();
     Call::new("hold", triples(&[AUDIT, DUE], lines.iter().map(|line| (line.sku, line.id))), args)
+}
+
+pub fn hold_with_metadata(mode: &str, lines: &[Line]) -> Call {
+    let args = lines.iter().flat_map(|line| {
+        [line.cart.into(), line.quantity.to_string(), line.ttl_ms.to_string(), line.metadata.to_owned()]
+    });
+    let args = [mode.into()].into_iter().chain(args).collect();
+    let keys = triples(&[AUDIT, DUE], lines.iter().map(|line| (line.sku, line.id)));
+    Call::new("hold_with_metadata", keys, args)
 }
 
 /// Confirms; an item is a SKU, an id and a token.

@@ -8,11 +8,16 @@ use std::collections::BTreeSet;
 
 use redis::cmd;
 
-use crate::call::{Call, LAST_EVENT, add, adjust, confirm, extend, hold, line, release, repair, seed, sweep};
+use crate::call::{
+    Call, LAST_EVENT, add, adjust, confirm, extend, hold, hold_with_metadata, line, release, repair, seed, sweep,
+};
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::snapshot::Snapshot;
+
+/// Metadata.
+const ORDER: &str = r#"{"order":"A-17"}"#;
 
 /// The highest id that a stream accepts, without its last digit.
 const LAST_IDS: &str = "18446744073709551615-1844674407370955161";
@@ -35,6 +40,10 @@ fn calls() -> Vec<Call> {
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("tea", NEW)]));
         calls.push(hold(mode, &[line("tea", NEW).quantity(100)]));
+        calls.push(hold(mode, &[line("tea", ACTIVE).quantity(2)]));
+        let noted = [line("tea", NEW).metadata(ORDER), line("cup", &other), line("tea", ACTIVE).quantity(2)];
+        calls.push(hold_with_metadata(mode, &noted));
+        calls.push(hold_with_metadata(mode, &[line("tea", NEW).quantity(100).metadata(ORDER)]));
         calls.push(adjust(mode, &[add("tea", NEW, 1)]));
         calls.push(adjust(mode, &[add("tea", NEW, -100)]));
         calls.push(adjust(mode, &[add("new", NEW, 1).create().once(), add("cup", &other, -1).once()]));

@@ -1,6 +1,6 @@
 //! Holding: what `hold` does, besides its reply.
 
-use crate::call::{LONG_MS, hold, line, seed, sweep};
+use crate::call::{LONG_MS, audit, confirm, hold, hold_with_metadata, line, repair, seed, sweep};
 use crate::fixture::{ACTIVE, CONFIRMED, LAPSED, NEW, ScriptFixture, id};
 
 #[tokio::test]
@@ -116,4 +116,51 @@ async fn a_lapsed_hold_keeps_its_units_until_it_is_swept() {
     assert_eq!(fixture.reply(&too_many).await, ["INSUFFICIENT", "6", "1"]);
     fixture.replies(&sweep("tea", &[LAPSED])).await;
     assert_eq!(fixture.words(&too_many).await, ["HELD"]);
+}
+
+/// The record keeps it for good, and the event of the hold tells it; no other event does.
+#[tokio::test]
+async fn metadata_is_kept_and_told() {
+    const ORDER: &str = r#"{"order":"A-\"17\" größe","channel":"\u0061pp"}"#;
+    let mut fixture = ScriptFixture::open().await;
+    fixture.replies(&seed("tea", 10, &[])).await;
+    let other = id(1);
+    let lines = [line("tea", NEW).quantity(3).metadata(ORDER), line("tea", &other)];
+    assert_eq!(fixture.words(&hold_with_metadata("all", &lines)).await, ["HELD", "HELD"]);
+    let [key, plain] = [NEW, &other].map(|id| format!("reservation:{id}"));
+    assert_eq!(fixture.field(&key, "metadata").await, ORDER, "byte by byte");
+    let kept: bool = fixture.run(redis::cmd("HEXISTS").arg(&plain).arg("metadata")).await;
+    assert!(!kept);
+    // The text decides, not what it means; and a plain hold is another request than one with metadata.
+    for (metadata, word) in [(ORDER, "REPLAYED"), (r#"{"order":"A-18"}"#, "CONFLICT"), ("", "CONFLICT")] {
+        let again = hold_with_metadata("each", &[line("tea", NEW).quantity(3).metadata(metadata)]);
+        assert_eq!(fixture.words(&again).await, [word], "{metadata}");
+    }
+    assert_eq!(fixture.replies(&hold("each", &[line("tea", NEW).quantity(3)])).await, [["CONFLICT", "metadata"]]);
+    assert_eq!(fixture.words(&hold("each", &[line("tea", &other)])).await, ["REPLAYED"]);
+
+    fixture.replies(&confirm("each", &[("tea", NEW, "token")])).await;
+    assert_eq!(fixture.field(&key, "metadata").await, ORDER);
+    let events = fixture.replies(&audit("tea", 10, "")).await;
+    let told: Vec<_> = events.iter().map(|event| (&*event[2], &*event[15])).collect();
+    assert_eq!(told, [("confirm", ""), ("hold", ""), ("hold", ORDER), ("seed", "")]);
+}
+
+/// A record that is made again from its hold has its metadata again.
+#[tokio::test]
+async fn metadata_is_restored_with_its_record() {
+    const ORDER: &str = r#"{"order":"A-17"}"#;
+    let mut fixture = ScriptFixture::open().await;
+    fixture.replies(&seed("tea", 10, &[])).await;
+    fixture.replies(&hold_with_metadata("each", &[line("tea", NEW).metadata(ORDER)])).await;
+    let key = format!("reservation:{NEW}");
+    let last = fixture.field("inventory:tea", "lastEvent").await;
+    for damage in [&["DEL", &key][..], &["HSET", &key, "metadata", "{}"]] {
+        fixture.run::<i64>(redis::cmd(damage[0]).arg(&damage[1..])).await;
+        let version = fixture.field("inventory:tea", "version").await;
+        let newest = fixture.field("inventory:tea", "lastEvent").await;
+        let again = repair("tea", [&version, &newest, ""], [0; 3], &[(NEW, &last)]);
+        assert_eq!(fixture.words(&again).await, ["REPAIRED"]);
+        assert_eq!(fixture.field(&key, "metadata").await, ORDER);
+    }
 }

@@ -4,11 +4,14 @@
 
 use crate::bad_values::{bad_arguments, bad_keys};
 use crate::call::{
-    Call, LAST_EVENT, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed,
-    set, sweep,
+    Call, LAST_EVENT, add, adjust, audit, audit_all, confirm, extend, hold, hold_with_metadata, inventory, line,
+    release, repair, seed, set, sweep,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, NEWER, ScriptFixture, id, stocking};
+
+/// Metadata.
+const ORDER: &str = r#"{"order":"A-17"}"#;
 
 /// Longer than any hold of the fixture has left.
 const LONGER_MS: u64 = 1_200_000;
@@ -114,6 +117,7 @@ async fn a_call_takes_no_more_than_a_hundred_items() {
         calls.extend([hold(mode, &lines), confirm(mode, &items), release(mode, &items), adjust(mode, &more)]);
         calls.extend([hold(mode, &[]), confirm(mode, &[]), release(mode, &[]), adjust(mode, &[])]);
         calls.extend([extend(mode, &longer), extend(mode, &[])]);
+        calls.extend([hold_with_metadata(mode, &lines), hold_with_metadata(mode, &[])]);
     }
     for call in calls {
         assert_eq!(fixture.refusal(&call).await.word, "BADARGS", "{call:?}");
@@ -141,6 +145,7 @@ fn calls() -> Vec<Call> {
         audit_all(10, ""),
         audit("tea", 10, ""),
         hold("each", &[line("tea", NEW)]),
+        hold_with_metadata("each", &[line("tea", NEW).metadata(ORDER)]),
         confirm("each", &[("tea", ACTIVE, "token")]),
         release("each", &[("tea", ACTIVE, "token")]),
         extend("each", &[("tea", ACTIVE, LONGER_MS)]),
@@ -150,11 +155,12 @@ fn calls() -> Vec<Call> {
     calls
 }
 
-fn two_items() -> [Call; 5] {
+fn two_items() -> [Call; 6] {
     let items = [("tea", ACTIVE, "token"), ("cup", CUP, "")];
     let longer = [("tea", ACTIVE, LONGER_MS), ("cup", CUP, LONGER_MS)];
     [
         hold("all", &[line("tea", NEW), line("cup", NEWER)]),
+        hold_with_metadata("all", &[line("tea", NEW), line("cup", NEWER).metadata(ORDER)]),
         confirm("all", &items),
         release("all", &items),
         extend("all", &longer),

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::call::{
-    Call, LAST_EVENT, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed,
-    set, sweep,
+    Call, LAST_EVENT, add, adjust, audit, audit_all, confirm, extend, hold, hold_with_metadata, inventory, line,
+    release, repair, seed, set, sweep,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, ScriptFixture, id};
@@ -81,6 +81,7 @@ fn cases() -> Vec<Case> {
     let mut cases = alone();
     for mode in ["each", "all"] {
         cases.extend(of_hold(mode));
+        cases.extend(of_hold_with_metadata(mode));
         cases.extend(of_settling(mode));
         cases.extend(of_extending(mode));
         cases.extend(of_adjusting(mode));
@@ -113,18 +114,18 @@ fn alone() -> Vec<Case> {
         (
             audit("tea", 2, ""),
             &[
-                "EVENT * release 00000000-0000-8000-8000-00000000000d cart-1 tea 1 released manual_release * 6 3 1 7 *",
-                "EVENT * confirm 00000000-0000-8000-8000-00000000000c cart-1 tea 1 confirmed _ * 5 4 1 6 *",
+                "EVENT * release 00000000-0000-8000-8000-00000000000d cart-1 tea 1 released manual_release * 6 3 1 7 * _",
+                "EVENT * confirm 00000000-0000-8000-8000-00000000000c cart-1 tea 1 confirmed _ * 5 4 1 6 * _",
             ],
         ),
         (
             audit("cup", 2, ""),
             &[
-                "EVENT * hold 00000000-0000-8000-8000-00000000000e cart-1 cup 1 active _ * 4 1 0 2 *",
-                "EVENT * seed _ _ cup 5 seeded _ * 5 0 0 1 _",
+                "EVENT * hold 00000000-0000-8000-8000-00000000000e cart-1 cup 1 active _ * 4 1 0 2 * _",
+                "EVENT * seed _ _ cup 5 seeded _ * 5 0 0 1 _ _",
             ],
         ),
-        (audit_all(1, ""), &["EVENT * release * * tea 1 released manual_release * 6 3 1 7 *"]),
+        (audit_all(1, ""), &["EVENT * release * * tea 1 released manual_release * 6 3 1 7 * _"]),
     ]
 }
 
@@ -152,6 +153,29 @@ fn of_hold(mode: &str) -> Vec<Case> {
             &["HELD * *", "HELD * *", "REPLAYED cart-1 tea 2 active _ * * *"],
         ),
     ]
+}
+
+fn of_hold_with_metadata(mode: &str) -> Vec<Case> {
+    const ORDER: &str = r#"{"order":"A-17"}"#;
+    let hold = |lines: &[_]| hold_with_metadata(mode, lines);
+    let active = line("tea", ACTIVE).quantity(2);
+    let [first, second] = [line("tea", NEW).metadata(ORDER), line("tea", NEW)];
+    let mut cases: Vec<Case> = vec![
+        (hold(&[line("tea", NEW).quantity(6).metadata(ORDER)]), &["HELD * *"]),
+        (hold(&[active]), &["REPLAYED cart-1 tea 2 active _ * * *"]),
+        (hold(&[active.metadata(ORDER)]), &["CONFLICT metadata"]),
+        (hold(&[active.metadata(ORDER).quantity(3)]), &["CONFLICT quantity"]),
+        (hold(&[line("nil", NEW).metadata(ORDER)]), &["UNKNOWN_SKU"]),
+        (hold(&[line("tea", NEW).quantity(7).metadata(ORDER)]), &["INSUFFICIENT 6 1"]),
+    ];
+    if mode == "each" {
+        cases.push((hold(&[first, first]), &["HELD * *", "REPLAYED cart-1 tea 1 active _ * * *"]));
+        cases.push((hold(&[first, second]), &["HELD * *", "CONFLICT metadata"]));
+        cases.push((hold(&[second, first]), &["HELD * *", "CONFLICT metadata"]));
+    } else {
+        cases.push((hold(&[first, second]), &["WITHDRAWN", "CONFLICT metadata"]));
+    }
+    cases
 }
 
 fn of_settling(mode: &str) -> Vec<Case> {

@@ -135,6 +135,7 @@ fn hold_by(engine: &Arc<Engine>, of: &str, quantity: u64, key: Option<&str>) -> 
         sku: sku(of),
         quantity: Quantity::new(quantity).unwrap(),
         ttl: Ttl::new(600).unwrap(),
+        metadata: None,
         idempotency_key: key.map(|key| IdempotencyKey::parse(key).unwrap()),
     };
     tokio::spawn(async move { engine.hold(request).await })

@@ -167,3 +167,65 @@ async fn an_id_that_another_server_used_again_is_settled_where_it_is_now() {
     assert_eq!((&confirmed["sku"], &confirmed["quantity"]), (&json!("other"), &json!(3)));
     assert_eq!((server.counts("sku").await, server.counts("other").await), ([5, 0, 0], [2, 0, 3]));
 }
+
+#[tokio::test]
+async fn metadata_is_part_of_the_request() {
+    let redis = RedisServer::start();
+    let server = Stockhold::start(&redis);
+    server.seed("sku", 50).await;
+    let path = "/api/reservations/hold";
+    let with = |metadata: Value| {
+        let mut body = body(2);
+        body["metadata"] = metadata;
+        body
+    };
+    let noted = json!({ "order": "A-17", "channel": "größe \"7\"" });
+    let held = server.post_with(path, with(noted.clone()), Some("order-1")).await.ok();
+    assert_eq!(held["metadata"], noted);
+    // The order of the names does not matter.
+    let again =
+        server.post_with(path, with(json!({ "channel": "größe \"7\"", "order": "A-17" })), Some("order-1")).await;
+    assert!(is_replay(&again));
+    assert_eq!(again.ok(), held);
+    for other in [with(json!({ "order": "A-18" })), body(2)] {
+        server.post_with(path, other, Some("order-1")).await.problem(422, "idempotency_key_reused");
+    }
+    server.post_with(path, body(1), Some("order-2")).await.ok();
+    server
+        .post_with(
+            path,
+            {
+                let mut body = body(1);
+                body["metadata"] = noted.clone();
+                body
+            },
+            Some("order-2"),
+        )
+        .await
+        .problem(422, "idempotency_key_reused");
+
+    // A read shows it, whatever becomes of the reservation; the audit tells it once.
+    let id = held["reservationId"].as_str().unwrap();
+    server.confirm(id).await.ok();
+    assert_eq!(server.get(&format!("/api/reservations/{id}")).await.ok()["metadata"], noted);
+    let events = server.events("sku", 10).await;
+    let told: Vec<_> =
+        events.iter().filter_map(|event| Some((event["event"].as_str()?, event.get("metadata")?))).collect();
+    assert_eq!(told, [("hold", &noted)]);
+
+    for bad in [
+        json!({}),
+        json!([]),
+        json!("x"),
+        json!({ "a": 1 }),
+        json!({ "a": "" }),
+        json!({ "": "a" }),
+        json!(null),
+        json!({ "a": "\n" }),
+    ] {
+        let problem = server.post(path, with(bad.clone())).await.problem(400, "invalid_request");
+        assert_eq!(problem["errors"][0]["field"], "metadata", "{bad}");
+    }
+    let nine: serde_json::Map<_, _> = (0..9).map(|name| (name.to_string(), json!("x"))).collect();
+    server.post(path, with(nine.into())).await.problem(400, "invalid_request");
+}

@@ -53,9 +53,9 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
     let redis = RedisServer::start();
     let mut connection = redis.connection().await;
     for (command, operations) in [
-        ("xadd", &["hold", "confirm", "release", "extend", "sweep", "seed", "adjust"][..]),
-        ("hset", &["hold", "confirm", "release", "extend", "sweep", "seed", "adjust"]),
-        ("zadd", &["hold", "extend", "sweep", "seed", "adjust"]),
+        ("xadd", &["hold", "hold_with_metadata", "confirm", "release", "extend", "sweep", "seed", "adjust"][..]),
+        ("hset", &["hold", "hold_with_metadata", "confirm", "release", "extend", "sweep", "seed", "adjust"]),
+        ("zadd", &["hold", "hold_with_metadata", "extend", "sweep", "seed", "adjust"]),
         ("zrem", &["confirm", "release", "extend", "sweep", "seed"]),
         ("pexpire", &["confirm", "release", "extend", "adjust"]),
     ] {
@@ -65,7 +65,18 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
         drop(Stockhold::spawn(&["--port", "0", "--redis-url", &url]));
         run(&mut connection, &format!("ACL SETUSER weak -{command}")).await;
         let told = refused(&url);
-        for operation in ["hold", "confirm", "release", "extend", "sweep", "seed", "adjust", "inventory", "audit"] {
+        for operation in [
+            "hold",
+            "hold_with_metadata",
+            "confirm",
+            "release",
+            "extend",
+            "sweep",
+            "seed",
+            "adjust",
+            "inventory",
+            "audit",
+        ] {
             let named = told.contains(&format!("  {operation}: the user at Redis may not do what this needs"));
             assert_eq!(named, operations.contains(&operation), "without {command}, {operation}: {told}");
         }
@@ -84,7 +95,7 @@ async fn a_server_that_loses_a_right_is_not_ready() {
     let body = server.get("/readyz").await.problem(503, "unavailable");
     assert_eq!(
         impaired(&body).iter().map(|(what, _)| *what).collect::<Vec<_>>(),
-        ["hold", "extend", "sweep"],
+        ["hold", "hold_with_metadata", "extend", "sweep", "seed", "adjust"],
         "{body}"
     );
     assert!(!body.to_string().contains("NOPERM"), "what Redis said is for the log: {body}");
@@ -125,6 +136,7 @@ async fn full_memory_keeps_no_server_from_starting() {
         assert_eq!(body["status"], "impaired");
         let mut expected = vec![
             ("hold", "the memory of Redis is full (maxmemory)"),
+            ("hold_with_metadata", "the memory of Redis is full (maxmemory)"),
             ("seed", "the memory of Redis is full (maxmemory)"),
             ("adjust", "the memory of Redis is full (maxmemory)"),
         ];
@@ -161,7 +173,7 @@ async fn a_failing_disk_is_named() {
     }
     let body = server.get("/readyz").await.problem(503, "unavailable");
     let named = impaired(&body);
-    for operation in ["hold", "confirm", "release", "extend", "sweep", "seed", "adjust"] {
+    for operation in ["hold", "hold_with_metadata", "confirm", "release", "extend", "sweep", "seed", "adjust"] {
         assert!(named.contains(&(operation, "Redis cannot write to its disk")), "{operation}: {body}");
     }
     std::fs::remove_dir(redis.folder().join("dump.rdb")).unwrap();

@@ -175,6 +175,8 @@ impl Books {
         let mut lives: BTreeMap<&str, &Event> = BTreeMap::new();
         // Whether a reservation was extended, except of a record that was made again from its last event.
         let mut was_extended: BTreeMap<&str, bool> = BTreeMap::new();
+        // What a hold noted, except on a record that was made again from a later event.
+        let mut noted: BTreeMap<&str, Option<&String>> = BTreeMap::new();
         let events: Vec<Event> = self.events(prefix, sku);
         for event in &events {
             let after = match replay {
@@ -212,6 +214,11 @@ impl Books {
                 "repair" => drop(was_extended.remove(&*event["reservationId"])),
                 _ => {}
             }
+            match &*event["event"] {
+                "hold" => drop(noted.insert(&event["reservationId"], event.fields.get("metadata"))),
+                "repair" => drop(noted.remove(&*event["reservationId"])),
+                _ => {}
+            }
         }
 
         let last = events.last().unwrap();
@@ -228,6 +235,11 @@ impl Books {
                 let record = self.records.get(&format!("{prefix}reservation:{id}"));
                 let has_ttl = record.filter(|record| record["sku"] == sku).map(|record| record.contains_key("ttlMs"));
                 assert!(has_ttl.is_none_or(|has_ttl| has_ttl == was_extended), "ttlMs of {id}: {record:?}");
+            }
+            for (id, metadata) in noted {
+                let record = self.records.get(&format!("{prefix}reservation:{id}"));
+                let record = record.filter(|record| record["sku"] == sku);
+                assert!(record.is_none_or(|record| record.get("metadata") == metadata), "metadata of {id}: {record:?}");
             }
             let held: BTreeSet<_> =
                 events.iter().map(|event| format!("{prefix}reservation:{}", event["reservationId"])).collect();
@@ -258,7 +270,8 @@ impl Books {
         };
         let mut fields: Vec<_> = RECORD_FIELDS.iter().copied().filter(|field| !comes_later(field)).collect();
         fields.sort_unstable();
-        let may_have = |field: &str| !is_active && field == "token" || was_updated && field == "ttlMs";
+        let may_have =
+            |field: &str| !is_active && field == "token" || was_updated && field == "ttlMs" || field == "metadata";
         let stored: Vec<_> = record.keys().filter(|field| !may_have(field)).cloned().collect();
         assert_eq!(stored, fields, "fields of {key}");
         for field in ["cartId", "sku", "quantity", "state"] {
@@ -363,7 +376,10 @@ struct Event {
 impl Event {
     fn new((id, entry): &Entry) -> Self {
         let names: Vec<_> = entry.iter().map(|(name, _)| name).collect();
-        assert_eq!(names, EVENT_FIELDS[1..], "the fields of event {id}");
+        // A hold may have metadata, the last field.
+        let usual = EVENT_FIELDS[1..EVENT_FIELDS.len() - 1].iter();
+        let expected = usual.copied().chain((names.len() == EVENT_FIELDS.len() - 1).then_some("metadata"));
+        assert!(names.iter().copied().eq(expected), "the fields of event {id}: {names:?}");
         let fields: Fields = entry.iter().cloned().collect();
         Self {
             id: id.clone(),

@@ -1,0 +1,127 @@
+-- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
+
+local may_all = may('XADD', audit, '*', 'field', '0') and may('ZADD', due, '1', 'member')
+for i = 1, #stocks do
+  local stock = stocks[i]
+  may_all = may_all and may('HSET', stock.key, 'field', '0') and may('ZADD', stock.active, '1', 'member')
+end
+for i = 1, n do may_all = may_all and may('HSET', reservations[i], 'field', '0') end
+if not may_all then return redis.error_reply('NOPERM this user may not write what a hold writes') end
+
+-- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here. But for
+-- the audit of a single item: the first write goes there, and stops it as well.
+
+if n > 1 then
+  -- @include audit_room
+end
+call('ZCARD', due)
+for i = 1, #stocks do
+  local stock = stocks[i]
+  local found = read_stock(stock)
+  if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. stock.key) end
+  stock.left = found and stock.available
+  call('ZCARD', stock.active)
+end
+
+local records
+if call('EXISTS', unpack(reservations)) > 0 then
+  -- @include record
+
+  records = {}
+  for i, reservation in ipairs(reservations) do
+    local record = read_record(reservation, ids[i])
+    if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. reservation) end
+    records[reservation] = record
+  end
+end
+
+-- Decisions: a SKU or an id that is named twice sees what the items before it would leave.
+
+local replies, refused = {}, false
+-- By reservation, the item that makes it; and the record that an item makes.
+local made = {}
+local function record_of(i)
+  local cart, quantity = arguments_of(i)
+  return { cartId = cart, sku = stock_of[i].sku, quantity = quantity, state = 'active', reason = '',
+    expiresAt = replies[i][2], createdAt = now_text, updatedAt = now_text, metadata = metadata[i] }
+end
+-- The latest reply to a hold, and the ttl that it is for.
+local held, held_ttl
+for i = 1, n do
+  local stock, reservation = stock_of[i], reservations[i]
+  local cart, quantity, ttl = arguments_of(i)
+  local record, earlier = records and records[reservation], made[reservation]
+  if earlier then record = record_of(earlier) end
+  if record then
+    local field = record.cartId ~= cart and 'cartId' or record.sku ~= stock.sku and 'sku'
+      or record.quantity ~= quantity and 'quantity'
+    if not field then
+      local noted = earlier and record.metadata or not earlier and call('HGET', reservation, 'metadata') or nil
+      field = noted ~= metadata[i] and 'metadata'
+    end
+    if field then
+      replies[i], refused = { 'CONFLICT', field }, true
+    else
+      replies[i] = shown('REPLAYED', record)
+    end
+  elseif not stock.left then
+    replies[i], refused = { 'UNKNOWN_SKU' }, true
+  elseif stock.left < quantity + 0 then
+    local lapsed = call('ZCOUNT', stock.active, '-inf', now_text)
+    replies[i], refused = { 'INSUFFICIENT', format('%d', stock.left), format('%d', lapsed) }, true
+  else
+    stock.left = stock.left - quantity
+    made[reservation] = i
+    if ttl ~= held_ttl then held, held_ttl = { 'HELD', format('%d', now + ttl), now_text }, ttl end
+    replies[i] = held
+  end
+end
+
+if refused and mode == 'all' then
+  for i, reservation in ipairs(reservations) do
+    local word = replies[i][1]
+    if word == 'HELD' or word == 'REPLAYED' and made[reservation] then replies[i] = { 'WITHDRAWN' } end
+  end
+  return replies
+end
+
+-- Writes: once the first is done, none of them can fail.
+
+for i = 1, n do
+  local stock, reservation = stock_of[i], reservations[i]
+  if made[reservation] == i then
+    local cart, quantity = arguments_of(i)
+    local expires = replies[i][2]
+    stock.available, stock.reserved = stock.available - quantity, stock.reserved + quantity
+    if metadata[i] then
+      append_event(stock, 'hold', ids[i], cart, quantity, 'active', '', 'metadata', metadata[i])
+      call('HSET', reservation, 'metadata', metadata[i])
+    else
+      append_event(stock, 'hold', ids[i], cart, quantity, 'active', '')
+    end
+    call('HSET', reservation, 'cartId', cart, 'sku', stock.sku, 'quantity', quantity,
+      'state', 'active', 'expiresAt', expires, 'createdAt', now_text)
+    local added = stock.added
+    if added then
+      added[#added + 1], added[#added + 2] = expires, ids[i]
+    else
+      stock.added = { expires, ids[i] }
+    end
+  end
+end
+local bounds = {}
+for i = 1, #stocks do
+  local stock = stocks[i]
+  local added = stock.added
+  if added then
+    call('ZADD', stock.active, unpack(added))
+    write_stock(stock)
+    local earliest = added[1]
+    -- Times have 13 digits: as text they are in the same order.
+    for at = 3, #added, 2 do if added[at] < earliest then earliest = added[at] end end
+    bounds[#bounds + 1], bounds[#bounds + 2] = earliest, stock.sku
+  end
+end
+-- What is due earlier stays so.
+if #bounds > 0 then call('ZADD', due, 'LT', unpack(bounds)) end
+return replies
