@@ -331,28 +331,33 @@ end
 
 -- Writes: once the first is done, none of them can fail.
 
+-- Moves units of a stock from available to a new reservation.
+local function reserve(stock, key, id, cart, quantity, expires, noted)
+  stock.available, stock.reserved = stock.available - quantity, stock.reserved + quantity
+  if noted then
+    append_event(stock, 'hold', id, cart, quantity, 'active', '', 'metadata', noted)
+    call('HSET', key, 'metadata', noted)
+  else
+    append_event(stock, 'hold', id, cart, quantity, 'active', '')
+  end
+  call('HSET', key, 'cartId', cart, 'sku', stock.sku, 'quantity', quantity,
+    'state', 'active', 'expiresAt', expires, 'createdAt', now_text)
+  local added = stock.added
+  if added then
+    added[#added + 1], added[#added + 2] = expires, id
+  else
+    stock.added = { expires, id }
+  end
+end
+
 for i = 1, n do
   local stock, reservation = stock_of[i], reservations[i]
   if made[reservation] == i then
     local cart, quantity = arguments_of(i)
-    local expires = replies[i][2]
-    stock.available, stock.reserved = stock.available - quantity, stock.reserved + quantity
-    if metadata[i] then
-      append_event(stock, 'hold', ids[i], cart, quantity, 'active', '', 'metadata', metadata[i])
-      call('HSET', reservation, 'metadata', metadata[i])
-    else
-      append_event(stock, 'hold', ids[i], cart, quantity, 'active', '')
-    end
-    call('HSET', reservation, 'cartId', cart, 'sku', stock.sku, 'quantity', quantity,
-      'state', 'active', 'expiresAt', expires, 'createdAt', now_text)
-    local added = stock.added
-    if added then
-      added[#added + 1], added[#added + 2] = expires, ids[i]
-    else
-      stock.added = { expires, ids[i] }
-    end
+    reserve(stock, reservation, ids[i], cart, quantity, replies[i][2], metadata[i])
   end
 end
+-- New reservations come into the active sets, and what is due earlier into due.
 local bounds = {}
 for i = 1, #stocks do
   local stock = stocks[i]

@@ -45,13 +45,13 @@ pub const BUGS: [Bug; 54] = [
     rule(
         "lua/hold_with_metadata.lua",
         "`hold_with_metadata` leaves the metadata out of the record",
-        "call('HSET', reservation, 'metadata', metadata[i])",
-        "call('HLEN', reservation)",
+        "call('HSET', key, 'metadata', noted)",
+        "call('HLEN', key)",
     ),
     rule(
         "lua/hold_with_metadata.lua",
         "`hold_with_metadata` leaves the metadata out of the audit",
-        "'active', '', 'metadata', metadata[i])",
+        "'active', '', 'metadata', noted)",
         "'active', '')",
     ),
     rule(

@@ -87,41 +87,14 @@ end
 
 -- Writes: once the first is done, none of them can fail.
 
+-- @include reserve
+
 for i = 1, n do
   local stock, reservation = stock_of[i], reservations[i]
   if made[reservation] == i then
     local cart, quantity = arguments_of(i)
-    local expires = replies[i][2]
-    stock.available, stock.reserved = stock.available - quantity, stock.reserved + quantity
-    if metadata[i] then
-      append_event(stock, 'hold', ids[i], cart, quantity, 'active', '', 'metadata', metadata[i])
-      call('HSET', reservation, 'metadata', metadata[i])
-    else
-      append_event(stock, 'hold', ids[i], cart, quantity, 'active', '')
-    end
-    call('HSET', reservation, 'cartId', cart, 'sku', stock.sku, 'quantity', quantity,
-      'state', 'active', 'expiresAt', expires, 'createdAt', now_text)
-    local added = stock.added
-    if added then
-      added[#added + 1], added[#added + 2] = expires, ids[i]
-    else
-      stock.added = { expires, ids[i] }
-    end
+    reserve(stock, reservation, ids[i], cart, quantity, replies[i][2], metadata[i])
   end
 end
-local bounds = {}
-for i = 1, #stocks do
-  local stock = stocks[i]
-  local added = stock.added
-  if added then
-    call('ZADD', stock.active, unpack(added))
-    write_stock(stock)
-    local earliest = added[1]
-    -- Times have 13 digits: as text they are in the same order.
-    for at = 3, #added, 2 do if added[at] < earliest then earliest = added[at] end end
-    bounds[#bounds + 1], bounds[#bounds + 2] = earliest, stock.sku
-  end
-end
--- What is due earlier stays so.
-if #bounds > 0 then call('ZADD', due, 'LT', unpack(bounds)) end
+-- @include filing
 return replies
