@@ -137,22 +137,30 @@ local function read_stock(stock)
 end
 
 -- An operation's fields by name: what was ASKED for, and the numbers that it LEFT; false when it was never carried out;
--- nil when what is stored cannot be right, or is of another kind of operation.
+-- nil when what is stored cannot be right, or is of another kind of operation. All kinds have a field in common, and no
+-- kind has all fields of another.
 local function read_operation(key)
-  local operation, found = {}, 0
+  local stored, found = {}, 0
   for _, names in ipairs({ ASKED, LEFT }) do
     local values = call('HMGET', key, unpack(names))
     for i, name in ipairs(names) do
-      operation[name] = values[i]
+      stored[name] = values[i]
       if values[i] then found = found + 1 end
     end
   end
   if found == 0 then return false end
   if found < #ASKED + #LEFT then return nil end
   for _, name in ipairs(LEFT) do
-    if not whole(operation[name], 0, 9999999999999) then return nil end
+    if not whole(stored[name], 0, 9999999999999) then return nil end
   end
-  return operation
+  return stored
+end
+
+-- The first name of what was ASKED in which an operation differs from what is asked now; nil when it is the same.
+local function conflict_of(earlier, asked)
+  for _, name in ipairs(ASKED) do
+    if earlier[name] ~= asked[name] then return name end
+  end
 end
 
 -- Appends what happened to a SKU to the audit. An event that concerns no reservation has an empty id and cart. The
@@ -272,6 +280,17 @@ if not whole(keep_ms, 0, 1000000000000) then
   return redis.error_reply('BADKEY settings: keepMs is not a whole number from 0 to 1000000000000')
 end
 
+-- Stores an operation that was carried out: what was ASKED, and what that LEFT.
+local function remember(key, done)
+  for _, names in ipairs({ ASKED, LEFT }) do
+    local fields = {}
+    for _, name in ipairs(names) do fields[#fields + 1], fields[#fields + 2] = name, done[name] end
+    call('HSET', key, unpack(fields))
+  end
+  -- Last: an operation that is remembered for a moment only is gone now.
+  if keep_ms ~= '0' then call('PEXPIRE', key, keep_ms) end
+end
+
 -- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
 local newest = call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
 if newest and #match(newest[1], '^%d+') > 15 then return redis.error_reply('BADKEY audit: its ids are used up') end
@@ -307,13 +326,7 @@ for i, key in ipairs(operations) do
   local stock, item, earlier = stock_of[i], asked[i], done[key]
   local after = item.how == 'set' and item.units + 0 or stock.left + item.units
   if earlier then
-    local conflict
-    for _, name in ipairs(ASKED) do
-      if earlier[name] ~= item[name] then
-        conflict = name
-        break
-      end
-    end
+    local conflict = conflict_of(earlier, item)
     if conflict then
       replies[i], refused = { 'CONFLICT', conflict }, true
     else
@@ -364,14 +377,6 @@ for _, stock in ipairs(stocks) do
   end
 end
 for i, key in ipairs(operations) do
-  if made[key] == i then
-    for _, names in ipairs({ ASKED, LEFT }) do
-      local fields = {}
-      for _, name in ipairs(names) do fields[#fields + 1], fields[#fields + 2] = name, asked[i][name] end
-      call('HSET', key, unpack(fields))
-    end
-    -- Last: an operation that is remembered for a moment only is gone now.
-    if keep_ms ~= '0' then call('PEXPIRE', key, keep_ms) end
-  end
+  if made[key] == i then remember(key, asked[i]) end
 end
 return replies

@@ -272,6 +272,8 @@ if #ids > 0 then call('ZREM', active, unpack(ids)) end
 if live == 0 then
   stock.available, stock.reserved, stock.confirmed = tonumber(quantity), 0, 0
   append_event(stock, 'seed', '', '', quantity, 'seeded', '')
+  -- What was sold until now is not counted any more: a return asks for this time.
+  call('HSET', inventory, 'seededAt', now_text)
   call('ZREM', due, sku)
   call('ZADD', skus, '0', sku)
 end

@@ -6,6 +6,7 @@
 
 mod audit_reach;
 mod findings;
+mod life;
 mod repair;
 mod snapshot;
 mod verifier;

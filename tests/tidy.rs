@@ -18,6 +18,7 @@ const FLAGS: [(&str, &str); 11] = [
     ("inventory", "#!lua flags=no-writes"),
     ("release", "#!lua flags=allow-oom"),
     ("repair", "#!lua flags=allow-oom"),
+    ("return", "#!lua flags=allow-oom"),
     ("seed", "#!lua"),
     ("sweep", "#!lua flags=allow-oom"),
 ];

@@ -118,6 +118,7 @@ if not may_all then return redis.error_reply('NOPERM this user may not write wha
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
 
 -- @include settings
+-- @include remember
 -- @include audit_room
 for _, stock in ipairs(stocks) do
   call('ZSCORE', skus, stock.sku)
@@ -151,13 +152,7 @@ for i, key in ipairs(operations) do
   local stock, item, earlier = stock_of[i], asked[i], done[key]
   local after = item.how == 'set' and item.units + 0 or stock.left + item.units
   if earlier then
-    local conflict
-    for _, name in ipairs(ASKED) do
-      if earlier[name] ~= item[name] then
-        conflict = name
-        break
-      end
-    end
+    local conflict = conflict_of(earlier, item)
     if conflict then
       replies[i], refused = { 'CONFLICT', conflict }, true
     else
@@ -208,14 +203,6 @@ for _, stock in ipairs(stocks) do
   end
 end
 for i, key in ipairs(operations) do
-  if made[key] == i then
-    for _, names in ipairs({ ASKED, LEFT }) do
-      local fields = {}
-      for _, name in ipairs(names) do fields[#fields + 1], fields[#fields + 2] = name, asked[i][name] end
-      call('HSET', key, unpack(fields))
-    end
-    -- Last: an operation that is remembered for a moment only is gone now.
-    if keep_ms ~= '0' then call('PEXPIRE', key, keep_ms) end
-  end
+  if made[key] == i then remember(key, asked[i]) end
 end
 return replies

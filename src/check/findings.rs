@@ -113,7 +113,7 @@ pub(super) struct Plan {
     pub restart: String,
     /// Units to add: available, reserved, confirmed.
     pub change: [i64; 3],
-    /// Reservations to make again, each from an event.
+    /// Reservations to make again, each from the ids of its events, as the script takes them.
     pub restore: Vec<(String, String)>,
     /// Reservations to file by their records.
     pub file: Vec<String>,

@@ -1,8 +1,9 @@
 //! Verifies a snapshot: replays the audit, and compares it with what is stored. Reads and writes nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::findings::{Checked, Damage, Finding, Limits};
+use super::life::Life;
 use super::snapshot::{Reach, Snapshot, makes_a_sku, starts_anew};
 use crate::engine::{Event, EventKind, Reservation, Ttl};
 use crate::keys::{ReservationId, Sku};
@@ -11,8 +12,8 @@ use crate::redis::Look;
 pub(super) struct Verifier<'a> {
     snapshot: &'a Snapshot,
     limits: Limits,
-    /// The last event of each reservation, as far as the history reaches.
-    last: BTreeMap<&'a str, &'a Event>,
+    /// The last events of each reservation, as far as the history reaches.
+    lives: BTreeMap<&'a str, Life<'a>>,
     /// Whether an event has stated the counts anew since then, with everything that was active at that time.
     is_restated: bool,
     /// Whether a reservation may hold an unknown number of units.
@@ -23,8 +24,8 @@ pub(super) struct Verifier<'a> {
 impl<'a> Verifier<'a> {
     /// Verifies the snapshot: what is wrong with it, and what would repair it.
     pub(super) fn verify(sku: &Sku, snapshot: &'a Snapshot, limits: Limits) -> Checked {
-        let (last, checked) = (BTreeMap::new(), Checked::new(sku));
-        let mut verifier = Self { snapshot, limits, last, is_restated: false, is_incomplete: false, checked };
+        let (lives, checked) = (BTreeMap::new(), Checked::new(sku));
+        let mut verifier = Self { snapshot, limits, lives, is_restated: false, is_incomplete: false, checked };
         let field = |name| snapshot.stock.get(name).cloned().unwrap_or_default();
         verifier.checked.plan.version = field("version");
         verifier.checked.plan.last_event = field("lastEvent");
@@ -74,11 +75,8 @@ impl<'a> Verifier<'a> {
             }
             before = Some((event, after));
             if !event.reservation_id.is_empty() && event.event != EventKind::Repair {
-                let earlier = self.last.insert(&event.reservation_id, event);
-                // When the record of a settled reservation was dropped, its id may be used again: by a hold.
-                if let Some(earlier) =
-                    earlier.filter(|earlier| (event.event == EventKind::Hold) == (earlier.state == "active"))
-                {
+                let life = self.lives.entry(&event.reservation_id).or_default();
+                if let Some(earlier) = life.add(event) {
                     let what = format!(
                         "event {} ({}) follows {} ({})",
                         event.id,
@@ -98,11 +96,11 @@ impl<'a> Verifier<'a> {
         let snapshot = self.snapshot;
         let (mut reserved, mut overdue) = (0, 0);
         for (id, look) in &snapshot.looks {
-            let last = self.last.get(id.as_str()).copied();
+            let life = self.lives.get(id.as_str()).cloned();
             let record = stored(id, look);
             let record = record.filter(|record| record.expires_at_ms > 0 && record.created_at_ms > 0);
-            let active = match last {
-                Some(event) => self.audited(id, look, record.as_ref(), event),
+            let active = match &life {
+                Some(life) => self.audited(id, look, record.as_ref(), life),
                 None => self.unaudited(id, look, record.as_ref()),
             };
             reserved += active.unwrap_or(0);
@@ -132,7 +130,8 @@ impl<'a> Verifier<'a> {
 
     /// A reservation that the audit knows: its record must equal the state after its last event. Returns the units
     /// that it holds.
-    fn audited(&mut self, id: &str, look: &Look, record: Option<&Reservation>, last: &Event) -> Option<i64> {
+    fn audited(&mut self, id: &str, look: &Look, record: Option<&Reservation>, life: &Life) -> Option<i64> {
+        let last = life.last()?;
         let is_active = last.state == "active";
         if record.is_some_and(|record| self.is_elsewhere(record, last)) {
             self.filed(id, look, None);
@@ -142,12 +141,20 @@ impl<'a> Verifier<'a> {
             None => Some("its record has what is no text".to_owned()),
             Some(fields) if fields.is_empty() => is_active.then(|| "it is active and its record is gone".to_owned()),
             Some(fields) => {
-                difference(fields, last).or_else(|| record.is_none().then(|| "its record is damaged".to_owned()))
+                life.difference(fields).or_else(|| record.is_none().then(|| "its record is damaged".to_owned()))
             }
         };
         if let Some(difference) = difference {
-            self.find(Damage::Record, id, difference);
-            self.checked.plan.restore.push((id.to_owned(), last.id.clone()));
+            match life.source() {
+                Some(source) => {
+                    self.find(Damage::Record, id, difference);
+                    self.checked.plan.restore.push((id.to_owned(), source));
+                }
+                None => {
+                    let what = format!("{difference}; the event of its sale is not among those that were read");
+                    self.find(Damage::Unreadable, id, what);
+                }
+            }
         } else {
             self.filed(id, look, record.filter(|_| is_active));
         }
@@ -284,32 +291,15 @@ fn after([available, reserved, confirmed]: [i64; 3], event: &Event) -> [i64; 3] 
         (EventKind::Release, "inventory_reseeded") => [available, reserved - count, confirmed],
         (EventKind::Release | EventKind::Expired, _) => [available + count, reserved - count, confirmed],
         (EventKind::Seed, "inventory_reseeded") => [0, reserved, confirmed],
+        (EventKind::Return, "restocked") => [available + count, reserved, confirmed - count],
+        (EventKind::Return, "written_off") => [available, reserved, confirmed - count],
+        // A seed did not count what was sold before.
+        (EventKind::Return, "restocked_after_seed") => [available + count, reserved, confirmed],
         (EventKind::Adjust, _) if event.state == "removed" => [available - count, reserved, confirmed],
         (EventKind::Adjust, _) => [available + count, reserved, confirmed],
         _ if starts_anew(event) => [event.available, event.reserved, event.confirmed].map(units),
         _ => [available, reserved, confirmed],
     }
-}
-
-/// The first field in which a record differs from its last event.
-fn difference(record: &HashMap<String, String>, last: &Event) -> Option<String> {
-    let expected = [
-        ("state", last.state.clone()),
-        ("cartId", last.cart_id.clone()),
-        ("sku", last.sku.clone()),
-        ("quantity", last.quantity.to_string()),
-        ("reason", last.reason.clone()),
-        ("updatedAt", last.happened_at_ms.to_string()),
-    ];
-    // An empty reason is not stored, and what was only held was not updated yet.
-    let is_stored = |(name, right): &(&str, String)| {
-        record.contains_key(*name) || !(right.is_empty() || *name == "updatedAt" && last.event == EventKind::Hold)
-    };
-    expected.into_iter().filter(is_stored).find_map(|(name, right)| match record.get(name) {
-        Some(stored) if *stored == right => None,
-        Some(stored) => Some(format!("{name} is {stored:?}; its last event left {right:?}")),
-        None => Some(format!("{name} is missing")),
-    })
 }
 
 fn shown([available, reserved, confirmed]: [i64; 3]) -> String {

@@ -1,4 +1,4 @@
-//! A script call about a reservation of which only the id is known, as confirm, release and extend make it.
+//! A script call about a reservation of which only the id is known, as confirm, release, extend and return make it.
 
 use super::group_commit::GroupCommit;
 use super::record::malformed;
@@ -17,10 +17,19 @@ impl Engine {
         id: ReservationId,
         argument: String,
     ) -> Result<Option<Reply>, Error> {
+        self.with_sku(id, |sku| self.call_of(each, id, sku, argument.clone())).await
+    }
+
+    /// Makes a call about a reservation, for which its SKU has to be known. `None` when there is no such reservation.
+    pub(super) async fn with_sku<F: Future<Output = Result<Reply, Error>>>(
+        &self,
+        id: ReservationId,
+        call: impl Fn(Sku) -> F,
+    ) -> Result<Option<Reply>, Error> {
         self.reads.gate.sells();
         // A script may touch only the keys it is given, so the SKU has to be known before the call.
         if let Some(sku) = self.known_skus.of(id) {
-            let reply = self.call_of(each, id, &sku, argument.clone()).await?;
+            let reply = call(sku).await?;
             if reply.parts() != OF_ANOTHER_SKU {
                 return Ok(Some(reply));
             }
@@ -33,17 +42,17 @@ impl Engine {
         };
         let sku = Sku::parse(&sku).map_err(|_| malformed("the SKU of a reservation"))?;
         self.known_skus.remember(id, &sku);
-        self.call_of(each, id, &sku, argument).await.map(Some)
+        call(sku).await.map(Some)
     }
 
     async fn call_of(
         &self,
         each: &[GroupCommit],
         id: ReservationId,
-        sku: &Sku,
+        sku: Sku,
         argument: String,
     ) -> Result<Reply, Error> {
-        let keys = self.layout.stock(sku);
+        let keys = self.layout.stock(&sku);
         Ok(of_shard(each, &keys).submit(item(&keys, id, vec![argument])).await?)
     }
 }

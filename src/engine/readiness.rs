@@ -172,6 +172,11 @@ impl Engine {
                 &[&[&shard.audit, &shard.skus], &settings, &adjusted],
                 &[&["all", "add", "1", "", "", "", ""]],
             ),
+            probe(
+                "return",
+                &[&[&shard.audit, &shard.settings, &operation], &[&inventory, &reservation]],
+                &[&["1", "restock", ""]],
+            ),
             probe("inventory", &[&stock], &[&["0"]]),
             probe("audit", &[&[&shard.audit]], &[&["1", ""]]),
         ]

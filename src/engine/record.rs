@@ -54,10 +54,14 @@ pub struct Reservation {
     pub expires_at_ms: u64,
     /// When it was held.
     pub created_at_ms: u64,
-    /// When its state or its expiry last changed.
+    /// When its state or its expiry last changed, or units last came back.
     pub updated_at_ms: u64,
     /// What it keeps for its client. Only a read and a hold tell; the replies of other operations do not.
     pub metadata: Option<Metadata>,
+    /// How many of the sold units came back.
+    pub returned: u64,
+    /// When it was sold, if units came back since.
+    pub confirmed_at_ms: Option<u64>,
 }
 
 impl Reservation {
@@ -77,6 +81,8 @@ impl Reservation {
             created_at_ms: number(created_at)?,
             updated_at_ms: number(updated_at)?,
             metadata: None,
+            returned: 0,
+            confirmed_at_ms: None,
         })
     }
 
@@ -93,7 +99,9 @@ impl Reservation {
             record[7] = record[6];
         }
         let metadata = fields.get("metadata").map(|json| metadata(json)).transpose()?;
-        Ok(Some(Self { metadata, ..Self::read(id, &record)? }))
+        let optional = |name| fields.get(name).map(|text| number(text)).transpose();
+        let (returned, confirmed_at_ms) = (optional("returned")?.unwrap_or(0), optional("confirmedAt")?);
+        Ok(Some(Self { metadata, returned, confirmed_at_ms, ..Self::read(id, &record)? }))
     }
 
     /// Makes the record of a request that was just granted.
@@ -110,6 +118,8 @@ impl Reservation {
             created_at_ms,
             updated_at_ms: created_at_ms,
             metadata: of.metadata.clone(),
+            returned: 0,
+            confirmed_at_ms: None,
         })
     }
 
@@ -191,6 +201,8 @@ pub enum EventKind {
     Release,
     /// A hold lapsed.
     Expired,
+    /// Units of a sale came back.
+    Return,
     /// Units came or went, or were counted.
     Adjust,
     /// Damage that the scripts did not cause was repaired.
@@ -207,16 +219,27 @@ impl EventKind {
             Self::Confirm => "confirm",
             Self::Release => "release",
             Self::Expired => "expired",
+            Self::Return => "return",
             Self::Adjust => "adjust",
             Self::Repair => "repair",
         }
     }
 
     fn read(text: &str) -> Result<Self, Error> {
-        [Self::Seed, Self::Hold, Self::Extend, Self::Confirm, Self::Release, Self::Expired, Self::Adjust, Self::Repair]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| malformed("the kind of an event"))
+        [
+            Self::Seed,
+            Self::Hold,
+            Self::Extend,
+            Self::Confirm,
+            Self::Release,
+            Self::Expired,
+            Self::Return,
+            Self::Adjust,
+            Self::Repair,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+        .ok_or_else(|| malformed("the kind of an event"))
     }
 }
 

@@ -54,11 +54,15 @@ catalogue! {
     UnknownSkuHeld = CONFLICT, "unknown_sku", "Insufficient inventory", "a hold of a SKU that was never seeded";
     ReservationNotActive = CONFLICT, "reservation_not_active", "Reservation is not active",
         "it was settled or has lapsed: `state`, `reason`";
+    ReservationNotConfirmed = CONFLICT, "reservation_not_confirmed", "Reservation is not confirmed",
+        "a return of what was not sold: `state`, `reason`";
+    ExceedsSale = CONFLICT, "exceeds_sale", "Return exceeds sale",
+        "a return of more units than were sold and not yet returned: `requested`, `returnable`";
     ExtensionLimitReached = CONFLICT, "extension_limit_reached", "Extension limit reached",
         "an extension beyond what the operator allows: `maxExpiresAt`; the reservation stays as it is";
     StaleVersion = CONFLICT, "stale_version", "Stale version", "an adjustment of a SKU that has another `version`";
     ExcessiveInventory = CONFLICT, "excessive_inventory", "Excessive inventory",
-        "after the adjustment the SKU would have more than 1,000,000,000,000 units in all";
+        "after the adjustment, or the return, the SKU would have more than 1,000,000,000,000 units in all";
     AdjustmentsRefused = CONFLICT, "adjustments_refused", "Adjustments refused",
         "of several adjustments, all or none, some cannot be made: `errors` names each `sku` with its problem";
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", "the body has more than 16 KiB";
@@ -68,7 +72,7 @@ catalogue! {
     HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "Misdirected request",
         "the server is not called by this `Host` (`--allowed-hosts`)";
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency-Key used again",
-        "the key came before with another cart, SKU, quantity or time, or for another adjustment";
+        "the key came before with another cart, SKU, quantity or time, or for another adjustment or return";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Header fields too large",
         "more than 100 header fields, or more than 16 KiB of them";
     Internal = INTERNAL_SERVER_ERROR, "internal", "Internal server error",

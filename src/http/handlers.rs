@@ -2,6 +2,7 @@
 
 mod adjust;
 mod list;
+mod returns;
 
 use std::pin::Pin;
 
@@ -24,6 +25,7 @@ use crate::keys::{CartId, IdempotencyKey, Invalid, Metadata, ReservationId, Sku}
 
 pub(super) use adjust::{adjust, adjust_many};
 pub(super) use list::{active, skus};
+pub(super) use returns::take_back;
 
 pub(super) type Answer = Result<Response<Full<Bytes>>, Problem>;
 

@@ -53,7 +53,7 @@ pub(super) fn counts(stock: &Stock) -> impl Serialize {
     }
 }
 
-/// The record of a reservation; `reason` only where there is one.
+/// The record of a reservation; what only some have is left out of the others.
 pub(super) fn reservation(record: &Reservation) -> impl Serialize {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -66,6 +66,10 @@ pub(super) fn reservation(record: &Reservation) -> impl Serialize {
         expires_at: Time,
         created_at: Time,
         updated_at: Time,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        confirmed_at: Option<Time>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        returned: Option<u64>,
         #[serde(skip_serializing_if = "str::is_empty")]
         reason: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +84,8 @@ pub(super) fn reservation(record: &Reservation) -> impl Serialize {
         expires_at: Time(record.expires_at_ms),
         created_at: Time(record.created_at_ms),
         updated_at: Time(record.updated_at_ms),
+        confirmed_at: record.confirmed_at_ms.map(Time),
+        returned: Some(record.returned).filter(|returned| *returned > 0),
         reason: &record.reason,
         metadata: record.metadata.as_ref(),
     }

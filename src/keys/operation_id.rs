@@ -1,14 +1,15 @@
-//! The id under which an adjustment of stock is remembered.
+//! The id under which something that must be done once is remembered.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{IdempotencyKey, Sku};
+use super::{IdempotencyKey, ReservationId, Sku};
 
-/// Separates these ids from those of reservations: the same key may be used for both.
-const SPACE: &str = "adjust";
+/// They separate the ids of different kinds, and those of reservations: the same key may be used for all.
+const ADJUST: &str = "adjust";
+const RETURN: &str = "return";
 
 /// A UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,18 +21,25 @@ impl OperationId {
         Self(Uuid::new_v4())
     }
 
-    /// The id of what `key` stands for on a SKU. A request may adjust a SKU several times: `earlier` says how often it
+    /// The id of the adjustment that `key` stands for on a SKU. A request may adjust a SKU several times: `earlier` says how often it
     /// did before this time.
     pub fn from_idempotency_key(key: &IdempotencyKey, sku: &Sku, earlier: usize) -> Self {
+        // No SKU contains the colon.
+        let turn = if earlier > 0 { format!(":{earlier}") } else { String::new() };
+        Self::of(ADJUST, key, &format!("{sku}{turn}"))
+    }
+
+    /// The id of the return that `key` stands for on a reservation.
+    pub fn of_return(key: &IdempotencyKey, reservation: ReservationId) -> Self {
+        Self::of(RETURN, key, &reservation.to_string())
+    }
+
+    fn of(kind: &str, key: &IdempotencyKey, subject: &str) -> Self {
         let mut hash = Sha256::new();
-        hash.update(SPACE);
-        // All of one length: what follows is the SKU, and no other key with another SKU gives the same bytes.
+        hash.update(kind);
+        // All of one length: what follows is the subject, and no other key with another subject gives the same bytes.
         hash.update(key.digest());
-        hash.update(sku.as_str());
-        if earlier > 0 {
-            // No SKU contains this character.
-            hash.update(format!(":{earlier}"));
-        }
+        hash.update(subject);
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash.finalize()[..16]);
         Self(Uuid::new_v8(bytes))
@@ -59,8 +67,10 @@ mod tests {
         let id = |key, sku, earlier| OperationId::from_idempotency_key(key, sku, earlier).to_string();
         assert_eq!(id(&one, &tea, 0), id(&one, &tea, 0));
         let ids = [id(&one, &tea, 0), id(&other, &tea, 0), id(&one, &cup, 0), id(&one, &tea, 1), id(&one, &tea, 11)];
-        let ids = ids.into_iter().chain([ReservationId::from_idempotency_key(&one, 0).to_string()]);
-        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 6);
+        let reservation = ReservationId::from_idempotency_key(&one, 0);
+        let returns = [OperationId::of_return(&one, reservation), OperationId::of_return(&other, reservation)];
+        let ids = ids.into_iter().chain([reservation.to_string()]).chain(returns.map(|id| id.to_string()));
+        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 8);
         assert_ne!(OperationId::mint(), OperationId::mint());
     }
 }

@@ -1,0 +1,2 @@
+local prefix, sku = split(inventory)
+if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end

@@ -1,0 +1,10 @@
+-- Stores an operation that was carried out: what was ASKED, and what that LEFT.
+local function remember(key, done)
+  for _, names in ipairs({ ASKED, LEFT }) do
+    local fields = {}
+    for _, name in ipairs(names) do fields[#fields + 1], fields[#fields + 2] = name, done[name] end
+    call('HSET', key, unpack(fields))
+  end
+  -- Last: an operation that is remembered for a moment only is gone now.
+  if keep_ms ~= '0' then call('PEXPIRE', key, keep_ms) end
+end
