@@ -18,7 +18,7 @@
 --   5     reserved     the same for the units reserved
 --   6     confirmed    the same for the units confirmed
 --   then one for each reservation:
---   6+i   event        id of its last event, to make its record again from; empty: its record is right
+--   6+i   event        id of its last event, and after commas of its returns, to make it again; empty: it is right
 --
 -- REPLIES: one array
 --   UNKNOWN_SKU                     there is no stock that could be repaired
@@ -33,6 +33,7 @@
 --   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
 --
 -- The counts are moved and not set, so buyers need not stop: what a hold or a confirm changed since stays changed. The
+-- record of a sale is made again from its event, and from those of all its returns, in their order: id,id,... The
 -- active set, due and skus are made to fit the records. A hold that would outlive its ttl, or the longest allowed, is
 -- shortened to it: the ttl of a hold that was made while the clock was ahead begins now. An event repair without a
 -- reservation states the counts anew: a replay of the audit starts again there. Not safe to repeat after a lost reply
@@ -205,10 +206,17 @@ if #ids < n then return redis.error_reply('BADKEY reservation: one is named twic
 local items, by_id = {}, {}
 for i = 1, n do
   local event = ARGV[6 + i]
-  if event ~= '' and not is_event_id(event) then
-    return redis.error_reply('BADARGS event ' .. i .. ': empty, or the id of an event')
+  local event_ids = {}
+  if event ~= '' then
+    for event_id in (event .. ','):gmatch('(.-),') do
+      if not is_event_id(event_id) then
+        return redis.error_reply('BADARGS event ' .. i .. ': empty, or ids of events with commas between them')
+      end
+      event_ids[#event_ids + 1] = event_id
+    end
   end
-  items[i] = { id = ids[i], key = listed[ids[i]], event_id = event }
+  items[i] = { id = ids[i], key = listed[ids[i]], event_id = event_ids[1] or '', return_ids = event_ids }
+  table.remove(event_ids, 1)
   by_id[ids[i]] = items[i]
 end
 
@@ -292,7 +300,7 @@ for _, item in ipairs(items) do
   if item.event_id ~= '' then
     local event = event_of_sku(item.event_id)
     if not event then return { { 'STALE' } } end
-    if event.reservationId ~= item.id or event.event == 'repair' then
+    if event.reservationId ~= item.id or event.event == 'repair' or event.event == 'return' then
       return redis.error_reply('BADARGS event: ' .. item.event_id .. ' is no event of ' .. item.key)
     end
     local units, at = whole(event.quantity, 1, 1000000000), whole(event.happenedAt, 1, MAX_TIME)
@@ -312,6 +320,19 @@ for _, item in ipairs(items) do
     item.is_extended, item.metadata = event.event == 'extend', event.metadata
     record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state, reason = event.reason,
       expiresAt = format('%d', expires), createdAt = format('%d', created), updatedAt = event.happenedAt }
+    for _, return_id in ipairs(item.return_ids) do
+      local back = event_of_sku(return_id)
+      if not back then return { { 'STALE' } } end
+      if back.reservationId ~= item.id or back.event ~= 'return' then
+        return redis.error_reply('BADARGS event: ' .. return_id .. ' is no return of ' .. item.key)
+      end
+      local came = whole(back.quantity, 1, units - (item.returned or 0))
+      if not (came and whole(back.happenedAt, 1, MAX_TIME)) then
+        return redis.error_reply('BADKEY audit: damaged event ' .. return_id)
+      end
+      item.returned = (item.returned or 0) + came
+      record.confirmedAt, record.updatedAt = event.happenedAt, back.happenedAt
+    end
   end
   item.record = record
   item.is_active = record and record.sku == sku and record.state == 'active'
@@ -376,6 +397,11 @@ for _, item in ipairs(items) do
   if item.event_id ~= '' then
     call('HSET', item.key, 'cartId', record.cartId, 'sku', sku, 'quantity', record.quantity,
       'state', record.state, 'expiresAt', record.expiresAt, 'createdAt', record.createdAt)
+    if item.returned then
+      call('HSET', item.key, 'returned', format('%d', item.returned), 'confirmedAt', record.confirmedAt)
+    else
+      call('HDEL', item.key, 'returned', 'confirmedAt')
+    end
     if item.is_active and not item.is_extended then
       call('HDEL', item.key, 'reason', 'updatedAt', 'token', 'ttlMs', 'metadata')
       if item.metadata then call('HSET', item.key, 'metadata', item.metadata) end

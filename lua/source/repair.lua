@@ -18,8 +18,7 @@
 --   5     reserved     the same for the units reserved
 --   6     confirmed    the same for the units confirmed
 --   then one for each reservation:
---   6+i   event        id of its last event, to make its record again from; if units were returned: of its sale, and
---                      then of each return, with commas between them. Empty: its record is right
+--   6+i   event        id of its last event, and after commas of its returns, to make it again; empty: it is right
 --
 -- REPLIES: one array
 --   UNKNOWN_SKU                     there is no stock that could be repaired
@@ -34,6 +33,7 @@
 --   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
 --
 -- The counts are moved and not set, so buyers need not stop: what a hold or a confirm changed since stays changed. The
+-- record of a sale is made again from its event, and from those of all its returns, in their order: id,id,... The
 -- active set, due and skus are made to fit the records. A hold that would outlive its ttl, or the longest allowed, is
 -- shortened to it: the ttl of a hold that was made while the clock was ahead begins now. An event repair without a
 -- reservation states the counts anew: a replay of the audit starts again there. Not safe to repeat after a lost reply

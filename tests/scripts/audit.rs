@@ -128,7 +128,7 @@ async fn no_script_trims() {
     fixture.replies(&sweep("tea", &[&lapsing])).await;
     fixture.replies(&seed("tea", 1000, &[])).await;
     assert_eq!(fixture.events().await, 7);
-    for script in ["seed", "hold", "extend", "confirm", "release", "sweep", "repair"] {
+    for script in ["seed", "hold", "extend", "confirm", "release", "return", "adjust", "sweep", "repair"] {
         let source = &Contract::of(script).source;
         assert!(!source.contains("MAXLEN") && !source.contains("XTRIM"), "{script}");
     }

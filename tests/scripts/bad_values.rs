@@ -92,10 +92,11 @@ pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
         "units" => numbers_with_sign(&["0", "-0", "1000000001", "-1000000001"]),
         "ifVersion" => numbers(&["1000000000001"]).into_iter().filter(|value| !value.is_empty()).collect(),
         "create" | "once" => bytes(NOT_FLAGS),
+        "restock" => bytes(["", "true", "Restock", "restock ", "write-off", "writeoff"]),
         "reason" => texts(),
         "available" | "reserved" | "confirmed" => numbers_with_sign(&["-0", "1000000000001", "-1000000000001"]),
         "restart" => bytes(NOT_EVENTS.split(' ').chain(["HERE", "here ", "now"])),
-        "event" => bytes(NOT_EVENTS.split(' ').chain(["here"])),
+        "event" => bytes(NOT_EVENTS.split(' ').chain(["here", ",", "1-1,", ",1-1", "1-1,,2-1", "1-1, 2-1", "1-1,x"])),
         // Whatever the caller saw is allowed.
         "version" | "lastEvent" => Vec::new(),
         "cartId" => [bytes([""]), texts()].concat(),

@@ -161,6 +161,18 @@ pub fn adjust(mode: &str, items: &[Adjustment]) -> Call {
     Call::new("adjust", keys, args)
 }
 
+/// Takes back units of a sale, on sale again; not remembered under the operation.
+pub fn take_back(sku: &str, id: &str, operation: &str, quantity: u64) -> Call {
+    let [inventory, _] = stock_keys(sku);
+    let keys = [AUDIT.into(), SETTINGS.into(), format!("operation:{operation}"), inventory, reservation_key(id)];
+    Call::new("return", keys.into(), vec![quantity.to_string(), "restock".to_owned(), String::new()])
+}
+
+/// The same for units that are not on sale again.
+pub fn write_off(sku: &str, id: &str, operation: &str, quantity: u64) -> Call {
+    take_back(sku, id, operation, quantity).with("restock", "write_off")
+}
+
 pub fn sweep(sku: &str, ids: &[&str]) -> Call {
     let [inventory, active] = stock_keys(sku);
     let mut keys = [AUDIT, DUE, SETTINGS].map(String::from).to_vec();
@@ -170,7 +182,7 @@ pub fn sweep(sku: &str, ids: &[&str]) -> Call {
 }
 
 /// The fixture replaces this with the `lastEvent` of the SKU; with `:` and an id after it, with the last event of that
-/// reservation.
+/// reservation, or with its sale and the returns after it.
 pub const LAST_EVENT: &str = "last-event";
 
 /// Repairs a SKU: the version and the `lastEvent` seen and where to restart, units to add to the counts, and
@@ -211,6 +223,11 @@ impl Call {
         let slot = Contract::of(self.script).arguments.index_of(name);
         self.args[slot] = value.into();
         self
+    }
+
+    /// The same call, to be remembered.
+    pub fn once(self) -> Self {
+        self.with("once", "once")
     }
 
     /// The same call on the keys of a shard; the prefix is as in `{7}:`.

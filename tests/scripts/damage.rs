@@ -2,8 +2,10 @@
 
 use redis::cmd;
 
-use crate::call::{Call, LONG_MS, add, adjust, audit, confirm, extend, hold, inventory, line, release, seed, sweep};
-use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture, id};
+use crate::call::{
+    Call, LONG_MS, add, adjust, audit, confirm, extend, hold, inventory, line, release, seed, sweep, take_back,
+};
+use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 
 /// Longer than any hold of the fixture has left.
 const LONGER_MS: u64 = 2 * LONG_MS;
@@ -28,6 +30,7 @@ async fn damaged_stock_stops_every_script_that_counts_it() {
     damages.push(vec!["HSET", "inventory:tea", "version", "0"]);
 
     let mut calls = vec![seed("tea", 7, &[ACTIVE, LAPSED]), sweep("tea", &[LAPSED]), inventory("tea", 10)];
+    calls.push(take_back("tea", CONFIRMED, NEW, 1));
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("cup", NEW), line("tea", &id(1))]));
         calls.push(adjust(mode, &[add("cup", NEW, 1), add("tea", &id(1), 1).create()]));
@@ -65,6 +68,47 @@ async fn a_record_with_a_field_missing_is_not_replayed() {
     let damages = RECORD_FIELDS.map(|field| vec!["HDEL", &key, field]);
     let calls = ["each", "all"].map(|mode| hold(mode, &[line("tea", NEW), line("tea", LAPSED)]));
     assert_reported(&damages, &calls, "reservation").await;
+}
+
+#[tokio::test]
+async fn a_damaged_sale_is_not_returned() {
+    let key = format!("reservation:{CONFIRMED}");
+    let mut damages: Vec<Vec<&str>> = RECORD_FIELDS.map(|field| vec!["HDEL", &key, field]).into();
+    damages.push(vec!["HDEL", &key, "updatedAt"]);
+    damages.extend(["x", "", "0", "-1"].map(|value| vec!["HSET", &key, "updatedAt", value]));
+    damages.extend(["x", "", "0", "-1", "1e12"].map(|value| vec!["HSET", &key, "returned", "1", "confirmedAt", value]));
+    // What came back is between one unit and all of them, and the time of the sale is kept with it.
+    damages.extend(["x", "", "0", "-1", "2"].map(|value| vec!["HSET", &key, "returned", value, "confirmedAt", "1"]));
+    damages.push(vec!["HSET", &key, "returned", "1"]);
+    damages.push(vec!["HSET", &key, "confirmedAt", "1"]);
+    assert_reported(&damages, &[take_back("tea", CONFIRMED, NEW, 1)], "reservation").await;
+    let damages = ["x", "-1", "1e3", "10000000000000"].map(|value| vec!["HSET", "inventory:tea", "seededAt", value]);
+    assert_reported(&damages, &[take_back("tea", CONFIRMED, NEW, 1)], "inventory").await;
+    assert_reported(&[vec!["DEL", "inventory:tea"]], &[take_back("tea", CONFIRMED, NEW, 1)], "inventory").await;
+}
+
+#[tokio::test]
+async fn a_damaged_memory_of_a_return_is_not_replayed() {
+    let mut fixture = ScriptFixture::open().await;
+    let call = take_back("tea", CONFIRMED, NEW, 1).once();
+    let key = format!("operation:{NEW}");
+    let fields = ["sku", "reservationId", "confirmedAt", "quantity", "restock", "returned", "updatedAt"];
+    let mut damages: Vec<Vec<&str>> = fields.map(|field| vec!["HDEL", &key, field]).into();
+    damages.extend(["", "x", "-1"].map(|value| vec!["HSET", &key, "returned", value]));
+    for damage in damages {
+        fixture.stock().await;
+        assert_eq!(fixture.words(&call).await, ["RETURNED"]);
+        fixture.run::<redis::Value>(cmd(damage[0]).arg(&damage[1..])).await;
+        let refusal = fixture.refusal(&call).await;
+        assert!(refusal.word == "BADKEY" && refusal.text.starts_with("operation"), "{damage:?}: {refusal:?}");
+    }
+    // An operation is of one kind.
+    fixture.stock().await;
+    fixture.replies(&call).await;
+    assert_eq!(fixture.refusal(&adjust("each", &[add("tea", NEW, 1)])).await.word, "BADKEY");
+    fixture.stock().await;
+    fixture.replies(&adjust("each", &[add("tea", NEW, 1).once()])).await;
+    assert_eq!(fixture.refusal(&call).await.word, "BADKEY");
 }
 
 #[tokio::test]

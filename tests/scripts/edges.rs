@@ -4,6 +4,7 @@ use redis::cmd;
 
 use crate::call::{
     LONG_MS, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, seed, settle, sweep,
+    take_back,
 };
 use crate::fixture::{ACTIVE, LAPSED, NEW, ScriptFixture, hold_many, id};
 
@@ -101,6 +102,8 @@ async fn names_may_be_long_and_in_any_script() {
                 (confirm("each", &[(name, &id, name)]), "CONFIRMED"),
                 (confirm("each", &[(name, &id, name)]), "REPLAYED"),
                 (release("each", &[(name, &id, name)]), "NOT_ACTIVE"),
+                (take_back(name, &id, &self::id(2), 1).once(), "RETURNED"),
+                (take_back(name, &id, &self::id(2), 1).once(), "REPLAYED"),
                 (sweep(name, &[&id]), "SWEPT"),
                 (inventory(name, 10), "STOCK"),
                 (adjust("each", &[add(name, &id, 1).reason(name).once()]), "ADJUSTED"),

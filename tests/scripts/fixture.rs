@@ -22,7 +22,7 @@ pub const NEW: &str = "00000000-0000-8000-8000-00000000000f";
 pub const NEWER: &str = "00000000-0000-8000-8000-000000000010";
 
 /// Replies that always mean a write.
-const DONE: [&str; 5] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED", "ADJUSTED"];
+const DONE: [&str; 6] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED", "ADJUSTED", "RETURNED"];
 /// Replies that may mean a write: these calls also remove stray entries, or find all done already.
 const TIDYING: [&str; 5] = ["DRAINING", "EXPIRED", "EXTENDED", "REPAIRED", "SWEPT"];
 
@@ -170,7 +170,12 @@ impl ScriptFixture {
                 let entries: Vec<Entry> =
                     read.arg("inventory:audit").arg("+").arg("-").query_async(&mut redis).await.unwrap();
                 let is_of = |fields: &Fields| fields.get("reservationId").is_some_and(|of| of == id);
-                entries.into_iter().find(|(_, fields)| is_of(fields)).map(|(event, _)| event)
+                let mut of: Vec<Entry> = entries.into_iter().filter(|(_, fields)| is_of(fields)).collect();
+                // The returns, and the event before them.
+                let last = of.iter().position(|(_, fields)| fields["event"] != b"return").map_or(0, |at| at + 1);
+                of.truncate(last);
+                let ids: Vec<_> = of.into_iter().rev().map(|(event, _)| event).collect();
+                Some(ids.join(&b','))
             } else {
                 cmd("HGET").arg(call.keys.get(4)).arg("lastEvent").query_async(&mut redis).await.ok().flatten()
             };

@@ -3,10 +3,10 @@
 use redis::cmd;
 
 use crate::call::{
-    add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep,
+    add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep, take_back,
 };
 use crate::contract::Contract;
-use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture};
+use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture};
 
 async fn full() -> ScriptFixture {
     let mut fixture = ScriptFixture::stocked().await;
@@ -23,6 +23,7 @@ async fn extending_settling_sweeping_and_reading_go_on() {
             (confirm(mode, &[("tea", ACTIVE, "token")]), vec!["CONFIRMED"]),
             (release(mode, &[("cup", CUP, "token")]), vec!["RELEASED"]),
             (sweep("tea", &[LAPSED]), vec!["SWEPT"]),
+            (take_back("tea", CONFIRMED, NEW, 1).once(), vec!["RETURNED"]),
             (repair("tea", ["", "", ""], [0; 3], &[]), vec!["REPAIRED"]),
             (inventory("tea", 10), vec!["STOCK"]),
             (audit("cup", 10, ""), vec!["EVENT"; 3]),

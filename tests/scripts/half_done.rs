@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use redis::cmd;
 
 use crate::call::{
-    Call, LAST_EVENT, add, adjust, confirm, extend, hold, hold_with_metadata, line, release, repair, seed, sweep,
+    Call, LAST_EVENT, add, adjust, confirm, extend, hold, hold_with_metadata, line, release, repair, seed, sweep, take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
@@ -37,6 +37,9 @@ fn calls() -> Vec<Call> {
         repair("tea", ["", "", ""], [0; 3], &[(ACTIVE, ""), (CONFIRMED, "")]),
         repair("tea", ["7", LAST_EVENT, "here"], [0; 3], &[(ACTIVE, &active), (CONFIRMED, &confirmed)]),
     ];
+    calls.push(take_back("tea", CONFIRMED, NEW, 1).once());
+    calls.push(write_off("tea", CONFIRMED, NEW, 1));
+    calls.push(take_back("tea", CONFIRMED, NEW, 2));
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("tea", NEW)]));
         calls.push(hold(mode, &[line("tea", NEW).quantity(100)]));

@@ -23,6 +23,7 @@ mod inventory;
 mod malformed;
 mod repair;
 mod replies;
+mod returns;
 mod seed;
 mod settling;
 mod sweep;

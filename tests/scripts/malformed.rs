@@ -5,10 +5,10 @@
 use crate::bad_values::{bad_arguments, bad_keys};
 use crate::call::{
     Call, LAST_EVENT, add, adjust, audit, audit_all, confirm, extend, hold, hold_with_metadata, inventory, line,
-    release, repair, seed, set, sweep,
+    release, repair, seed, set, sweep, take_back,
 };
 use crate::contract::Contract;
-use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, NEWER, ScriptFixture, id, stocking};
+use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, ScriptFixture, id, stocking};
 
 /// Metadata.
 const ORDER: &str = r#"{"order":"A-17"}"#;
@@ -52,7 +52,7 @@ async fn assert_bad_keys_refused(prefix: &str) {
             let (name, item) = Contract::of(call.script).keys.at(slot);
             for value in bad_keys(&call, slot, prefix) {
                 let mut bad = call.clone();
-                if name == "inventory" && call.script != "audit" {
+                if name == "inventory" && !["audit", "return"].contains(&call.script) {
                     // The active set has the bad name too, so that nothing but the name is wrong.
                     bad.keys[slot + 1] = [&value[..], b":active"].concat();
                 }
@@ -150,6 +150,7 @@ fn calls() -> Vec<Call> {
         release("each", &[("tea", ACTIVE, "token")]),
         extend("each", &[("tea", ACTIVE, LONGER_MS)]),
         adjust("each", &[add("tea", NEW, 1)]),
+        take_back("tea", CONFIRMED, NEW, 1),
     ];
     calls.extend(two_items());
     calls

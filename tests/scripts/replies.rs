@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::call::{
     Call, LAST_EVENT, add, adjust, audit, audit_all, confirm, extend, hold, hold_with_metadata, inventory, line,
-    release, repair, seed, set, sweep,
+    release, repair, seed, set, sweep, take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, ScriptFixture, id};
@@ -14,7 +14,9 @@ const LONGER_MS: u64 = 1_200_000;
 
 /// A call on the stocked fixture and its answer, a line for each item: `_` is an empty element, `*` is any.
 ///
-/// The fixture has one adjustment more: [`DONE_ONCE`] has added 2 `cup`. Of `pot` there are as many as there can be.
+/// For adjustments, the fixture has one more: [`DONE_ONCE`] has added 2 `cup`. Of `pot` there are as many as there can
+/// be. For returns, it has one more, too: [`DONE_ONCE`] has returned 1 `cup` of the 3 of [`CUPS`]; and all `pot` that
+/// there can be came after the sale of [`POT`].
 type Case = (Call, &'static [&'static str]);
 
 #[tokio::test]
@@ -25,6 +27,9 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
         fixture.stock().await;
         if call.script == "adjust" {
             fixture.adjust_before().await;
+        }
+        if call.script == "return" {
+            fixture.return_before().await;
         }
         let replies = fixture.replies(&call).await;
         let matches = replies.len() == expected.len()
@@ -38,6 +43,8 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
 
 /// An operation that was carried out.
 const DONE_ONCE: &str = "00000000-0000-8000-8000-0000000000aa";
+const CUPS: &str = "00000000-0000-8000-8000-0000000000ab";
+const POT: &str = "00000000-0000-8000-8000-0000000000ac";
 
 impl ScriptFixture {
     /// What the cases of `adjust` need besides the stock.
@@ -46,6 +53,23 @@ impl ScriptFixture {
         for call in [
             adjust("each", &[add("cup", DONE_ONCE, 2).once(), set("pot", NEW, 1).create()]),
             repair("pot", ["1", LAST_EVENT, ""], full, &[]),
+        ] {
+            self.evalsha(&call).await.unwrap();
+        }
+    }
+}
+
+impl ScriptFixture {
+    /// What the cases of `return` need besides the stock.
+    async fn return_before(&mut self) {
+        let full = [1_000_000_000_000 - 1, 0, 0];
+        for call in [
+            seed("pot", 1, &[]),
+            hold("each", &[line("cup", CUPS).quantity(3), line("pot", POT)]),
+            confirm("each", &[("cup", CUPS, ""), ("pot", POT, "")]),
+            take_back("cup", CUPS, DONE_ONCE, 1).once(),
+            seed("pot", 1, &[]),
+            repair("pot", ["4", LAST_EVENT, ""], full, &[]),
         ] {
             self.evalsha(&call).await.unwrap();
         }
@@ -79,6 +103,7 @@ fn listed() -> BTreeSet<(&'static str, String, String)> {
 
 fn cases() -> Vec<Case> {
     let mut cases = alone();
+    cases.extend(of_returning());
     for mode in ["each", "all"] {
         cases.extend(of_hold(mode));
         cases.extend(of_hold_with_metadata(mode));
@@ -258,6 +283,31 @@ fn of_adjusting(mode: &str) -> Vec<Case> {
         (adjust(&[add("tea", NEW, -7)]), &["INSUFFICIENT 6 1"]),
         (adjust(&[add("pot", NEW, 1)]), &["EXCESSIVE"]),
         (adjust(&[add("tea", NEW, -1), add("cup", DONE_ONCE, 2)]), &["ADJUSTED 5 3 1 * 8", "REPLAYED 6 1 0 * 3"]),
+    ]
+}
+
+fn of_returning() -> Vec<Case> {
+    vec![
+        (take_back("tea", CONFIRMED, NEW, 1), &["RETURNED cart-1 tea 1 confirmed _ * * * 1"]),
+        (write_off("tea", CONFIRMED, NEW, 1).once(), &["RETURNED cart-1 tea 1 confirmed _ * * * 1"]),
+        (take_back("cup", CUPS, NEW, 2), &["RETURNED cart-1 cup 3 confirmed _ * * * 3"]),
+        (take_back("tea", NEW, NEW, 1), &["NOT_FOUND"]),
+        (take_back("nil", NEW, NEW, 1), &["NOT_FOUND"]),
+        (take_back("cup", CONFIRMED, NEW, 1), &["CONFLICT sku"]),
+        (take_back("nil", CONFIRMED, NEW, 1), &["CONFLICT sku"]),
+        (take_back("cup", CUPS, DONE_ONCE, 1).once(), &["REPLAYED cart-1 cup 3 confirmed _ * * * 1"]),
+        // The operation decides before the sale.
+        (take_back("cup", CUPS, DONE_ONCE, 9), &["CONFLICT quantity"]),
+        (write_off("cup", CUPS, DONE_ONCE, 1).once(), &["CONFLICT restock"]),
+        (take_back("tea", CONFIRMED, DONE_ONCE, 1), &["CONFLICT sku"]),
+        (take_back("cup", CUP, DONE_ONCE, 1), &["CONFLICT reservationId"]),
+        (take_back("tea", ACTIVE, NEW, 1), &["NOT_SOLD active _"]),
+        (take_back("tea", LAPSED, NEW, 9), &["NOT_SOLD active _"]),
+        (take_back("tea", RELEASED, NEW, 1), &["NOT_SOLD released manual_release"]),
+        (take_back("tea", CONFIRMED, NEW, 2), &["EXCEEDS 1"]),
+        (write_off("cup", CUPS, NEW, 3), &["EXCEEDS 2"]),
+        (take_back("pot", POT, NEW, 1), &["EXCESSIVE"]),
+        (write_off("pot", POT, NEW, 1), &["RETURNED cart-1 pot 1 confirmed _ * * * 1"]),
     ]
 }
 

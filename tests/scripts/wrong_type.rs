@@ -4,8 +4,9 @@ use redis::cmd;
 
 use crate::call::{
     Call, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep,
+    take_back, write_off,
 };
-use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture, id};
+use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 
 #[tokio::test]
 async fn a_wrong_type_on_any_key_stops_the_script_before_it_writes() {
@@ -37,6 +38,8 @@ fn calls() -> Vec<Call> {
         inventory("tea", 10),
         audit_all(10, ""),
         audit("tea", 10, ""),
+        take_back("tea", CONFIRMED, NEW, 1).once(),
+        write_off("tea", CONFIRMED, NEW, 1),
     ];
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("tea", NEW)]));

@@ -22,7 +22,12 @@ const PAGE: usize = 5000;
 const STOCK_FIELDS: [&str; 8] =
     ["available", "confirmed", "lastEvent", "reserved", "seeded", "sku", "updatedAt", "version"];
 
-const OPERATION_FIELDS: [&str; 11] = [
+/// Those of a return.
+const RETURN_FIELDS: [&str; 7] =
+    ["confirmedAt", "quantity", "reservationId", "restock", "returned", "sku", "updatedAt"];
+
+/// Those of an adjustment.
+const ADJUST_FIELDS: [&str; 11] = [
     "available",
     "confirmed",
     "create",
@@ -144,7 +149,8 @@ impl Books {
     /// The counts add up; the active records, the active set and the due list agree with `reserved`.
     fn assert_stock(&self, prefix: &str, sku: &str, stock: &Fields) {
         let name = format!("{prefix}inventory:{sku}");
-        assert_eq!(stock.keys().map(String::as_str).collect::<Vec<_>>(), STOCK_FIELDS, "fields of {name}");
+        let fields = stock.keys().map(String::as_str).filter(|field| *field != "seededAt");
+        assert_eq!(fields.collect::<Vec<_>>(), STOCK_FIELDS, "fields of {name}");
         assert_eq!(stock["sku"], sku, "sku of {name}");
         let [available, reserved, confirmed, seeded] =
             ["available", "reserved", "confirmed", "seeded"].map(|field| number(&stock[field]));
@@ -172,7 +178,8 @@ impl Books {
     /// The SKU's events are a chain without a gap, and their replay gives what is stored.
     fn assert_history(&self, prefix: &str, sku: &str, stock: &Fields, history: History) {
         let mut replay: Option<Replay> = None;
-        let mut lives: BTreeMap<&str, &Event> = BTreeMap::new();
+        let mut lives: BTreeMap<&str, Life> = BTreeMap::new();
+        let (mut seeded, mut is_repaired): (Option<&Event>, bool) = (None, false);
         // Whether a reservation was extended, except of a record that was made again from its last event.
         let mut was_extended: BTreeMap<&str, bool> = BTreeMap::new();
         // What a hold noted, except on a record that was made again from a later event.
@@ -198,16 +205,29 @@ impl Books {
             replay = Some(Replay { event_id: event.id.clone(), version: event.version, counts: after });
             event.assert_words();
             if !["seed", "repair", "adjust"].contains(&&*event["event"]) {
-                let earlier = lives.insert(&event["reservationId"], event);
+                let life = lives.entry(&event["reservationId"]).or_default();
+                let earlier = life.state;
                 let follows = match &*event["event"] {
                     // When the record of a settled reservation was dropped, its id may begin a new life.
                     "hold" => earlier.is_none_or(|earlier| earlier["state"] != "active"),
-                    _ => {
-                        earlier.is_some_and(|earlier| earlier["state"] == "active")
+                    kind => {
+                        let state = if kind == "return" { "confirmed" } else { "active" };
+                        earlier.is_some_and(|earlier| earlier["state"] == state)
                             || earlier.is_none() && history == History::Trimmed
                     }
                 };
                 assert!(follows, "{event:?} after {earlier:?}");
+                if event["event"] == "return" {
+                    life.returns.push(event);
+                    life.assert_return(event, seeded, is_repaired);
+                } else {
+                    *life = Life { state: Some(event), returns: Vec::new() };
+                }
+            }
+            match &*event["event"] {
+                "seed" if event["state"] == "seeded" => (seeded, is_repaired) = (Some(event), false),
+                "repair" if event["reservationId"].is_empty() => is_repaired = true,
+                _ => {}
             }
             match &*event["event"] {
                 "hold" | "extend" => drop(was_extended.insert(&event["reservationId"], event["event"] == "extend")),
@@ -227,8 +247,11 @@ impl Books {
         assert_eq!(stock["version"], last["version"], "the version after {last:?}");
         assert_eq!(stock["lastEvent"], last.id, "lastEvent after {last:?}");
         assert_eq!(stock["updatedAt"], last["happenedAt"], "updatedAt after {last:?}");
-        for (id, last) in lives {
-            self.assert_record(&format!("{prefix}reservation:{id}"), last);
+        if let Some(seeded) = seeded.filter(|_| !is_repaired || stock.contains_key("seededAt")) {
+            assert_eq!(stock["seededAt"], seeded["happenedAt"], "seededAt after {seeded:?}");
+        }
+        for (id, life) in lives {
+            self.assert_record(&format!("{prefix}reservation:{id}"), &life);
         }
         if history == History::Whole {
             for (id, was_extended) in was_extended {
@@ -250,12 +273,15 @@ impl Books {
     }
 
     /// A record equals the state after its last event. Only a settled one may be gone.
-    fn assert_record(&self, key: &str, last: &Event) {
+    fn assert_record(&self, key: &str, life: &Life) {
+        // Of a sale whose events were trimmed, only the returns may be left.
+        let Some(last) = life.state else { return };
         let Some(record) = self.records.get(key) else {
             assert_ne!(last["state"], "active", "{key} is active and gone");
             return;
         };
         // When the record was dropped, the id may have been used again for another SKU.
+        let changed = life.returns.last().copied().unwrap_or(last);
         let is_later = record["state"] == "active" || record["createdAt"] >= last["happenedAt"];
         if last["state"] != "active" && record["sku"] != last["sku"] && is_later {
             return;
@@ -270,8 +296,13 @@ impl Books {
         };
         let mut fields: Vec<_> = RECORD_FIELDS.iter().copied().filter(|field| !comes_later(field)).collect();
         fields.sort_unstable();
-        let may_have =
-            |field: &str| !is_active && field == "token" || was_updated && field == "ttlMs" || field == "metadata";
+        let is_returned = !life.returns.is_empty();
+        let may_have = |field: &str| {
+            !is_active && field == "token"
+                || was_updated && field == "ttlMs"
+                || field == "metadata"
+                || is_returned && ["returned", "confirmedAt"].contains(&field)
+        };
         let stored: Vec<_> = record.keys().filter(|field| !may_have(field)).cloned().collect();
         assert_eq!(stored, fields, "fields of {key}");
         for field in ["cartId", "sku", "quantity", "state"] {
@@ -282,16 +313,25 @@ impl Books {
         // Earlier than its event when a hold by a clock that was ahead was shortened, or when it was extended.
         assert!(record["createdAt"] <= last["happenedAt"], "createdAt of {key}");
         if was_updated {
-            assert_eq!(record["updatedAt"], last["happenedAt"], "updatedAt of {key}");
+            assert_eq!(record["updatedAt"], changed["happenedAt"], "updatedAt of {key}");
+        }
+        if is_returned {
+            assert_eq!(number(&record["returned"]), life.returned(), "returned of {key}");
+            assert_eq!(record["confirmedAt"], last["happenedAt"], "confirmedAt of {key}");
         }
     }
 
     /// An operation that is remembered was carried out: the audit has its event, with what it left.
     fn assert_operations(&self, prefix: &str, sku: &str, operations: &[(&String, &Fields)], history: History) {
-        let events = self.events(prefix, sku);
-        let events: BTreeMap<&str, &Event> = events.iter().map(|event| (&*event["version"], event)).collect();
+        let all = self.events(prefix, sku);
+        let events: BTreeMap<&str, &Event> = all.iter().map(|event| (&*event["version"], event)).collect();
         for (name, operation) in operations {
-            assert_eq!(operation.keys().map(String::as_str).collect::<Vec<_>>(), OPERATION_FIELDS, "fields of {name}");
+            let fields: Vec<_> = operation.keys().map(String::as_str).collect();
+            if fields == RETURN_FIELDS {
+                assert_return(name, operation, &all, history);
+                continue;
+            }
+            assert_eq!(fields, ADJUST_FIELDS, "fields of {name}");
             let Some(event) = events.get(&*operation["version"]) else {
                 assert!(history == History::Trimmed, "{name} has no event");
                 continue;
@@ -319,6 +359,46 @@ impl Books {
     fn events(&self, prefix: &str, sku: &str) -> Vec<Event> {
         let entries = self.audits.get(&format!("{prefix}inventory:audit")).into_iter().flatten();
         entries.map(Event::new).filter(|event| event["sku"] == sku).collect()
+    }
+}
+
+/// A return that is remembered is in the audit once, and with those before it of the same sale it left what is
+/// remembered.
+fn assert_return(name: &str, operation: &Fields, events: &[Event], history: History) {
+    let of = events.iter().filter(|event| event["reservationId"] == operation["reservationId"]);
+    let of = of.skip_while(|event| (&*event["event"], &event["happenedAt"]) != ("confirm", &operation["confirmedAt"]));
+    let mut returned = 0;
+    let is_it = of.clone().filter(|event| event["event"] == "return").any(|event| {
+        returned += number(&event["quantity"]);
+        let word = if operation["restock"] == "restock" { "restocked" } else { "written_off" };
+        ["quantity", "happenedAt"].map(|field| &event[field]) == [&operation["quantity"], &operation["updatedAt"]]
+            && event["reason"].starts_with(word)
+            && returned == number(&operation["returned"])
+    });
+    assert!(is_it || history == History::Trimmed, "{name} has no event: {operation:?}");
+}
+
+/// The events of a reservation since its last hold: the last one that is no return, and the returns after it.
+#[derive(Default)]
+struct Life<'a> {
+    state: Option<&'a Event>,
+    returns: Vec<&'a Event>,
+}
+
+impl Life<'_> {
+    fn returned(&self) -> u64 {
+        self.returns.iter().map(|event| number(&event["quantity"])).sum()
+    }
+
+    /// No more came back than was sold. What was sold before the last seed is not counted since, and all else is,
+    /// unless a repair has set the counts.
+    fn assert_return(&self, event: &Event, seeded: Option<&Event>, is_repaired: bool) {
+        let Some(sale) = self.state else { return };
+        assert!(self.returned() <= number(&sale["quantity"]), "more than was sold: {event:?} after {sale:?}");
+        let is_after_seed = event["reason"].ends_with("_after_seed");
+        let was_before = seeded.is_some_and(|seeded| seeded.version > sale.version);
+        let at_once = seeded.is_some_and(|seeded| seeded["happenedAt"] == sale["happenedAt"]);
+        assert!(is_after_seed == was_before || at_once || is_repaired, "{event:?}, sold by {sale:?}");
     }
 }
 
@@ -355,6 +435,11 @@ impl Replay {
             ("release", _, "inventory_reseeded") => [available, reserved - units, confirmed],
             ("release" | "expired", ..) => [available + units, reserved - units, confirmed],
             ("extend", ..) => self.counts,
+            ("return", _, "restocked") => [available + units, reserved, confirmed - units],
+            ("return", _, "written_off") => [available, reserved, confirmed - units],
+            // A seed did not count what was sold before.
+            ("return", _, "restocked_after_seed") => [available + units, reserved, confirmed],
+            ("return", _, "written_off_after_seed") => self.counts,
             ("adjust", "added", _) => [available + units, reserved, confirmed],
             ("adjust", "removed", _) => [available - units, reserved, confirmed],
             // A repair states the counts, whatever they were before.
@@ -401,6 +486,11 @@ impl Event {
                 | ("confirm", "confirmed", "")
                 | ("release", "released", "manual_release" | "inventory_reseeded")
                 | ("expired", "released", "reservation_ttl_elapsed")
+                | (
+                    "return",
+                    "confirmed",
+                    "restocked" | "written_off" | "restocked_after_seed" | "written_off_after_seed"
+                )
                 | ("adjust", "added" | "removed", _)
                 | ("repair", "repaired", "counts_restored" | "index_restored")
                 | ("repair", "active" | "confirmed" | "released", "record_restored")
