@@ -2,14 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use crate::request::Adjustment;
-use crate::rules::withdraw;
-use crate::state::{Model, Operation, Stock, Turn, reply};
+use crate::request::{Adjustment, Fault};
+use crate::rules::{Answer, withdraw};
+use crate::state::{Model, Stock, Turn, reply};
 
 const MOST: i64 = 1_000_000_000_000;
 
 impl Model {
-    pub fn adjust_items(&mut self, all: bool, items: &[Adjustment], keep_ms: u64, turn: &Turn) -> Vec<Vec<String>> {
+    pub fn adjust_items(&mut self, all: bool, items: &[Adjustment], keep_ms: u64, turn: &Turn) -> Answer {
+        let is_foreign = |item: &Adjustment| {
+            self.operations.get(&item.operation).is_some_and(|operation| operation.is_of_another_kind(&item.asked))
+        };
+        if items.iter().any(is_foreign) {
+            return Err(Fault::BadKey);
+        }
         let mut draft = self.clone();
         let (mut made, mut refused) = (BTreeSet::new(), false);
         let mut replies = Vec::new();
@@ -31,18 +37,14 @@ impl Model {
         } else {
             *self = draft;
         }
-        replies
+        Ok(replies)
     }
 
     fn adjust(&mut self, item: &Adjustment, keep_ms: u64, turn: &Turn) -> Vec<String> {
         if let Some(operation) = self.operations.get(&item.operation) {
-            let names = ["how", "units", "ifVersion", "create", "reason"].into_iter();
-            let same =
-                names.zip(operation.asked.iter().zip(&item.asked)).map(|(name, (then, now))| (name, then == now));
-            let mut same = [("sku", operation.sku == item.sku)].into_iter().chain(same);
-            return match same.find(|(_, same)| !same) {
-                Some((field, _)) => reply("CONFLICT", [field.to_owned()]),
-                None => reply("REPLAYED", operation.left.map(|number| number.to_string())),
+            return match operation.conflict(&item.asked) {
+                Some(field) => reply("CONFLICT", [field]),
+                None => reply("REPLAYED", operation.left.iter().map(|(_, number)| number.to_string())),
             };
         }
         let stock = match self.stocks.get(&item.sku) {
@@ -63,15 +65,15 @@ impl Model {
         }
         self.stocks.insert(item.sku.clone(), Stock { available: after as u64, ..stock });
         let state = if after < before { "removed" } else { "added" };
-        let [.., reason] = &item.asked;
+        let (_, reason) = item.asked.last().expect("it is the last");
         let quantity = (after - before).unsigned_abs().to_string();
         self.log(&item.sku, ["adjust", "", "", &item.sku, &quantity, state, reason], turn);
         let Stock { available, reserved, confirmed, version, updated_at, .. } = *self.stock(&item.sku);
         let left = [available, reserved, confirmed, updated_at, version];
         if item.once {
-            let dropped_at = (keep_ms > 0).then_some((turn.began + keep_ms, turn.ended + keep_ms));
-            let operation = Operation { sku: item.sku.clone(), asked: item.asked.clone(), left, dropped_at };
-            self.operations.insert(item.operation.clone(), operation);
+            let names = ["available", "reserved", "confirmed", "updatedAt", "version"];
+            let left = names.into_iter().zip(left).collect();
+            self.remember(&item.operation, item.asked.clone(), left, keep_ms, turn);
         }
         reply("ADJUSTED", left.map(|number| number.to_string()))
     }

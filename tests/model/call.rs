@@ -11,7 +11,9 @@ pub const SKUS: [&str; 3] = ["tea", "cup", "Grüner-Tee"];
 pub const CARTS: [&str; 2] = ["cart-1", "Körbchen 🛒"];
 pub const TOKENS: [&str; 3] = ["", "token", "otro"];
 pub const IDS: RangeInclusive<u8> = 0..=11;
+/// Those of adjustments, and of returns.
 pub const OPERATIONS: RangeInclusive<u8> = 0..=8;
+pub const RETURNS: RangeInclusive<u8> = 9..=32;
 /// What a reservation keeps for its caller.
 pub const METADATA: [&str; 2] = [r#"{"order":"A-17"}"#, r#"{"b":"größe","a":"\"\\"}"#];
 pub const REASONS: [&str; 3] = ["", "delivery", "Zählung 📋"];
@@ -67,6 +69,14 @@ pub enum Act {
     Adjust {
         mode: &'static str,
         items: Vec<Adjustment>,
+    },
+    Return {
+        sku: &'static str,
+        id: u8,
+        operation: u8,
+        quantity: u64,
+        restock: bool,
+        once: bool,
     },
     Sweep {
         sku: &'static str,
@@ -203,10 +213,17 @@ impl Act {
             }
             Self::Adjust { mode, items } => {
                 let of_shard = ["inventory:audit", "stockhold:skus", "stockhold:settings"].map(String::from);
-                let operation = |item: &Adjustment| format!("operation:{}", reservation_id(&item.operation));
+                let operation = |item: &Adjustment| operation_key(item.operation);
                 let keys = items.iter().flat_map(|item| stock_keys(item.sku).into_iter().chain([operation(item)]));
                 let args = items.iter().flat_map(|item| item.arguments(model));
                 Call::new("adjust", of_shard.into_iter().chain(keys), [(*mode).to_owned()].into_iter().chain(args))
+            }
+            Self::Return { sku, id, operation, quantity, restock, once } => {
+                let keys = ["inventory:audit".to_owned(), "stockhold:settings".to_owned(), operation_key(*operation)];
+                let [inventory, _] = stock_keys(sku);
+                let restock = if *restock { "restock" } else { "write_off" };
+                let args = [quantity.to_string(), restock.to_owned(), word(*once, "once")];
+                Call::new("return", keys.into_iter().chain([inventory, reservation_key(id)]), args)
             }
             Self::Sweep { sku, ids } => {
                 let keys = ["inventory:audit", "stockhold:due", "stockhold:settings"].map(String::from);
@@ -231,7 +248,7 @@ impl Act {
                 let change = change.map(units);
                 let from = ids.iter().map(|(id, record)| match record {
                     Record::LeaveAsItIs => String::new(),
-                    Record::MakeFromItsLastEvent => model.last_event_of(&reservation_id(id)),
+                    Record::MakeFromItsLastEvent => model.last_events_of(&reservation_id(id)),
                     Record::MakeFromTheLastEventOfAll => events.last().cloned().unwrap_or_default(),
                 });
                 Call::new(
@@ -253,7 +270,6 @@ impl Act {
 
 impl Adjustment {
     fn arguments(&self, model: &Model) -> [String; 6] {
-        let word = |is_so: bool, word: &str| if is_so { word.to_owned() } else { String::new() };
         let version = model.stocks.get(self.sku).map_or(0, |stock| stock.version);
         let if_version = self.if_version.and_then(|more| version.checked_add_signed(more));
         [
@@ -296,6 +312,15 @@ fn item_keys(of_shard: &[&str], items: impl Iterator<Item = (&'static str, u8)>)
 
 fn stock_keys(sku: &str) -> [String; 2] {
     [format!("inventory:{sku}"), format!("inventory:{sku}:active")]
+}
+
+/// A word, or nothing.
+fn word(is_so: bool, word: &str) -> String {
+    if is_so { word.to_owned() } else { String::new() }
+}
+
+fn operation_key(id: u8) -> String {
+    format!("operation:{}", reservation_id(&id))
 }
 
 fn reservation_key(id: &u8) -> String {

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::call::{
-    AS_MANY_AS_FIT, Act, Adjustment, CARTS, Extension, IDS, Item, Line, METADATA, OPERATIONS, REASONS, Record, Restart,
+    AS_MANY_AS_FIT, Act, Adjustment, CARTS, Extension, IDS, Item, Line, METADATA, OPERATIONS, REASONS, RETURNS, Record,
+    Restart,
     SKUS, Step, TOKENS,
 };
 use crate::spoil::{self, Spoil};
@@ -24,15 +25,47 @@ pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
     let unspoiled = |act| Step { act, spoil: None };
     let keep_ms = keep_ms().prop_map(move |keep_ms| vec![unspoiled(Act::Keep(keep_ms))]);
     let first = vec(seed().prop_map(unspoiled), 0..=FIRST_SEEDS);
-    (keep_ms, first, vec(step(), 1..=LONGEST - FIRST_SEEDS))
-        .prop_map(|(keep_ms, first, then)| [keep_ms, first, then].concat())
+    let then = prop_oneof![40 => step().prop_map(|step| vec![step]), 1 => sale_and_returns()];
+    (keep_ms, first, vec(then, 1..=LONGEST - FIRST_SEEDS))
+        .prop_map(|(keep_ms, first, then)| [keep_ms, first, then.concat()].concat())
+}
+
+/// Something is sold and comes back, some of it twice or more; often its SKU is seeded in between, and often there is no
+/// room left for it.
+fn sale_and_returns() -> impl Strategy<Value = Vec<Step>> {
+    let units = || prop_oneof![6 => 1..=2u64, 1 => 3..=5u64];
+    let returns = vec((RETURNS, mostly(3), units(), mostly(4), any::<bool>()), 1..=4);
+    (0..SKUS.len() as u8, IDS, any::<bool>(), any::<bool>(), returns).prop_map(
+        |(n, id, is_seeded, is_full, returns)| {
+            let (sku, id) = (SKUS[usize::from(n)], id - id % SKUS.len() as u8 + n);
+            let ids: Vec<_> = (0..IDS_OF_SKU).map(|turn| id_of_sku(n, turn)).collect();
+            let line = Line { sku, id, cart: CARTS[0], quantity: 4, ttl_ms: LONG_MS, metadata: "" };
+            let items = vec![Item { sku, id, token: "" }];
+            let seed = || Act::Seed { sku, quantity: Some(60), ids: ids.clone() };
+            let mut acts = vec![seed(), Act::Hold { mode: "each", lines: vec![line] }];
+            acts.push(Act::Confirm { mode: "each", items });
+            if is_seeded {
+                acts.push(seed());
+            }
+            if is_full {
+                let change = [AS_MANY_AS_FIT, 0, 0];
+                acts.push(Act::Repair { sku, ids: Vec::new(), found: 0, restart: Restart::Nowhere, change });
+            }
+            for (operation, restock, quantity, once, again) in returns {
+                let back = Act::Return { sku, id, operation, quantity, restock, once };
+                acts.extend(again.then(|| back.clone()));
+                acts.push(back);
+            }
+            acts.into_iter().map(|act| Step { act, spoil: None }).collect()
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         30 => (act(), prop::option::weighted(0.07, spoil())),
         // Calls of these kinds are rare, and their errors must be covered too.
-        2 => (prop_oneof![2 => read(), 1 => seed(), 1 => sweep(), 1 => repair()], spoil().prop_map(Some)),
+        2 => (prop_oneof![2 => read(), 1 => seed(), 1 => sweep(), 1 => repair(), 1 => returns()], spoil().prop_map(Some)),
     ]
     .prop_map(|(act, spoil)| Step { act, spoil })
 }
@@ -50,6 +83,7 @@ fn act() -> impl Strategy<Value = Act> {
         15 => (mode(), some(item())).prop_map(|(mode, items)| Act::Release { mode, items }),
         12 => (mode(), some(extension())).prop_map(|(mode, items)| Act::Extend { mode, items }),
         12 => (mode(), some(adjustment())).prop_map(|(mode, items)| Act::Adjust { mode, items }),
+        10 => returns(),
         12 => sweep(),
         4 => repair(),
         2 => filling(),
@@ -188,6 +222,20 @@ fn adjustment() -> impl Strategy<Value = Adjustment> + Clone {
             Adjustment { sku, operation, how, units, if_version, create, reason, once }
         },
     )
+}
+
+/// Mostly what is usual for the operation, so that it may be repeated.
+fn returns() -> impl Strategy<Value = Act> {
+    (RETURNS, reservation(), mostly(3), prop_oneof![4 => 1..=3u64, 1 => Just(1_000_000_000)], any::<bool>(), mostly(3))
+        .prop_map(|(operation, (other_sku, other_id), is_usual, other_quantity, other_restock, once)| {
+            let id = operation % (*IDS.end() + 1);
+            let (sku, id, quantity, restock) = if is_usual {
+                (usual_sku(id), id, u64::from(id % 2) + 1, operation % 2 == 0)
+            } else {
+                (other_sku, other_id, other_quantity, other_restock)
+            };
+            Act::Return { sku, id, operation, quantity, restock, once }
+        })
 }
 
 fn item() -> impl Strategy<Value = Item> + Clone {

@@ -14,6 +14,7 @@ mod generate;
 mod names;
 mod repair;
 mod request;
+mod returns;
 mod rules;
 mod search;
 mod spoil;

@@ -25,7 +25,7 @@ impl Model {
         let Some(stock) = self.stocks.get(sku) else { return Ok(reply("UNKNOWN_SKU", [])) };
         let counts = [stock.available, stock.reserved, stock.confirmed];
 
-        let is_bound = restart.is_some() || *change != [0; 3] || items.iter().any(|item| item.event.is_some());
+        let is_bound = restart.is_some() || *change != [0; 3] || items.iter().any(|item| !item.events.is_empty());
         if is_bound && *seen != [stock.version.to_string(), stock.last_event.clone()] {
             let since = self.events.iter().rev().filter(|event| event.sku() == sku.as_str());
             let since: Vec<_> = since.take_while(|event| event.id != seen[1]).collect();
@@ -39,23 +39,31 @@ impl Model {
         }
 
         let mut records = Vec::new();
-        for RepairItem { id, event } in items {
+        for RepairItem { id, events } in items {
             let kept = self.records.get(id);
-            let Some(event) = event else {
+            let Some((event, returns)) = events.split_first() else {
                 let own = kept.filter(|record| record.sku == *sku && record.state == "active");
                 let shortened = own.and_then(|record| record.shortened(turn.now));
                 records.extend(shortened.map(|record| (id, record, "expiry_restored")));
                 continue;
             };
             let Some(event) = self.event_of(sku, *event) else { return stale };
-            if event.reservation() != id || event.kind() == "repair" {
+            if event.reservation() != id || ["repair", "return"].contains(&event.kind()) {
                 return Err(Fault::BadArgs);
             }
             let is_later = |record: &Record| record.state == "active" || record.created_at >= event.happened_at();
             if event.state() != "active" && kept.is_some_and(|record| record.sku != *sku && is_later(record)) {
                 return stale;
             }
-            let record = self.record_from(&event, turn.now);
+            let mut record = self.record_from(&event, turn.now);
+            for back in returns {
+                let Some(back) = self.event_of(sku, *back) else { return stale };
+                if back.reservation() != id || back.kind() != "return" {
+                    return Err(Fault::BadArgs);
+                }
+                record.returned += back.quantity();
+                (record.confirmed_at, record.updated_at) = (Some(event.happened_at()), back.happened_at());
+            }
             let shortened = if record.state == "active" { record.shortened(turn.now) } else { None };
             records.push((id, shortened.unwrap_or(record), "record_restored"));
         }
@@ -136,6 +144,8 @@ impl Model {
             } else {
                 kept.map_or(String::new(), |record| record.metadata.clone())
             },
+            returned: 0,
+            confirmed_at: None,
             dropped_at: None,
         }
     }

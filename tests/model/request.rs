@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::call::Call;
 use crate::names::{event_id, is_audit_of_shard, number, reservation_id, sku, text};
+use crate::state::Asked;
 
 const MOST_ITEMS: usize = 100;
 const MOST_UNITS: u64 = 1_000_000_000;
@@ -48,6 +49,7 @@ pub enum Request {
         all: bool,
         items: Vec<Adjustment>,
     },
+    Return(Return),
     Sweep {
         sku: String,
         ids: Vec<String>,
@@ -89,13 +91,23 @@ pub struct Extension {
 pub struct Adjustment {
     pub sku: String,
     pub operation: String,
-    /// How, units, ifVersion, create and reason, as they were given.
-    pub asked: [String; 5],
+    /// SKU, how, units, ifVersion, create and reason, as they were given.
+    pub asked: Asked,
     /// Whether the units are those that shall be available; otherwise they come or go.
     pub sets: bool,
     pub units: i64,
     pub if_version: Option<u64>,
     pub create: bool,
+    pub once: bool,
+}
+
+pub struct Return {
+    pub sku: String,
+    pub id: String,
+    pub operation: String,
+    pub quantity: u64,
+    /// restock or write_off.
+    pub restock: String,
     pub once: bool,
 }
 
@@ -112,8 +124,8 @@ pub struct Repair {
 /// A reservation to look at.
 pub struct RepairItem {
     pub id: String,
-    /// The event from which its record is to be made again.
-    pub event: Option<(u64, u64)>,
+    /// The events from which its record is to be made again.
+    pub events: Vec<(u64, u64)>,
 }
 
 pub enum Restart {
@@ -200,11 +212,27 @@ impl Request {
                         args.text(at(4))?;
                     }
                     let once = args.word(at(5), [b"", b"once"])?;
-                    let asked = [0, 1, 2, 3, 4].map(text);
+                    let names = ["how", "units", "ifVersion", "create", "reason"];
+                    let asked = names.into_iter().enumerate().map(|(place, name)| (name, text(place)));
+                    let asked = [("sku", sku.clone())].into_iter().chain(asked).collect();
                     Ok(Adjustment { sku, operation, asked, sets, units, if_version, create, once })
                 });
                 let items = items.collect::<Result<_, _>>()?;
                 Ok(Self::Adjust { all, items })
+            }
+            "return" => {
+                let [audit, settings, operation, inventory, reservation] = &call.keys[..] else {
+                    return Err(Fault::BadArgs);
+                };
+                count(call.args.len() == 3)?;
+                let quantity = args.number(0, 1, MOST_UNITS)?;
+                args.word(1, [b"restock", b"write_off"])?;
+                let restock = String::from_utf8_lossy(&call.args[1]).into_owned();
+                let once = args.word(2, [b"", b"once"])?;
+                let sku = stock_name(inventory)?;
+                fits(audit == b"inventory:audit" && settings == b"stockhold:settings")?;
+                let (operation, id) = (id_after(operation, b"operation:")?, id(reservation)?);
+                Ok(Self::Return(Return { sku, id, operation, quantity, restock, once }))
             }
             "repair" => {
                 let of_each = call.keys.len().saturating_sub(6);
@@ -221,8 +249,11 @@ impl Request {
                 fits(skus == b"stockhold:skus" && settings == b"stockhold:settings")?;
                 let ids = ids(reservations)?;
                 fits(ids.iter().collect::<BTreeSet<_>>().len() == ids.len())?;
-                let event = |i: usize| if call.args[6 + i].is_empty() { Ok(None) } else { args.event(6 + i).map(Some) };
-                let items = ids.into_iter().enumerate().map(|(i, id)| Ok(RepairItem { id, event: event(i)? }));
+                let events = |i: usize| match &call.args[6 + i][..] {
+                    b"" => Ok(Vec::new()),
+                    ids => ids.split(|byte| *byte == b',').map(|id| event_id(id).ok_or(Fault::BadArgs)).collect(),
+                };
+                let items = ids.into_iter().enumerate().map(|(i, id)| Ok(RepairItem { id, events: events(i)? }));
                 let items = items.collect::<Result<_, _>>()?;
                 Ok(Self::Repair(Repair { sku, items, seen, restart, change }))
             }

@@ -30,7 +30,8 @@ impl Model {
             Request::Confirm { all, items } => self.settle_items(&CONFIRM, *all, items, keep_ms, turn),
             Request::Release { all, items } => self.settle_items(&RELEASE, *all, items, keep_ms, turn),
             Request::Extend { all, items } => self.extend_items(*all, items, keep_ms, turn),
-            Request::Adjust { all, items } => self.adjust_items(*all, items, keep_ms, turn),
+            Request::Adjust { all, items } => return self.adjust_items(*all, items, keep_ms, turn),
+            Request::Return(request) => vec![self.take_back(request, keep_ms, turn)?],
             Request::Sweep { sku, ids } => vec![self.sweep(sku, ids, keep_ms, turn)],
             Request::Repair(repair) => vec![self.repair(repair, keep_ms, turn)?],
             Request::Inventory { sku, limit } => self.inventory(sku, *limit, turn),
@@ -58,6 +59,7 @@ impl Model {
         let quantity = quantity.to_string();
         let stock = self.stock(sku);
         (stock.available, stock.reserved, stock.confirmed) = (quantity.parse().unwrap(), 0, 0);
+        stock.seeded_at = Some(turn.now);
         self.log(sku, ["seed", "", "", sku, &quantity, "seeded", ""], turn);
         self.due.remove(sku);
         let version = self.stock(sku).version;
@@ -117,6 +119,8 @@ impl Model {
             ttl_ms: None,
             token: String::new(),
             metadata: metadata.clone(),
+            returned: 0,
+            confirmed_at: None,
             dropped_at: None,
         };
         let done = reply("HELD", [record.expires_at, record.created_at].map(|at| at.to_string()));

@@ -103,6 +103,8 @@ pub const ARGS: &[&[u8]] = &[
     b"set",
     b"create",
     b"once",
+    b"restock",
+    b"write_off",
     b"-1000000000",
     b"-1000000001",
     b"each",

@@ -22,7 +22,7 @@ pub struct Turn<'a> {
 pub struct Model {
     pub stocks: BTreeMap<String, Stock>,
     pub records: BTreeMap<String, Record>,
-    /// The adjustments that are remembered.
+    /// The adjustments and returns that are remembered.
     pub operations: BTreeMap<String, Operation>,
     pub due: BTreeMap<String, u64>,
     /// The part of the audit that was not trimmed. Shared, because a call that may have no effect works on a copy of
@@ -44,6 +44,8 @@ pub struct Stock {
     pub version: u64,
     pub last_event: String,
     pub updated_at: u64,
+    /// When it was last seeded.
+    pub seeded_at: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -62,20 +64,26 @@ pub struct Record {
     pub token: String,
     /// Empty if there is none.
     pub metadata: String,
+    /// The units that came back after the sale, and when that was; known once units came back.
+    pub returned: u64,
+    pub confirmed_at: Option<u64>,
     /// When Redis drops it: the earliest and the latest moment, until the exact moment is known.
     pub dropped_at: Option<(u64, u64)>,
 }
 
 #[derive(Clone)]
 pub struct Operation {
-    pub sku: String,
-    /// How, units, ifVersion, create and reason.
-    pub asked: [String; 5],
-    /// available, reserved, confirmed, updatedAt and version.
-    pub left: [u64; 5],
+    pub asked: Asked,
+    pub left: Left,
     /// As [`Record::dropped_at`].
     pub dropped_at: Option<(u64, u64)>,
 }
+
+/// What was asked for, by its names.
+pub type Asked = Vec<(&'static str, String)>;
+
+/// What that left.
+pub type Left = Vec<(&'static str, u64)>;
 
 pub struct Event {
     pub id: String,
@@ -198,10 +206,23 @@ impl Model {
         self.events.push(Rc::new(Event { id, fields: fields.chain([previous]).collect() }));
     }
 
-    /// The id of the last event about the state of a reservation; empty if none is known.
-    pub fn last_event_of(&self, id: &str) -> String {
+    /// The ids of the last event about the state of a reservation and of the returns after it; empty if none is known.
+    pub fn last_events_of(&self, id: &str) -> String {
         let tells = |event: &&Rc<Event>| event.reservation() == id && event.kind() != "repair";
-        self.events.iter().rev().find(tells).map_or(String::new(), |event| event.id.clone())
+        let mut ids = Vec::new();
+        for event in self.events.iter().rev().filter(tells) {
+            ids.insert(0, event.id.clone());
+            if event.kind() != "return" {
+                break;
+            }
+        }
+        ids.join(",")
+    }
+
+    /// Remembers what was done once.
+    pub fn remember(&mut self, operation: &str, asked: Asked, left: Left, keep_ms: u64, turn: &Turn) {
+        let dropped_at = (keep_ms > 0).then_some((turn.began + keep_ms, turn.ended + keep_ms));
+        self.operations.insert(operation.to_owned(), Operation { asked, left, dropped_at });
     }
 
     /// Redis keeps at least `most` entries, and at most one node more.
@@ -212,6 +233,19 @@ impl Model {
 
     pub fn stock(&mut self, sku: &str) -> &mut Stock {
         self.stocks.get_mut(sku).expect("it was seeded")
+    }
+}
+
+impl Operation {
+    /// Whether it is another kind of operation than what is asked now.
+    pub fn is_of_another_kind(&self, asked: &Asked) -> bool {
+        !self.asked.iter().map(|(name, _)| name).eq(asked.iter().map(|(name, _)| name))
+    }
+
+    /// The first name in which it differs from what is asked now.
+    pub fn conflict(&self, asked: &Asked) -> Option<String> {
+        let differs = |((_, then), (_, now)): &(&(&str, String), &(&str, String))| then != now;
+        self.asked.iter().zip(asked).find(differs).map(|((name, _), _)| (*name).to_owned())
     }
 }
 

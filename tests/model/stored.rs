@@ -106,6 +106,7 @@ impl Stores {
                 ("updatedAt", stock.updated_at),
                 ("version", stock.version),
             ];
+            let numbers = numbers.into_iter().chain(stock.seeded_at.map(|at| ("seededAt", at)));
             stores.keys.insert(name, hash([("sku", sku), ("lastEvent", &stock.last_event)], numbers));
         }
         for (id, record) in &model.records {
@@ -125,6 +126,8 @@ impl Stores {
             let numbers =
                 [("quantity", record.quantity), ("expiresAt", record.expires_at), ("createdAt", record.created_at)];
             let numbers = numbers.into_iter().chain(updated).chain(record.ttl_ms.map(|ttl_ms| ("ttlMs", ttl_ms)));
+            let sold = record.confirmed_at.map(|at| [("confirmedAt", at), ("returned", record.returned)]);
+            let numbers = numbers.chain(sold.into_iter().flatten());
             if let Some((_, latest)) = record.dropped_at {
                 stores.dropped_at.insert(name.clone(), latest);
             }
@@ -132,12 +135,11 @@ impl Stores {
         }
         for (id, operation) in &model.operations {
             let name = format!("operation:{id}");
-            let asked = ["how", "units", "ifVersion", "create", "reason"].into_iter().zip(&operation.asked);
-            let left = ["available", "reserved", "confirmed", "updatedAt", "version"].into_iter().zip(operation.left);
             if let Some((_, latest)) = operation.dropped_at {
                 stores.dropped_at.insert(name.clone(), latest);
             }
-            stores.keys.insert(name, hash([("sku", &operation.sku)].into_iter().chain(asked), left));
+            let asked = operation.asked.iter().map(|(field, text)| (*field, text));
+            stores.keys.insert(name, hash(asked, operation.left.iter().copied()));
         }
         if !model.due.is_empty() {
             stores.keys.insert("stockhold:due".to_owned(), Stored::Scores(model.due.clone()));
