@@ -13,7 +13,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use call::{Call, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, seed, set, sweep};
+use call::{
+    Call, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, seed, set, sweep, take_back,
+    write_off,
+};
 use contract::Contract;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value, cmd};
@@ -367,6 +370,9 @@ async fn the_caller_runs_every_script_on_every_path() {
             (adjust("each", &[add("tea", A, 3).once(), add("tea", A, 3).once()]), vec!["ADJUSTED", "REPLAYED"]),
             (adjust("each", &[add("tea", B, -99)]), vec!["INSUFFICIENT"]),
             (adjust("all", &[set("pot", B, 1).create(), add("cup", C, 1)]), vec!["WITHDRAWN", "UNKNOWN_SKU"]),
+            (take_back("tea", A, C, 1).once(), vec!["RETURNED"]),
+            (take_back("tea", A, C, 1).once(), vec!["REPLAYED"]),
+            (write_off("tea", A, D, 1), vec!["EXCEEDS"]),
             (inventory("tea", 10), vec!["STOCK", "ACTIVE"]),
             (audit("tea", 2, ""), vec!["EVENT", "EVENT"]),
             (audit_all(2, ""), vec!["EVENT", "EVENT"]),
@@ -530,8 +536,10 @@ async fn the_program_serves_a_whole_walk_as_the_server_user() {
         let key = Some(if delta > 0 { "delivery" } else { "theft" });
         server.post_with("/api/inventory/tea/adjust", json!({ "delta": delta }), key).await.ok();
     }
-    assert_eq!(server.events("tea", 10).await.len(), 9);
-    assert_eq!(server.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 9);
+    let back = format!("/api/reservations/{sold}/return");
+    server.post_with(&back, json!({ "quantity": 1, "restock": true }), Some("parcel")).await.ok();
+    assert_eq!(server.events("tea", 20).await.len(), 10);
+    assert_eq!(server.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 10);
 
     // Only the sweeper can expire it: no request reads the stock meanwhile.
     let lapsing = format!("reservation:{}", server.held_for("tea", 1, 1).await);

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -224,6 +225,10 @@ impl CheckFixture {
                         let id = answer.body["reservationId"].as_str().unwrap().to_owned();
                         let ends = if turn % 40 == 39 { server.confirm(&id).await } else { server.release(&id).await };
                         drop(ends);
+                        if turn % 40 == 39 {
+                            let body = json!({ "quantity": 1, "restock": true });
+                            drop(server.post(&format!("/api/reservations/{id}/return"), body).await);
+                        }
                     }
                     let delta = if turn.is_multiple_of(2) { 1 } else { -1 };
                     if turn.is_multiple_of(5) {
@@ -380,6 +385,83 @@ async fn adjustments_are_replayed_and_kept() {
     let (status, findings) = fixture.check(&[]).await;
     let told = findings.iter().any(|finding| finding["what"] == "it is active and was never held");
     assert!(status == 1 && told, "{findings:#?}");
+}
+
+/// A return is one more event of a sale, and its record must agree with it.
+#[tokio::test]
+async fn a_returned_sale_is_sound_and_its_damage_is_repaired() {
+    for (damage, what) in [
+        (&[][..], ""),
+        (&["HSET reservation:SOLD returned 2"][..], "returned is"),
+        (&["HSET reservation:SOLD returned 3 quantity 3"], "quantity is"),
+        (&["HDEL reservation:SOLD returned confirmedAt"], "returned is missing"),
+        (&["HDEL reservation:SOLD confirmedAt"], "confirmedAt is missing"),
+        (&["HSET reservation:SOLD confirmedAt 1"], "confirmedAt is"),
+        (&["HSET reservation:SOLD updatedAt 1"], "updatedAt is"),
+        (&["HSET reservation:SOLD state active reason x"], "state is"),
+        (&["HDEL reservation:SOLD expiresAt"], "damaged"),
+        // A sale that nobody returned.
+        (&["HSET reservation:UNTOUCHED returned 1 confirmedAt 1"], "returned is"),
+        (&["HINCRBY inventory:tea confirmed 2"], "counts"),
+    ] {
+        let mut fixture = CheckFixture::open(100).await;
+        let untouched = std::mem::replace(&mut fixture.sold, fixture.server.held("tea", 5).await);
+        fixture.server.confirm(&fixture.sold).await.ok();
+        let path = format!("/api/reservations/{}/return", fixture.sold);
+        for restock in [true, false] {
+            fixture.server.post(&path, json!({ "quantity": 2, "restock": restock })).await.ok();
+        }
+        assert_eq!(fixture.server.counts("tea").await, [90, 6, 2]);
+        assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]));
+        let record = format!("reservation:{}", fixture.sold);
+        let mut read = cmd("HGETALL");
+        read.arg(&record);
+        let sound: BTreeMap<String, String> = read.query_async(&mut fixture.connection).await.unwrap();
+
+        let damage: Vec<_> = damage.iter().map(|command| command.replace("UNTOUCHED", &untouched)).collect();
+        fixture.plant(&damage.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
+        assert_eq!((status, findings.is_empty()), (0, damage.is_empty()), "{damage:?}: {findings:#?}");
+        let told = |finding: &Value| finding.to_string().contains(what);
+        assert!(findings.is_empty() || findings.iter().any(told), "{damage:?}: {findings:#?}");
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "{damage:?}");
+        assert_invariants(&mut fixture.connection, History::Whole).await;
+        let repaired: BTreeMap<String, String> = read.query_async(&mut fixture.connection).await.unwrap();
+        if !damage.iter().any(|command| command.contains("expiresAt")) {
+            assert_eq!(repaired, sound, "{damage:?}");
+        }
+        let rest = json!({ "quantity": 2, "restock": true });
+        fixture.server.post(&path, rest).await.problem(409, "exceeds_sale");
+        fixture.server.post(&path, json!({ "quantity": 1, "restock": true })).await.ok();
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "{damage:?}");
+    }
+}
+
+/// The audit is read back to the last seed. A sale before it is known by its returns only.
+#[tokio::test]
+async fn a_return_of_a_sale_before_the_last_seed_is_sound() {
+    for (damage, is_sound) in [
+        (&[][..], true),
+        (&["HSET reservation:SOLD cartId other"], false),
+        (&["HDEL reservation:SOLD returned"], false),
+        (&["HDEL reservation:SOLD confirmedAt"], false),
+        (&["HSET reservation:SOLD returned 9"], false),
+        (&["HSET reservation:SOLD updatedAt 1"], false),
+    ] {
+        let mut fixture = CheckFixture::open(100).await;
+        fixture.sold = fixture.server.held("tea", 3).await;
+        fixture.server.confirm(&fixture.sold).await.ok();
+        let path = format!("/api/reservations/{}/return", fixture.sold);
+        fixture.server.post(&path, json!({ "quantity": 1, "restock": true })).await.ok();
+        fixture.server.seed("tea", 50).await;
+        fixture.server.post(&path, json!({ "quantity": 1, "restock": true })).await.ok();
+        assert_eq!(fixture.server.counts("tea").await, [51, 0, 0]);
+        fixture.plant(damage).await;
+        // There is nothing to make it again from, and the check says so.
+        let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
+        let expected = if is_sound { vec![] } else { vec!["unreadable"] };
+        assert_eq!((status, kinds(&findings)), (i32::from(!is_sound), expected), "{damage:?}: {findings:#?}");
+    }
 }
 
 /// Reservations that neither the active set nor the events that were read name are found by their keys.

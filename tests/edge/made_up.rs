@@ -69,7 +69,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 fn good(rng: &mut Rng) -> Vec<u8> {
-    let (method, target, body) = match rng.u32(..15) {
+    let (method, target, body) = match rng.u32(..16) {
         0 => ("POST", "/api/inventory/seed".to_owned(), r#"{"sku":"tea","quantity":5}"#.to_owned()),
         1 | 2 => (
             "POST",
@@ -98,6 +98,10 @@ fn good(rng: &mut Rng) -> Vec<u8> {
         ),
         12 => ("GET", "/api/inventory?limit=3&after=a&availableBelow=7".to_owned(), String::new()),
         13 => ("GET", format!("/api/reservations?sku=tea&state=active&after=1-{ID}"), String::new()),
+        14 => {
+            let body = format!(r#"{{"quantity":{},"restock":{}}}"#, rng.u32(1..3), rng.bool());
+            ("POST", format!("/api/reservations/{ID}/return"), body)
+        }
         _ => ("GET", "/readyz".to_owned(), String::new()),
     };
     let key = if rng.bool() { format!("idempotency-key: key-{}\r\n", rng.u32(..50)) } else { String::new() };
@@ -123,7 +127,7 @@ fn json(rng: &mut Rng, depth: u32) -> String {
         7 => format!("{:?}", (0..rng.usize(..20)).map(|_| rng.char(..)).collect::<String>()),
         8 => format!("[{}]", (0..rng.usize(..4)).map(|_| json(rng, depth + 1)).collect::<Vec<_>>().join(",")),
         _ => {
-            let names = ["cartId", "sku", "quantity", "ttlSeconds", "cartId", "delta", "available", "other", ""];
+            let names = ["cartId", "sku", "quantity", "ttlSeconds", "cartId", "delta", "restock", "other", ""];
             let field = |rng: &mut Rng| format!("\"{}\":{}", names[rng.usize(..names.len())], json(rng, depth + 1));
             format!("{{{}}}", (0..rng.usize(..6)).map(|_| field(rng)).collect::<Vec<_>>().join(","))
         }

@@ -35,7 +35,7 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 54] = [
+pub const BUGS: [Bug; 60] = [
     rule(
         "lua/hold_with_metadata.lua",
         "`hold_with_metadata` takes another request for a repeat",
@@ -273,6 +273,37 @@ pub const BUGS: [Bug; 54] = [
         "`adjust` of several, all or none, adjusts some",
         "made[key] then replies[i] = { 'WITHDRAWN' } end\n  end\n  return replies\n",
         "made[key] then replies[i] = { 'WITHDRAWN' } end\n  end\n",
+    ),
+    rule(
+        "lua/return.lua",
+        "`return` takes back more than was sold, when it comes in parts",
+        "if units > record.units - returned then",
+        "if units > record.units then",
+    ),
+    rule(
+        "lua/return.lua",
+        "`return` does not look whether the operation was carried out",
+        "if earlier then\n  local conflict",
+        "if false then\n  local conflict",
+    ),
+    rule(
+        "lua/return.lua",
+        "`return` takes a sale before the last seed for one that is counted",
+        "local is_counted = sold_at > seeded_at and",
+        "local is_counted =",
+    ),
+    rule(
+        "lua/return.lua",
+        "`return` puts what is written off on sale",
+        "if restock == 'restock' then\n  stock.available",
+        "if true then\n  stock.available",
+    ),
+    rule("lua/seed.lua", "`seed` does not say when it was", "call('HSET', inventory, 'seededAt', now_text)", ""),
+    rule(
+        "lua/repair.lua",
+        "`repair` forgets what came back of a sale",
+        "    if item.returned then\n",
+        "    if false then\n",
     ),
     rule(
         "lua/repair.lua",

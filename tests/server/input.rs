@@ -249,6 +249,7 @@ async fn resources_by_methods() {
         (format!("/api/reservations/{id}"), "GET, HEAD"),
         (format!("/api/reservations/{id}/confirm"), "POST"),
         (format!("/api/reservations/{id}/release"), "POST"),
+        (format!("/api/reservations/{id}/return"), "POST"),
         ("/api/audit".to_owned(), "GET, HEAD"),
     ] {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {

@@ -16,6 +16,7 @@ mod private;
 mod races;
 mod readiness;
 mod reads;
+mod returns;
 mod scripts;
 mod settings;
 mod walk;
