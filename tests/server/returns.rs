@@ -128,7 +128,7 @@ async fn one_key_is_one_return_of_a_sale() {
     let (id, other) = (sold(&server, "sku", 4).await, sold(&server, "sku", 2).await);
     let first = take_back(&server, &id, units(2, true), Some("parcel")).await;
     assert!(!is_replay(&first));
-    take_back(&server, &id, units(1, true), Some("second parcel")).await.ok();
+    take_back(&server, &id, units(1, true), Some("second-parcel")).await.ok();
     let again = take_back(&server, &id, units(2, true), Some("parcel")).await;
     assert!(is_replay(&again));
     assert_eq!(first.ok(), again.ok(), "what it left then");
@@ -167,7 +167,7 @@ async fn a_key_of_an_earlier_sale_returns_nothing() {
     assert_eq!(order().await, id);
     let problem = take_back(&server, &id, units(1, true), Some("parcel")).await.problem(422, "idempotency_key_reused");
     assert!(problem["detail"].as_str().unwrap().ends_with("another sale"), "{problem}");
-    take_back(&server, &id, units(2, true), Some("another parcel")).await.ok();
+    take_back(&server, &id, units(2, true), Some("another-parcel")).await.ok();
 }
 
 /// A count anew does not know what was sold before: what comes back is on sale, and nobody else's sale is undone.

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::adjuster::{IN_A_HUNDRED, adjust_over_http};
 use super::journal::{Order, Told};
-use super::world::{BROKEN, Manner, STUCK, World, manner, order, typing, verbs};
+use super::world::{BROKEN, Manner, STUCK, World, comes_back, manner, order, typing, verbs};
 use crate::support::stockhold::Answer;
 
 const PAUSE: Duration = Duration::from_millis(5);
@@ -59,6 +59,12 @@ pub async fn buy(world: Arc<World>, number: u64) {
             }
             for verb in both.iter().filter(|_| is_persistent) {
                 settle(&world, &mut order, &name, verb).await;
+            }
+            if comes_back(&mut rng, &order) {
+                make(&world, &mut rng, &mut order, &name, "return").await;
+                if is_persistent {
+                    settle(&world, &mut order, &name, "return").await;
+                }
             }
         }
         world.file([order]).await;
@@ -126,6 +132,10 @@ pub async fn ask(world: &World, order: &Order, name: &str, verb: &str) -> Told {
             let body = json!({ "ttlSeconds": order.extension_ms / 1000 });
             (format!("/api/reservations/{}/extend", order.id), Bytes::from(body.to_string()))
         }
+        "return" => {
+            let body = json!({ "quantity": order.back, "restock": order.restock });
+            (format!("/api/reservations/{}/return", order.id), Bytes::from(body.to_string()))
+        }
         verb => (format!("/api/reservations/{}/{verb}", order.id), Bytes::new()),
     };
     let mut request = Request::post(server.url(&path)).header("idempotency-key", name);
@@ -154,6 +164,8 @@ fn understand(answer: &Answer, order: &Order, verb: &str) -> Told {
         }
         (409, "insufficient_inventory", _) => Told::No,
         (409, "reservation_not_active", _) if verb != "hold" => Told::Never,
+        // It may be sold yet: by a request that is still on its way.
+        (409, "reservation_not_confirmed", _) if verb == "return" => Told::No,
         // It was held, and its units have gone back since.
         (409, "reservation_not_active", _) if answer.headers.contains_key("idempotent-replayed") => Told::Done,
         (404, "unknown_reservation", _) if verb != "hold" => Told::No,

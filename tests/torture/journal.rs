@@ -72,7 +72,7 @@ impl Attempts {
     }
 }
 
-/// One purchase: a hold, and the attempts to settle it.
+/// One purchase: a hold, the attempts to settle it, and those to return some of it.
 #[derive(Debug, Clone)]
 pub struct Order {
     pub id: String,
@@ -86,6 +86,10 @@ pub struct Order {
     pub extend: Attempts,
     pub confirm: Attempts,
     pub release: Attempts,
+    /// The units that come back after the sale, and whether they are on sale again.
+    pub back: u64,
+    pub restock: bool,
+    pub returning: Attempts,
     /// Unknown outcomes that were retried, and those of them that were done.
     pub settled: u32,
     pub settled_as_done: u32,
@@ -93,7 +97,8 @@ pub struct Order {
 
 impl Order {
     pub fn operations(&self) -> u64 {
-        u64::from(self.hold.total + self.extend.total + self.confirm.total + self.release.total)
+        let Self { hold, extend, confirm, release, returning, .. } = self;
+        [hold, extend, confirm, release, returning].iter().map(|attempts| u64::from(attempts.total)).sum()
     }
 
     pub fn attempts(&mut self, verb: &str) -> &mut Attempts {
@@ -101,6 +106,7 @@ impl Order {
             "hold" => &mut self.hold,
             "extend" => &mut self.extend,
             "confirm" => &mut self.confirm,
+            "return" => &mut self.returning,
             _ => &mut self.release,
         }
     }
@@ -123,8 +129,10 @@ struct Trace {
     held_at: u64,
     extended_at: Vec<u64>,
     ended_at: u64,
-    /// SKU, cart and quantity of all its events.
+    /// SKU, cart and quantity of all its events but its return.
     about: Option<[String; 3]>,
+    /// SKU, cart, quantity and reason of its return.
+    back: Option<[String; 4]>,
 }
 
 /// What the audit has of all orders.
@@ -133,6 +141,7 @@ pub struct Audited {
     pub events: u64,
     pub extensions: u64,
     pub sold_after_first_expiry: u64,
+    pub returns: u64,
 }
 
 /// What the audit has of orders, by their reservations.
@@ -163,6 +172,15 @@ pub async fn compare(orders: &[Order], adjustments: &[Adjustment], redis: &mut M
         assert!(ends <= count("hold"), "{order:?} and {trace:?}");
         if let Some(about) = &trace.about {
             assert_eq!(about, &[order.sku.to_owned(), order.cart.clone(), order.quantity.to_string()], "{order:?}");
+        }
+        assert!(order.returning.allow(count("return")), "{order:?} and {trace:?}");
+        assert!(count("return") <= count("confirm"), "{order:?} and {trace:?}");
+        if let Some(back) = &trace.back {
+            // These SKUs are not seeded again.
+            let reason = if order.restock { "restocked" } else { "written_off" };
+            let expected = [order.sku, &order.cart, &order.back.to_string(), reason].map(str::to_owned);
+            assert_eq!(back, &expected, "{order:?}");
+            audited.returns += 1;
         }
         // Expiry is exact: nothing is sold after its last expiry, and no hold ends before it.
         let expiries = expiries(order, &trace);
@@ -215,6 +233,11 @@ async fn traces(redis: &mut MultiplexedConnection) -> (Traces, Adjusted, u64) {
                 continue;
             }
             let trace = traces.entry(id).or_default();
+            if kind == "return" {
+                trace.back = Some(["sku", "cartId", "quantity", "reason"].map(field));
+                *trace.events.entry(kind).or_default() += 1;
+                continue;
+            }
             let at = field("happenedAt").parse().unwrap();
             match &*kind {
                 "hold" => trace.held_at = at,

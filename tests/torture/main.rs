@@ -104,8 +104,9 @@ async fn every_client_was_told_what_happened() {
     let operations: u64 = orders.iter().map(Order::operations).sum();
     let faults: usize = statistics.recoveries.values().map(Vec::len).sum();
     let kinds = statistics.recoveries.len();
-    let Audited { events, extensions, sold_after_first_expiry } = audited;
+    let Audited { events, extensions, sold_after_first_expiry, returns } = audited;
     println!("{operations} operations in {took:.0?}, {events} events, {faults} faults of {kinds} kinds");
+    println!("{returns} sales were returned, or a part of them");
     println!("{extensions} extensions; {sold_after_first_expiry} holds were sold after their first expiry");
     let settled: u32 = orders.iter().map(|order| order.settled).sum();
     let done: u32 = orders.iter().map(|order| order.settled_as_done).sum();
@@ -118,5 +119,8 @@ async fn every_client_was_told_what_happened() {
     for (fault, recoveries) in &statistics.recoveries {
         println!("{:>8}  {:>26.1?}  {fault:?}", recoveries.len(), recoveries.iter().max().unwrap());
     }
-    assert!(operations > 1000 && settled > 0 && sold_after_first_expiry > 0 && made > 0, "that was no torture");
+    assert!(
+        operations > 1000 && settled > 0 && sold_after_first_expiry > 0 && made > 0 && returns > 0,
+        "that was no torture"
+    );
 }

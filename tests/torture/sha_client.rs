@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
+use stockhold::keys::{IdempotencyKey, OperationId, ReservationId};
 use tokio::time::sleep;
 
 use super::adjuster::{IN_A_HUNDRED, adjust_by_sha};
 use super::journal::{Order, Told};
-use super::world::{BROKEN, Manner, STUCK, World, manner, order, typing, verbs};
+use super::world::{BROKEN, Manner, STUCK, World, comes_back, manner, order, typing, verbs};
 
 const ITEMS: usize = 20;
 /// How long it waits for a reply that may be lost.
@@ -54,6 +55,14 @@ pub async fn buy(world: Arc<World>, number: u64) {
             }
             orders = others;
             orders.extend(some);
+        }
+        for order in &mut orders {
+            if comes_back(&mut rng, order) {
+                for _ in 0..if manner(&mut rng) == Manner::Once { 1 } else { 2 } {
+                    let told = caller.take_back(order).await;
+                    order.returning.note(told);
+                }
+            }
         }
         world.file(orders).await;
     }
@@ -119,6 +128,26 @@ impl Caller {
         }
     }
 
+    /// Returns what comes back of an order. A repeat is the same operation.
+    async fn take_back(&mut self, order: &Order) -> Told {
+        let Order { id, sku, cart, back, restock, .. } = order;
+        let key = IdempotencyKey::parse(cart).unwrap();
+        let operation = OperationId::of_return(&key, ReservationId::parse(id).unwrap());
+        let keys = [
+            "inventory:audit".to_owned(),
+            "stockhold:settings".to_owned(),
+            format!("operation:{operation}"),
+            format!("inventory:{sku}"),
+            format!("reservation:{id}"),
+        ];
+        let restock = if *restock { "restock" } else { "write_off" };
+        let args = [back.to_string(), restock.to_owned(), "once".to_owned()];
+        match self.evalsha("return", &keys, &args, *sku == BROKEN).await {
+            Ok(replies) => understand(&replies[0], order, "return"),
+            Err(told) => told,
+        }
+    }
+
     /// One call of a script, and its replies or what follows from an error.
     pub async fn evalsha(
         &mut self,
@@ -168,6 +197,9 @@ fn understand(reply: &[String], order: &Order, verb: &str) -> Told {
         ("hold", "HELD" | "REPLAYED")
         | ("confirm", "CONFIRMED" | "REPLAYED")
         | ("release", "RELEASED" | "REPLAYED") => Told::Done,
+        ("return", "RETURNED" | "REPLAYED") => Told::Done,
+        // It may be sold yet: by a call that is still on its way.
+        ("return", "NOT_SOLD" | "NOT_FOUND") => Told::No,
         ("extend", "EXTENDED") => Told::Until(reply[6].parse().unwrap()),
         ("hold", "INSUFFICIENT") | ("hold" | "extend", "WITHDRAWN") => Told::No,
         ("extend" | "confirm" | "release", "NOT_FOUND") => Told::No,

@@ -72,7 +72,9 @@ pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
     let quantity = rng.u64(1..4);
     let ttl_ms = if rng.u32(..100) < 30 { shortest_ms.max(rng.u64(1..200)) } else { 5000 };
     let extension_ms = shortest_ms.max(rng.u64(1..8000));
-    Order { extension_ms, ..order_of(sku, name, quantity, ttl_ms) }
+    // Readers count the units of the hot SKUs: none of them leaves the books.
+    let (back, restock) = (rng.u64(1..=quantity), HOT.contains(&sku) || rng.bool());
+    Order { extension_ms, back, restock, ..order_of(sku, name, quantity, ttl_ms) }
 }
 
 /// A new order. Its id comes from its name as an `Idempotency-Key`, so it is known whatever happens to the request.
@@ -89,6 +91,9 @@ pub fn order_of(sku: &'static str, name: &str, quantity: u64, ttl_ms: u64) -> Or
         extend: Attempts::default(),
         confirm: Attempts::default(),
         release: Attempts::default(),
+        back: 1,
+        restock: true,
+        returning: Attempts::default(),
         settled: 0,
         settled_as_done: 0,
     }
@@ -113,6 +118,14 @@ pub fn manner(rng: &mut Rng) -> Manner {
 /// How often a hold is extended before it is settled, of 100; and the longest time that its customer then takes.
 const EXTENDED: u32 = 25;
 const TYPING_MS: u64 = 250;
+
+/// How often what was sold comes back, of 100.
+const RETURNED: u32 = 40;
+
+/// Whether an order that was sold, as far as its buyer knows, comes back.
+pub fn comes_back(rng: &mut Rng, order: &Order) -> bool {
+    (order.confirm.is_done() || order.confirm.is_unknown()) && rng.u32(..100) < RETURNED
+}
 
 /// For how long its customer still types after an extension; `None` if there is no extension.
 pub fn typing(rng: &mut Rng) -> Option<Duration> {
