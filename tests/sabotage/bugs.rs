@@ -35,7 +35,7 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 60] = [
+pub const BUGS: [Bug; 61] = [
     rule(
         "lua/hold_with_metadata.lua",
         "`hold_with_metadata` takes another request for a repeat",
@@ -348,6 +348,12 @@ pub const BUGS: [Bug; 60] = [
         "the engine does not ask to remember an adjustment with a key",
         "word(key.is_some(), \"once\")",
         "word(false, \"once\")",
+    ),
+    way(
+        "src/engine/returns.rs",
+        "the engine makes up an operation for a return with a key",
+        "Some(key) => OperationId::of_return(key, request.id)",
+        "Some(_) => OperationId::mint()",
     ),
     way(
         "src/engine/by_id.rs",
