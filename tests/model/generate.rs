@@ -6,8 +6,7 @@ use proptest::sample::select;
 
 use crate::call::{
     AS_MANY_AS_FIT, Act, Adjustment, CARTS, Extension, IDS, Item, Line, METADATA, OPERATIONS, REASONS, RETURNS, Record,
-    Restart,
-    SKUS, Step, TOKENS,
+    Restart, SKUS, Step, TOKENS,
 };
 use crate::spoil::{self, Spoil};
 

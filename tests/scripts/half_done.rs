@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use redis::cmd;
 
 use crate::call::{
-    Call, LAST_EVENT, add, adjust, confirm, extend, hold, hold_with_metadata, line, release, repair, seed, sweep, take_back, write_off,
+    Call, LAST_EVENT, add, adjust, confirm, extend, hold, hold_with_metadata, line, release, repair, seed, sweep,
+    take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};

@@ -53,7 +53,10 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
     let redis = RedisServer::start();
     let mut connection = redis.connection().await;
     for (command, operations) in [
-        ("xadd", &["hold", "hold_with_metadata", "confirm", "release", "extend", "sweep", "seed", "adjust", "return"][..]),
+        (
+            "xadd",
+            &["hold", "hold_with_metadata", "confirm", "release", "extend", "sweep", "seed", "adjust", "return"][..],
+        ),
         ("hset", &["hold", "hold_with_metadata", "confirm", "release", "extend", "sweep", "seed", "adjust", "return"]),
         ("zadd", &["hold", "hold_with_metadata", "extend", "sweep", "seed", "adjust"]),
         ("zrem", &["confirm", "release", "extend", "sweep", "seed"]),
@@ -174,7 +177,8 @@ async fn a_failing_disk_is_named() {
     }
     let body = server.get("/readyz").await.problem(503, "unavailable");
     let named = impaired(&body);
-    for operation in ["hold", "hold_with_metadata", "confirm", "release", "extend", "sweep", "seed", "adjust", "return"] {
+    for operation in ["hold", "hold_with_metadata", "confirm", "release", "extend", "sweep", "seed", "adjust", "return"]
+    {
         assert!(named.contains(&(operation, "Redis cannot write to its disk")), "{operation}: {body}");
     }
     std::fs::remove_dir(redis.folder().join("dump.rdb")).unwrap();
