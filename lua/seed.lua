@@ -6,15 +6,20 @@
 --   2     due          zset    stockhold:due
 --   3     skus         zset    stockhold:skus
 --   4     settings     hash    stockhold:settings
---   5     inventory    hash    inventory:<sku>
---   6     active       zset    inventory:<sku>:active
---   7...  reservation  hash    reservation:<id>, 0 to 100 members of the active set: the holds to release
+--   5     operation    hash    operation:<uuid>
+--   6     inventory    hash    inventory:<sku>
+--   7     active       zset    inventory:<sku>:active
+--   8...  reservation  hash    reservation:<id>, 0 to 100 members of the active set: the holds to release
 --
 -- ARGV
 --   1     quantity     units, 0 (off sale) to 1000000000; or probe: check names, rights and stored types, write nothing
+--   2     once         empty | once: remember it under operation when it is done, so that a repeat does nothing
 --
 -- REPLIES: one array
 --   PROBED                          quantity is probe: a seed would be carried out
+--   CONFLICT field                  the operation was another seed: the first of sku and quantity that differs
+--   REPLAYED quantity updatedAt version
+--                                   the operation was carried out before: what it left then
 --   DRAINING left                   the listed holds are released and nothing is available, so that no new hold comes
 --                                   in; this number of holds is still live: list the next ones and call again
 --   SEEDED quantity updatedAt version
@@ -24,12 +29,18 @@
 --   BADARGS what                    an argument breaks its rule, or the counts of keys and arguments do not fit
 --   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
 --
--- A repeat after a lost reply seeds again: it releases the holds that were made in between.
+-- Safe to repeat after a lost reply with the same operation and once: REPLAYED, for as long as settled reservations are
+-- kept; a seed that still drains goes on. Without once a repeat seeds again, and releases what was held in between.
 
-local audit, due, skus, settings, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local quantity = ARGV[1]
-local n = #KEYS - 6
-local function reservation_key(i) return KEYS[6 + i] end
+local audit, due, skus, settings, operation = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local inventory, active = KEYS[6], KEYS[7]
+local quantity, once = ARGV[1], ARGV[2]
+local n = #KEYS - 7
+local function reservation_key(i) return KEYS[7 + i] end
+
+-- What an operation remembers: what was asked, and what that left.
+local ASKED = { 'sku', 'quantity' }
+local LEFT = { 'updatedAt', 'version' }
 
 -- Looked up once: a global costs a look-up each time.
 local call, find, match = redis.call, string.find, string.match
@@ -138,6 +149,33 @@ local function read_record(key, id)
   }
 end
 
+-- An operation's fields by name: what was ASKED for, and the numbers that it LEFT; false when it was never carried out;
+-- nil when what is stored cannot be right, or is of another kind of operation. All kinds have a field in common, and no
+-- kind has all fields of another.
+local function read_operation(key)
+  local stored, found = {}, 0
+  for _, names in ipairs({ ASKED, LEFT }) do
+    local values = call('HMGET', key, unpack(names))
+    for i, name in ipairs(names) do
+      stored[name] = values[i]
+      if values[i] then found = found + 1 end
+    end
+  end
+  if found == 0 then return false end
+  if found < #ASKED + #LEFT then return nil end
+  for _, name in ipairs(LEFT) do
+    if not whole(stored[name], 0, 9999999999999) then return nil end
+  end
+  return stored
+end
+
+-- The first name of what was ASKED in which an operation differs from what is asked now; nil when it is the same.
+local function conflict_of(earlier, asked)
+  for _, name in ipairs(ASKED) do
+    if earlier[name] ~= asked[name] then return name end
+  end
+end
+
 -- Appends what happened to a SKU to the audit. An event that concerns no reservation has an empty id and cart. The
 -- counts are those after it; version has no gap, and previous is the SKU's event before. More fields may follow.
 local function append_event(stock, event, id, cart, units, state, reason, ...)
@@ -163,12 +201,13 @@ end
 
 -- Guards: no key is read before every name and number is right.
 
-if n < 0 or n > 100 or #ARGV ~= 1 then
-  return redis.error_reply('BADARGS keys: 6 and then 0 to 100 reservations, with 1 argument')
+if n < 0 or n > 100 or #ARGV ~= 2 then
+  return redis.error_reply('BADARGS keys: 7 and then 0 to 100 reservations, with 2 arguments')
 end
 if quantity ~= 'probe' and not whole(quantity, 0, 1000000000) then
   return redis.error_reply('BADARGS quantity: a whole number from 0 to 1000000000, or probe')
 end
+if once ~= '' and once ~= 'once' then return redis.error_reply('BADARGS once: empty or once') end
 -- The keys of a call about one SKU.
 local prefix, sku = split(inventory)
 if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
@@ -179,6 +218,11 @@ if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY au
 if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
 
 if skus ~= prefix .. 'stockhold:skus' then return redis.error_reply('BADKEY skus: not stockhold:skus') end
+
+-- The operation of a call whose other ids are those of reservations.
+if not id_of(operation, '^' .. prefix .. KEY_OF_ID:gsub('^reservation', 'operation')) then
+  return redis.error_reply('BADKEY operation: not operation:<uuid>')
+end
 
 -- The listed reservations, each once: their ids and keys.
 local pattern, ids, listed = '^' .. prefix .. KEY_OF_ID, {}, {}
@@ -196,6 +240,7 @@ end
 
 local may_all = may('XADD', audit, '*', 'field', '0') and may('HSET', inventory, 'field', '0')
   and may('ZREM', active, 'member') and may('ZREM', due, 'member') and may('ZADD', skus, '0', 'member')
+  and may('HSET', operation, 'field', '0') and may('PEXPIRE', operation, '1')
 for _, id in ipairs(ids) do
   may_all = may_all and may('HSET', listed[id], 'field', '0') and may('PEXPIRE', listed[id], '1')
 end
@@ -229,6 +274,17 @@ local function end_reservation(stock, record, event, state, reason, pool)
   if keep_ms ~= '0' then call('PEXPIRE', record.key, keep_ms) end
 end
 
+-- Stores an operation that was carried out: what was ASKED, and what that LEFT.
+local function remember(key, done)
+  for _, names in ipairs({ ASKED, LEFT }) do
+    local fields = {}
+    for _, name in ipairs(names) do fields[#fields + 1], fields[#fields + 2] = name, done[name] end
+    call('HSET', key, unpack(fields))
+  end
+  -- Last: an operation that is remembered for a moment only is gone now.
+  if keep_ms ~= '0' then call('PEXPIRE', key, keep_ms) end
+end
+
 -- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
 local newest = call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
 if newest and #match(newest[1], '^%d+') > 15 then return redis.error_reply('BADKEY audit: its ids are used up') end
@@ -256,7 +312,15 @@ end
 if owed > stock.reserved then
   return redis.error_reply('BADKEY inventory: fewer units reserved than the reservations hold in ' .. inventory)
 end
+local earlier = read_operation(operation)
+if earlier == nil then return redis.error_reply('BADKEY operation: damaged record ' .. operation) end
 if quantity == 'probe' then return { { 'PROBED' } } end
+local asked = { sku = sku, quantity = quantity }
+if earlier then
+  local conflict = conflict_of(earlier, asked)
+  if conflict then return { { 'CONFLICT', conflict } } end
+  return { { 'REPLAYED', quantity, earlier.updatedAt, earlier.version } }
+end
 
 -- Writes: none of them can fail.
 
@@ -280,4 +344,8 @@ end
 -- No event, no change: a call that found only holds of others to wait for leaves the hash as it is.
 if stock.version > version_before then write_stock(stock, true) end
 if live > 0 then return { { 'DRAINING', format('%d', live) } } end
+if once ~= '' then
+  asked.updatedAt, asked.version = now_text, stock.version_text
+  remember(operation, asked)
+end
 return { { 'SEEDED', quantity, now_text, stock.version_text } }

@@ -50,6 +50,7 @@ pub(crate) use record::malformed;
 pub use record::{Event, EventKind, Reservation, ReservationState, Stock};
 pub use returns::{Return, ReturnRequest};
 pub use rounds::Rounds;
+pub use seed::Seed;
 pub use settings::{Change, Settings};
 pub use settle::Settle;
 

@@ -30,8 +30,9 @@ async fn callers_of_both_versions_share_the_units() {
     assert_eq!(published, newer);
 
     let shard = ["inventory:audit", "stockhold:due", "stockhold:skus", "stockhold:settings"];
-    let keys = [&shard[..], &["inventory:tea", "inventory:tea:active"]].concat();
-    scripts.call("seed", &keys, &["100"]).await.unwrap();
+    let operation = "operation:018f3b9e-5c1a-8000-9f10-0242ac120005";
+    let keys = [&shard[..], &[operation, "inventory:tea", "inventory:tea:active"]].concat();
+    scripts.call("seed", &keys, &["100", ""]).await.unwrap();
     let mut callers = JoinSet::new();
     for sha1 in [newer, older].into_iter().cycle().take(16) {
         let mut connection = redis.connection().await;

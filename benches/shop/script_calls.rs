@@ -3,7 +3,7 @@
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Value, cmd, pipe};
-use stockhold::keys::{Layout, ReservationId, Sku, StockKeys};
+use stockhold::keys::{Layout, OperationId, ReservationId, Sku, StockKeys};
 use stockhold::scripts::Catalogue;
 
 use crate::support::redis_server::RedisServer;
@@ -55,9 +55,10 @@ impl Scripts {
     pub async fn seed(&mut self, skus: &[StockKeys], quantity: u64) {
         let mut calls = pipe();
         for StockKeys { shard, inventory, active } in skus {
-            let call = calls.cmd("EVALSHA").arg(&self.seed).arg(6);
-            call.arg(&shard.audit).arg(&shard.due).arg(&shard.skus).arg(&shard.settings).arg(inventory).arg(active);
-            call.arg(quantity).ignore();
+            let call = calls.cmd("EVALSHA").arg(&self.seed).arg(7);
+            call.arg(&shard.audit).arg(&shard.due).arg(&shard.skus).arg(&shard.settings);
+            call.arg(shard.operation(&OperationId::mint())).arg(inventory).arg(active);
+            call.arg(quantity).arg("").ignore();
         }
         calls.exec_async(&mut self.connection).await.expect("the SKUs are seeded");
     }

@@ -6,15 +6,20 @@
 --   2     due          zset    stockhold:due
 --   3     skus         zset    stockhold:skus
 --   4     settings     hash    stockhold:settings
---   5     inventory    hash    inventory:<sku>
---   6     active       zset    inventory:<sku>:active
---   7...  reservation  hash    reservation:<id>, 0 to 100 members of the active set: the holds to release
+--   5     operation    hash    operation:<uuid>
+--   6     inventory    hash    inventory:<sku>
+--   7     active       zset    inventory:<sku>:active
+--   8...  reservation  hash    reservation:<id>, 0 to 100 members of the active set: the holds to release
 --
 -- ARGV
 --   1     quantity     units, 0 (off sale) to 1000000000; or probe: check names, rights and stored types, write nothing
+--   2     once         empty | once: remember it under operation when it is done, so that a repeat does nothing
 --
 -- REPLIES: one array
 --   PROBED                          quantity is probe: a seed would be carried out
+--   CONFLICT field                  the operation was another seed: the first of sku and quantity that differs
+--   REPLAYED quantity updatedAt version
+--                                   the operation was carried out before: what it left then
 --   DRAINING left                   the listed holds are released and nothing is available, so that no new hold comes
 --                                   in; this number of holds is still live: list the next ones and call again
 --   SEEDED quantity updatedAt version
@@ -24,12 +29,18 @@
 --   BADARGS what                    an argument breaks its rule, or the counts of keys and arguments do not fit
 --   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
 --
--- A repeat after a lost reply seeds again: it releases the holds that were made in between.
+-- Safe to repeat after a lost reply with the same operation and once: REPLAYED, for as long as settled reservations are
+-- kept; a seed that still drains goes on. Without once a repeat seeds again, and releases what was held in between.
 
-local audit, due, skus, settings, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local quantity = ARGV[1]
-local n = #KEYS - 6
-local function reservation_key(i) return KEYS[6 + i] end
+local audit, due, skus, settings, operation = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local inventory, active = KEYS[6], KEYS[7]
+local quantity, once = ARGV[1], ARGV[2]
+local n = #KEYS - 7
+local function reservation_key(i) return KEYS[7 + i] end
+
+-- What an operation remembers: what was asked, and what that left.
+local ASKED = { 'sku', 'quantity' }
+local LEFT = { 'updatedAt', 'version' }
 
 -- @include calls
 -- @include format
@@ -41,26 +52,30 @@ local function reservation_key(i) return KEYS[6 + i] end
 -- @include rights
 -- @include stock
 -- @include record
+-- @include operation
 -- @include event
 -- @include write_stock
 
 -- Guards: no key is read before every name and number is right.
 
-if n < 0 or n > 100 or #ARGV ~= 1 then
-  return redis.error_reply('BADARGS keys: 6 and then 0 to 100 reservations, with 1 argument')
+if n < 0 or n > 100 or #ARGV ~= 2 then
+  return redis.error_reply('BADARGS keys: 7 and then 0 to 100 reservations, with 2 arguments')
 end
 if quantity ~= 'probe' and not whole(quantity, 0, 1000000000) then
   return redis.error_reply('BADARGS quantity: a whole number from 0 to 1000000000, or probe')
 end
+if once ~= '' and once ~= 'once' then return redis.error_reply('BADARGS once: empty or once') end
 -- @include one_sku
 -- @include shard_keys
 -- @include skus_key
+-- @include operation_key
 -- @include listed
 
 -- Rights: those of every write, also when nothing will be written: a probe proves them.
 
 local may_all = may('XADD', audit, '*', 'field', '0') and may('HSET', inventory, 'field', '0')
   and may('ZREM', active, 'member') and may('ZREM', due, 'member') and may('ZADD', skus, '0', 'member')
+  and may('HSET', operation, 'field', '0') and may('PEXPIRE', operation, '1')
 for _, id in ipairs(ids) do
   may_all = may_all and may('HSET', listed[id], 'field', '0') and may('PEXPIRE', listed[id], '1')
 end
@@ -70,6 +85,7 @@ if not may_all then return redis.error_reply('NOPERM this user may not write wha
 
 -- @include settings
 -- @include ending
+-- @include remember
 -- @include audit_room
 call('ZSCORE', due, sku)
 call('ZSCORE', skus, sku)
@@ -95,7 +111,15 @@ end
 if owed > stock.reserved then
   return redis.error_reply('BADKEY inventory: fewer units reserved than the reservations hold in ' .. inventory)
 end
+local earlier = read_operation(operation)
+if earlier == nil then return redis.error_reply('BADKEY operation: damaged record ' .. operation) end
 if quantity == 'probe' then return { { 'PROBED' } } end
+local asked = { sku = sku, quantity = quantity }
+if earlier then
+  local conflict = conflict_of(earlier, asked)
+  if conflict then return { { 'CONFLICT', conflict } } end
+  return { { 'REPLAYED', quantity, earlier.updatedAt, earlier.version } }
+end
 
 -- Writes: none of them can fail.
 
@@ -119,4 +143,8 @@ end
 -- No event, no change: a call that found only holds of others to wait for leaves the hash as it is.
 if stock.version > version_before then write_stock(stock, true) end
 if live > 0 then return { { 'DRAINING', format('%d', live) } } end
+if once ~= '' then
+  asked.updatedAt, asked.version = now_text, stock.version_text
+  remember(operation, asked)
+end
 return { { 'SEEDED', quantity, now_text, stock.version_text } }

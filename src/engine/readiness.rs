@@ -166,7 +166,7 @@ impl Engine {
             probe("release", &[&both, &settings, &item], &[&["all", ""]]),
             probe("extend", &[&both, &settings, &item], &[&["all", "1"]]),
             probe("sweep", &[&both, &settings, &stock], &[]),
-            probe("seed", &[&both, &[&shard.skus], &settings, &stock], &[&["probe"]]),
+            probe("seed", &[&both, &[&shard.skus], &settings, &[&operation], &stock], &[&["probe", ""]]),
             probe(
                 "adjust",
                 &[&[&shard.audit, &shard.skus], &settings, &adjusted],

@@ -72,7 +72,7 @@ catalogue! {
     HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "Misdirected request",
         "the server is not called by this `Host` (`--allowed-hosts`)";
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency-Key used again",
-        "the key came before with another cart, SKU, quantity or time, or for another adjustment or return";
+        "the key came before with another cart, SKU, quantity or time, or for another adjustment, return or seed";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Header fields too large",
         "more than 100 header fields, or more than 16 KiB of them";
     Internal = INTERNAL_SERVER_ERROR, "internal", "Internal server error",

@@ -19,7 +19,7 @@ use super::problem::Problem;
 use super::request::WholeRequest;
 use crate::engine::{
     ActiveLimit, Engine, Error, Extend, Hold, HoldRequest, Impairment, PageLimit, Quantity, Reservation,
-    ReservationState, SeedQuantity, Settle, Ttl,
+    ReservationState, Seed, SeedQuantity, Settle, Ttl,
 };
 use crate::keys::{CartId, IdempotencyKey, Invalid, Metadata, ReservationId, Sku};
 
@@ -33,13 +33,21 @@ const IDEMPOTENT_REPLAYED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("idempotent-replayed"), HeaderValue::from_static("true"));
 
 pub(super) async fn seed(engine: &Engine, request: WholeRequest) -> Answer {
+    let key = request.idempotency_key?;
     let mut fields = request.fields;
     let sku = fields.required("sku", text(Sku::parse));
     let quantity = fields.required("quantity", whole(SeedQuantity::new));
     let (Some(sku), Some(quantity)) = (sku, quantity) else { return Err(refused(fields)) };
     fields.finish()?;
-    let stock = engine.seed(&sku, quantity).await?;
-    Ok(ok(&super::json::stock(&stock)))
+    // Boxed: a rare request must not make the state of every request larger.
+    match Box::pin(engine.seed(&sku, quantity, key.as_ref())).await? {
+        Seed::Seeded(stock) => Ok(ok(&super::json::stock(&stock))),
+        Seed::Replayed(stock) => Ok(replayed(&super::json::stock(&stock))),
+        Seed::Conflict { field } => {
+            let detail = format!("this Idempotency-Key was used for a seed with another {field}");
+            Err(Problem::new(Kind::IdempotencyKeyReused, detail))
+        }
+    }
 }
 
 pub(super) async fn stock(engine: &Engine, mut request: WholeRequest) -> Answer {

@@ -10,6 +10,7 @@ use super::{IdempotencyKey, ReservationId, Sku};
 /// They separate the ids of different kinds, and those of reservations: the same key may be used for all.
 const ADJUST: &str = "adjust";
 const RETURN: &str = "return";
+const SEED: &str = "seed";
 
 /// A UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +33,11 @@ impl OperationId {
     /// The id of the return that `key` stands for on a reservation.
     pub fn of_return(key: &IdempotencyKey, reservation: ReservationId) -> Self {
         Self::of(RETURN, key, &reservation.to_string())
+    }
+
+    /// The id of the seed that `key` stands for on a SKU.
+    pub fn of_seed(key: &IdempotencyKey, sku: &Sku) -> Self {
+        Self::of(SEED, key, sku.as_str())
     }
 
     fn of(kind: &str, key: &IdempotencyKey, subject: &str) -> Self {
@@ -69,8 +75,10 @@ mod tests {
         let ids = [id(&one, &tea, 0), id(&other, &tea, 0), id(&one, &cup, 0), id(&one, &tea, 1), id(&one, &tea, 11)];
         let reservation = ReservationId::from_idempotency_key(&one, 0);
         let returns = [OperationId::of_return(&one, reservation), OperationId::of_return(&other, reservation)];
+        let seeds = [OperationId::of_seed(&one, &tea), OperationId::of_seed(&one, &cup)];
+        let returns = returns.into_iter().chain(seeds);
         let ids = ids.into_iter().chain([reservation.to_string()]).chain(returns.map(|id| id.to_string()));
-        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 8);
+        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 10);
         assert_ne!(OperationId::mint(), OperationId::mint());
     }
 }

@@ -11,9 +11,10 @@ pub const SKUS: [&str; 3] = ["tea", "cup", "Grüner-Tee"];
 pub const CARTS: [&str; 2] = ["cart-1", "Körbchen 🛒"];
 pub const TOKENS: [&str; 3] = ["", "token", "otro"];
 pub const IDS: RangeInclusive<u8> = 0..=11;
-/// Those of adjustments, and of returns.
+/// Those of adjustments, of returns, and of seeds.
 pub const OPERATIONS: RangeInclusive<u8> = 0..=8;
 pub const RETURNS: RangeInclusive<u8> = 9..=32;
+pub const SEEDS: RangeInclusive<u8> = 33..=44;
 /// What a reservation keeps for its caller.
 pub const METADATA: [&str; 2] = [r#"{"order":"A-17"}"#, r#"{"b":"größe","a":"\"\\"}"#];
 pub const REASONS: [&str; 3] = ["", "delivery", "Zählung 📋"];
@@ -49,6 +50,8 @@ pub enum Act {
         sku: &'static str,
         quantity: Option<u64>,
         ids: Vec<u8>,
+        operation: u8,
+        once: bool,
     },
     Hold {
         mode: &'static str,
@@ -185,12 +188,12 @@ impl Act {
     fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
         let call = match self {
             Self::WaitMs(_) | Self::Ahead { .. } | Self::Keep(_) | Self::ExtendMax(_) | Self::Trim(_) => return None,
-            Self::Seed { sku, quantity, ids } => {
+            Self::Seed { sku, quantity, ids, operation, once } => {
                 let keys =
                     ["inventory:audit", "stockhold:due", "stockhold:skus", "stockhold:settings"].map(String::from);
                 let quantity = quantity.map_or("probe".to_owned(), |quantity| quantity.to_string());
-                let keys = keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key));
-                Call::new("seed", keys, [quantity])
+                let keys = keys.into_iter().chain([operation_key(*operation)]).chain(stock_keys(sku));
+                Call::new("seed", keys.chain(ids.iter().map(reservation_key)), [quantity, word(*once, "once")])
             }
             Self::Hold { mode, lines } => {
                 let numbers = |line: &Line| [line.cart.to_owned(), line.quantity.to_string(), line.ttl_ms.to_string()];

@@ -6,7 +6,7 @@ use proptest::sample::select;
 
 use crate::call::{
     AS_MANY_AS_FIT, Act, Adjustment, CARTS, Extension, IDS, Item, Line, METADATA, OPERATIONS, REASONS, RETURNS, Record,
-    Restart, SKUS, Step, TOKENS,
+    Restart, SEEDS, SKUS, Step, TOKENS,
 };
 use crate::spoil::{self, Spoil};
 
@@ -40,7 +40,8 @@ fn sale_and_returns() -> impl Strategy<Value = Vec<Step>> {
             let ids: Vec<_> = (0..IDS_OF_SKU).map(|turn| id_of_sku(n, turn)).collect();
             let line = Line { sku, id, cart: CARTS[0], quantity: 4, ttl_ms: LONG_MS, metadata: "" };
             let items = vec![Item { sku, id, token: "" }];
-            let seed = || Act::Seed { sku, quantity: Some(60), ids: ids.clone() };
+            let seed =
+                || Act::Seed { sku, quantity: Some(60), ids: ids.clone(), operation: *SEEDS.start(), once: false };
             let mut acts = vec![seed(), Act::Hold { mode: "each", lines: vec![line] }];
             acts.push(Act::Confirm { mode: "each", items });
             if is_seeded {
@@ -103,11 +104,18 @@ fn seed() -> impl Strategy<Value = Act> {
     let all_of_sku =
         (0..SKUS.len() as u8).prop_map(|n| (SKUS[usize::from(n)], (0..IDS_OF_SKU).map(|i| id_of_sku(n, i)).collect()));
     let quantity = prop_oneof![1 => Just(None), 3 => (0..=9u64).prop_map(Some), 6 => (10..=60u64).prop_map(Some)];
-    (prop_oneof![sku_and_ids(), all_of_sku], quantity).prop_map(|((sku, ids), quantity)| Act::Seed {
-        sku,
-        quantity,
-        ids,
-    })
+    // Mostly what is usual for the operation, so that it may be repeated.
+    (prop_oneof![sku_and_ids(), all_of_sku], quantity, SEEDS, any::<bool>(), any::<bool>()).prop_map(
+        |((sku, ids), quantity, operation, is_usual, once)| {
+            let n = operation % SKUS.len() as u8;
+            let all = (0..IDS_OF_SKU).map(|turn| id_of_sku(n, turn)).collect();
+            let (sku, ids, quantity) = match is_usual {
+                true => (SKUS[usize::from(n)], all, quantity.map(|_| u64::from(operation))),
+                false => (sku, ids, quantity),
+            };
+            Act::Seed { sku, quantity, ids, operation, once }
+        },
+    )
 }
 
 fn sweep() -> impl Strategy<Value = Act> {

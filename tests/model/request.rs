@@ -23,47 +23,17 @@ pub enum Fault {
 
 /// A call that follows all rules.
 pub enum Request {
-    /// Without a quantity, it is a probe.
-    Seed {
-        sku: String,
-        ids: Vec<String>,
-        quantity: Option<u64>,
-    },
-    Hold {
-        all: bool,
-        lines: Vec<Line>,
-    },
-    Confirm {
-        all: bool,
-        items: Vec<Item>,
-    },
-    Release {
-        all: bool,
-        items: Vec<Item>,
-    },
-    Extend {
-        all: bool,
-        items: Vec<Extension>,
-    },
-    Adjust {
-        all: bool,
-        items: Vec<Adjustment>,
-    },
+    Seed(Seed),
+    Hold { all: bool, lines: Vec<Line> },
+    Confirm { all: bool, items: Vec<Item> },
+    Release { all: bool, items: Vec<Item> },
+    Extend { all: bool, items: Vec<Extension> },
+    Adjust { all: bool, items: Vec<Adjustment> },
     Return(Return),
-    Sweep {
-        sku: String,
-        ids: Vec<String>,
-    },
+    Sweep { sku: String, ids: Vec<String> },
     Repair(Repair),
-    Inventory {
-        sku: String,
-        limit: usize,
-    },
-    Audit {
-        of: Events,
-        limit: usize,
-        before: Option<(u64, u64)>,
-    },
+    Inventory { sku: String, limit: usize },
+    Audit { of: Events, limit: usize, before: Option<(u64, u64)> },
 }
 
 pub struct Line {
@@ -98,6 +68,15 @@ pub struct Adjustment {
     pub units: i64,
     pub if_version: Option<u64>,
     pub create: bool,
+    pub once: bool,
+}
+
+pub struct Seed {
+    pub sku: String,
+    pub ids: Vec<String>,
+    pub operation: String,
+    /// Without one, it is a probe.
+    pub quantity: Option<u64>,
     pub once: bool,
 }
 
@@ -146,12 +125,14 @@ impl Request {
         let args = Args(&call.args);
         match call.script {
             "seed" => {
-                let ([audit, due, skus, settings, inventory, active], reservations) = tail(call, 1)?;
+                let ([audit, due, skus, settings, operation, inventory, active], reservations) = tail(call, 2)?;
+                let once = args.word(1, [b"", b"once"])?;
                 let quantity = if call.args[0] == b"probe" { None } else { Some(args.number(0, 0, MOST_UNITS)?) };
                 let sku = stock(inventory, active)?;
                 fits(audit == b"inventory:audit" && due == b"stockhold:due")?;
                 fits(skus == b"stockhold:skus" && settings == b"stockhold:settings")?;
-                Ok(Self::Seed { sku, ids: ids(reservations)?, quantity })
+                let operation = id_after(operation, b"operation:")?;
+                Ok(Self::Seed(Seed { sku, ids: ids(reservations)?, operation, quantity, once }))
             }
             "sweep" => {
                 let ([audit, due, settings, inventory, active], reservations) = tail(call, 0)?;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::call::Call;
 use crate::names::event_id;
-use crate::request::{Events, Fault, Item, Line, Request};
+use crate::request::{Events, Fault, Item, Line, Request, Seed};
 use crate::state::{CONFIRM, DRAIN, EXPIRE, Ending, Event, Model, RELEASE, Record, Turn, reply};
 
 /// How long settled records are kept by default.
@@ -24,8 +24,7 @@ impl Model {
         let request = Request::read(call)?;
         let keep_ms = self.keep_ms.unwrap_or(THIRTY_DAYS_MS);
         let lines = match &request {
-            Request::Seed { quantity: None, .. } => vec![reply("PROBED", [])],
-            Request::Seed { sku, ids, quantity: Some(quantity) } => vec![self.seed(sku, ids, *quantity, keep_ms, turn)],
+            Request::Seed(request) => vec![self.seed(request, keep_ms, turn)?],
             Request::Hold { all, lines } => self.hold_lines(*all, lines, turn),
             Request::Confirm { all, items } => self.settle_items(&CONFIRM, *all, items, keep_ms, turn),
             Request::Release { all, items } => self.settle_items(&RELEASE, *all, items, keep_ms, turn),
@@ -40,7 +39,22 @@ impl Model {
         Ok(lines)
     }
 
-    fn seed(&mut self, sku: &str, ids: &[String], quantity: u64, keep_ms: u64, turn: &Turn) -> Vec<String> {
+    fn seed(&mut self, request: &Seed, keep_ms: u64, turn: &Turn) -> Result<Vec<String>, Fault> {
+        let Seed { sku, ids, operation, quantity, once } = request;
+        let asked = quantity.map_or(String::new(), |quantity| quantity.to_string());
+        let asked = vec![("sku", sku.clone()), ("quantity", asked)];
+        let earlier = self.operations.get(operation);
+        if earlier.is_some_and(|earlier| earlier.is_of_another_kind(&asked)) {
+            return Err(Fault::BadKey);
+        }
+        let Some(quantity) = quantity else { return Ok(reply("PROBED", [])) };
+        if let Some(earlier) = earlier {
+            let left = earlier.left.iter().map(|(_, number)| number.to_string());
+            return Ok(match earlier.conflict(&asked) {
+                Some(field) => reply("CONFLICT", [field]),
+                None => reply("REPLAYED", [quantity.to_string()].into_iter().chain(left)),
+            });
+        }
         let (listed, left): (Vec<_>, Vec<_>) =
             self.active(sku).into_iter().map(|(_, id)| id.clone()).partition(|id| ids.contains(id));
         let stock = self.stocks.entry(sku.to_owned()).or_default();
@@ -54,7 +68,7 @@ impl Model {
             }
         }
         if !left.is_empty() {
-            return reply("DRAINING", [left.len().to_string()]);
+            return Ok(reply("DRAINING", [left.len().to_string()]));
         }
         let quantity = quantity.to_string();
         let stock = self.stock(sku);
@@ -63,7 +77,10 @@ impl Model {
         self.log(sku, ["seed", "", "", sku, &quantity, "seeded", ""], turn);
         self.due.remove(sku);
         let version = self.stock(sku).version;
-        reply("SEEDED", [quantity, turn.now.to_string(), version.to_string()])
+        if *once {
+            self.remember(operation, asked, vec![("updatedAt", turn.now), ("version", version)], keep_ms, turn);
+        }
+        Ok(reply("SEEDED", [quantity, turn.now.to_string(), version.to_string()]))
     }
 
     fn hold_lines(&mut self, all: bool, lines: &[Line], turn: &Turn) -> Vec<Vec<String>> {

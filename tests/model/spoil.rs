@@ -171,7 +171,7 @@ impl Spoil {
                     "confirm" | "release" | "extend" => (3, 1, 3),
                     "adjust" => (3, 6, 3),
                     "sweep" => (1, 0, 5),
-                    "seed" => (1, 0, 6),
+                    "seed" => (1, 0, 7),
                     "repair" => (1, 1, 6),
                     _ => return,
                 };

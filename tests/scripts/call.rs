@@ -96,13 +96,18 @@ impl<'a> Adjustment<'a> {
     }
 }
 
-/// Sets the stock of a SKU; the ids are the holds to release.
+/// Sets the stock of a SKU; the ids are the holds to release. It is not remembered.
 pub fn seed(sku: &str, quantity: u64, ids: &[&str]) -> Call {
+    seed_under("00000000-0000-8000-8000-0000000000ee", sku, quantity, ids)
+}
+
+/// The same, with an operation.
+pub fn seed_under(operation: &str, sku: &str, quantity: u64, ids: &[&str]) -> Call {
     let [inventory, active] = stock_keys(sku);
     let mut keys = [AUDIT, DUE, SKUS, SETTINGS].map(String::from).to_vec();
-    keys.extend([inventory, active]);
+    keys.extend([format!("operation:{operation}"), inventory, active]);
     keys.extend(ids.iter().map(|id| reservation_key(id)));
-    Call::new("seed", keys, vec![quantity.to_string()])
+    Call::new("seed", keys, vec![quantity.to_string(), String::new()])
 }
 
 pub fn hold(mode: &str, lines: &[Line]) -> Call {

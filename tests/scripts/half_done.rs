@@ -30,6 +30,7 @@ fn calls() -> Vec<Call> {
     let mut calls = vec![
         seed("new", 7, &[]),
         seed("cup", 7, &[CUP]),
+        seed("cup", 7, &[CUP]).once(),
         seed("tea", 7, &[LAPSED]),
         seed("tea", 7, &[ACTIVE, LAPSED]),
         sweep("tea", &[LAPSED]),

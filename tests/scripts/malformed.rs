@@ -82,7 +82,7 @@ async fn a_wrong_count_of_keys_or_arguments_is_refused() {
     let mut fixture = ScriptFixture::stocked().await;
     for call in calls() {
         let fits = |keys: usize| match call.script {
-            "seed" => keys >= 6,
+            "seed" => keys >= 7,
             // One argument for each reservation.
             "repair" => keys == call.keys.len(),
             "sweep" => keys >= 5,

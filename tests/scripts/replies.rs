@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::call::{
     Call, LAST_EVENT, add, adjust, audit, audit_all, confirm, extend, hold, hold_with_metadata, inventory, line,
-    release, repair, seed, set, sweep, take_back, write_off,
+    release, repair, seed, seed_under, set, sweep, take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, ScriptFixture, id};
@@ -16,7 +16,7 @@ const LONGER_MS: u64 = 1_200_000;
 ///
 /// For adjustments, the fixture has one more: [`DONE_ONCE`] has added 2 `cup`. Of `pot` there are as many as there can
 /// be. For returns, it has one more, too: [`DONE_ONCE`] has returned 1 `cup` of the 3 of [`CUPS`]; and all `pot` that
-/// there can be came after the sale of [`POT`].
+/// there can be came after the sale of [`POT`]. For seeds, [`DONE_ONCE`] has seeded 7 `pot`.
 type Case = (Call, &'static [&'static str]);
 
 #[tokio::test]
@@ -27,6 +27,9 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
         fixture.stock().await;
         if call.script == "adjust" {
             fixture.adjust_before().await;
+        }
+        if call.script == "seed" {
+            fixture.evalsha(&seed_under(DONE_ONCE, "pot", 7, &[]).once()).await.unwrap();
         }
         if call.script == "return" {
             fixture.return_before().await;
@@ -121,6 +124,9 @@ fn alone() -> Vec<Case> {
         (seed("new", 7, &[]), &["SEEDED 7 * 1"]),
         (seed("tea", 7, &[ACTIVE, LAPSED]), &["SEEDED 7 * *"]),
         (seed("tea", 7, &[ACTIVE]), &["DRAINING 1"]),
+        (seed_under(DONE_ONCE, "pot", 7, &[]).once(), &["REPLAYED 7 * 1"]),
+        (seed_under(DONE_ONCE, "pot", 8, &[]).once(), &["CONFLICT quantity"]),
+        (seed_under(DONE_ONCE, "tea", 7, &[]), &["CONFLICT sku"]),
         (seed("tea", 7, &[]), &["DRAINING 2"]),
         (seed("tea", 7, &[ACTIVE]).with("quantity", "probe"), &["PROBED"]),
         (seed("new", 7, &[]).with("quantity", "probe"), &["PROBED"]),

@@ -2,8 +2,8 @@
 
 use redis::cmd;
 
-use crate::call::{LONG_MS, confirm, hold, line, release, seed};
-use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, ScriptFixture, hold_many};
+use crate::call::{LONG_MS, confirm, hold, line, release, seed, seed_under};
+use crate::fixture::{ACTIVE, CUP, LAPSED, NEW, NEWER, ScriptFixture, hold_many};
 use crate::support::snapshot::Snapshot;
 
 #[tokio::test]
@@ -80,4 +80,44 @@ async fn skips_the_holds_of_others_and_drops_strays() {
     assert_eq!(fixture.words(&seed("tea", 4, &[NEW, CUP, ACTIVE, LAPSED])).await, ["SEEDED"]);
     assert_eq!(fixture.state(CUP).await, "active");
     assert_eq!(fixture.counts("cup").await, [4, 1, 0]);
+}
+
+#[tokio::test]
+async fn what_is_done_once_is_not_done_again() {
+    let mut fixture = ScriptFixture::stocked().await;
+    let call = seed_under(NEW, "tea", 4, &[ACTIVE, LAPSED]).once();
+    let first = fixture.reply(&call).await;
+    fixture.replies(&hold("each", &[line("tea", NEWER)])).await;
+    let before = Snapshot::take(&mut fixture.redis).await;
+    // Whatever is listed, and also if the caller does not ask to remember it this time.
+    for call in [call, seed_under(NEW, "tea", 4, &[NEWER]), seed_under(NEW, "tea", 4, &[]).once()] {
+        let again = fixture.reply(&call).await;
+        assert_eq!((&*again[0], &again[1..]), ("REPLAYED", &first[1..]), "what it left then");
+    }
+    assert_eq!(fixture.reply(&seed_under(NEW, "tea", 5, &[NEWER]).once()).await, ["CONFLICT", "quantity"]);
+    assert_eq!(before, Snapshot::take(&mut fixture.redis).await);
+    assert_eq!(fixture.state(NEWER).await, "active");
+}
+
+#[tokio::test]
+async fn a_seed_is_remembered_when_it_is_done_and_not_while_it_drains() {
+    let mut fixture = ScriptFixture::stocked().await;
+    fixture.keep_ms(500_000).await;
+    let operation = format!("operation:{NEW}");
+    assert_eq!(fixture.words(&seed_under(NEW, "tea", 4, &[ACTIVE]).once()).await, ["DRAINING"]);
+    assert!(!fixture.run::<bool>(cmd("EXISTS").arg(&operation)).await);
+    assert_eq!(fixture.words(&seed_under(NEW, "tea", 4, &[LAPSED]).once()).await, ["SEEDED"]);
+    let left: i64 = fixture.run(cmd("PTTL").arg(&operation)).await;
+    assert!((440_000..=500_000).contains(&left), "{left}");
+    fixture.keep_ms(0).await;
+    fixture.replies(&seed_under(NEWER, "tea", 4, &[]).once()).await;
+    assert_eq!(fixture.run::<i64>(cmd("PTTL").arg(format!("operation:{NEWER}"))).await, -1, "with 0, forever");
+}
+
+#[tokio::test]
+async fn without_once_every_seed_counts() {
+    let mut fixture = ScriptFixture::stocked().await;
+    for version in ["1", "2"] {
+        assert_eq!(fixture.reply(&seed_under(NEW, "pot", 4, &[])).await[3], version);
+    }
 }

@@ -32,6 +32,7 @@ fn calls() -> Vec<Call> {
         seed("new", 7, &[]),
         seed("cup", 7, &[CUP]),
         seed("tea", 7, &[ACTIVE, LAPSED]),
+        seed("cup", 7, &[CUP]).once(),
         sweep("tea", &[LAPSED]),
         sweep("tea", &[LAPSED, ACTIVE]),
         repair("tea", ["", "", ""], [0; 3], &[(ACTIVE, "")]),

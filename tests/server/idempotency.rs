@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 
+use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::{Answer, Stockhold};
 
@@ -228,4 +229,56 @@ async fn metadata_is_part_of_the_request() {
     }
     let nine: serde_json::Map<_, _> = (0..9).map(|name| (name.to_string(), json!("x"))).collect();
     server.post(path, with(nine.into())).await.problem(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn a_seed_with_a_key_is_done_once() {
+    let redis = RedisServer::start();
+    let server = Stockhold::start(&redis);
+    let seed = async |sku: &str, quantity: u64, key: Option<&str>| {
+        server.post_with("/api/inventory/seed", json!({ "sku": sku, "quantity": quantity }), key).await
+    };
+    let first = seed("tea", 5, Some("spring")).await;
+    assert!(!is_replay(&first));
+    let id = server.held("tea", 2).await;
+    let again = seed("tea", 5, Some("spring")).await;
+    assert!(is_replay(&again));
+    assert_eq!(first.ok(), again.ok(), "the snapshot as it was then");
+    assert_eq!(server.counts("tea").await, [3, 2, 0]);
+    let problem = seed("tea", 6, Some("spring")).await.problem(422, "idempotency_key_reused");
+    assert!(problem["detail"].as_str().unwrap().ends_with("another quantity"), "{problem}");
+    server.confirm(&id).await.ok();
+    // The key says nothing about another SKU. Without it, a seed counts anew.
+    assert!(!is_replay(&seed("cup", 6, Some("spring")).await));
+    seed("tea", 5, None).await.ok();
+    assert_eq!(server.counts("tea").await, [5, 0, 0]);
+    server
+        .post_with("/api/inventory/seed", json!({ "sku": "tea", "quantity": 1 }), Some(""))
+        .await
+        .problem(400, "invalid_request");
+}
+
+/// Of a crowd with one key, one seed releases what is held, however long that takes.
+#[tokio::test]
+async fn a_crowd_with_one_key_seeds_once() {
+    let redis = RedisServer::start();
+    let server = Arc::new(Stockhold::start(&redis));
+    server.seed("tea", 300).await;
+    for _ in 0..250 {
+        server.held("tea", 1).await;
+    }
+    let mut crowd = JoinSet::new();
+    for _ in 0..8 {
+        let server = Arc::clone(&server);
+        crowd.spawn(async move {
+            let body = json!({ "sku": "tea", "quantity": 7 });
+            server.post_with("/api/inventory/seed", body, Some("spring")).await.ok()
+        });
+    }
+    let answers = crowd.join_all().await;
+    assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
+    let seeds = server.events("tea", 1000).await;
+    let seeded = seeds.iter().filter(|event| event["state"] == "seeded" && event["quantity"] == 7).count();
+    assert_eq!(seeded, 1);
+    assert_invariants(&mut redis.connection().await, History::Whole).await;
 }

@@ -26,6 +26,9 @@ const STOCK_FIELDS: [&str; 8] =
 const RETURN_FIELDS: [&str; 7] =
     ["confirmedAt", "quantity", "reservationId", "restock", "returned", "sku", "updatedAt"];
 
+/// Those of a seed.
+const SEED_FIELDS: [&str; 4] = ["quantity", "sku", "updatedAt", "version"];
+
 /// Those of an adjustment.
 const ADJUST_FIELDS: [&str; 11] = [
     "available",
@@ -331,16 +334,21 @@ impl Books {
                 assert_return(name, operation, &all, history);
                 continue;
             }
-            assert_eq!(fields, ADJUST_FIELDS, "fields of {name}");
+            assert!(fields == SEED_FIELDS || fields == ADJUST_FIELDS, "fields of {name}: {fields:?}");
             let Some(event) = events.get(&*operation["version"]) else {
                 assert!(history == History::Trimmed, "{name} has no event");
                 continue;
             };
+            assert_eq!(operation["updatedAt"], event["happenedAt"], "updatedAt of {name}");
+            if fields == SEED_FIELDS {
+                let told = ["event", "state", "quantity"].map(|field| &*event[field]);
+                assert_eq!(told, ["seed", "seeded", &operation["quantity"]], "the event of {name}");
+                continue;
+            }
             assert_eq!(event["event"], "adjust", "the event of {name}");
             for field in ["available", "reserved", "confirmed", "reason"] {
                 assert_eq!(operation[field], event[field], "{field} of {name}");
             }
-            assert_eq!(operation["updatedAt"], event["happenedAt"], "updatedAt of {name}");
             if operation["how"] == "set" {
                 assert_eq!(operation["units"], operation["available"], "what {name} set");
             } else {
