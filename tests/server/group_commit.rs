@@ -32,7 +32,7 @@ impl EngineFixture {
         let redis = RedisServer::start();
         let engine = Engine::new(Redis::open(&redis.url()).unwrap());
         engine.load_scripts().await.unwrap();
-        engine.seed(&sku("tea"), SeedQuantity::new(100).unwrap()).await.unwrap();
+        engine.seed(&sku("tea"), SeedQuantity::new(100).unwrap(), None).await.unwrap();
         cmd("CONFIG").arg("RESETSTAT").exec_async(&mut redis.connection().await).await.unwrap();
         Self { redis, engine: Arc::new(engine) }
     }
@@ -176,7 +176,7 @@ async fn a_request_is_sent_at_once_and_those_that_arrive_meanwhile_together() {
 async fn each_gets_its_own_outcome_and_a_bad_one_affects_no_other() {
     let fixture = EngineFixture::open().await;
     let mut connection = fixture.connection().await;
-    fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
+    fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap(), None).await.unwrap();
     let first = fixture.busy().await;
     let held = fixture.hold("tea", 2, Some("order-1"));
     let again = fixture.hold("tea", 2, Some("order-1"));
@@ -231,7 +231,7 @@ async fn a_damaged_sku_is_set_apart() {
         (one_bad, "SET inventory:cup:active x", 1 + 4 * 2),
     ] {
         let fixture = EngineFixture::open().await;
-        fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
+        fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap(), None).await.unwrap();
         fixture.plant(damage).await;
         for expected in [calls_at_first, 2] {
             let (outcomes, calls) = fixture.hold_together(&skus).await;
@@ -277,7 +277,7 @@ async fn a_damaged_record_affects_no_other_of_its_sku() {
 #[tokio::test]
 async fn as_many_confirms_succeed_as_units_are_reserved() {
     let fixture = EngineFixture::open().await;
-    fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
+    fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap(), None).await.unwrap();
     let mut ids = Vec::new();
     for of in ["tea", "tea", "tea", "tea", "cup"] {
         let Ok(Hold::Held(record)) = fixture.hold(of, 1, None).await.unwrap() else { panic!() };
@@ -303,7 +303,7 @@ async fn nothing_is_sent_again_after_a_lost_reply() {
     const CARRIED: usize = 2;
     for (damage, most_unknown) in [("HSET inventory:cup available many", 10), ("SET inventory:cup:active x", 6)] {
         let fixture = EngineFixture::open().await;
-        fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap()).await.unwrap();
+        fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap(), None).await.unwrap();
         fixture.plant(damage).await;
         let network = LossyNetwork::start(fixture.redis.port(), CARRIED).await;
         let engine = Engine::new(Redis::open(&format!("redis://{}", network.address)).unwrap());

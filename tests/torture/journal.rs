@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
 
+use super::world::SEASONAL;
+
 /// Entries read from the audit at once.
 const PAGE: usize = 5000;
 
@@ -122,6 +124,14 @@ pub struct Adjustment {
     pub attempts: Attempts,
 }
 
+/// A count anew of the seasonal SKU.
+#[derive(Debug, Clone)]
+pub struct Seeding {
+    /// That of no other one.
+    pub quantity: u64,
+    pub attempts: Attempts,
+}
+
 /// What the audit has of an order.
 #[derive(Debug, Default)]
 struct Trace {
@@ -151,8 +161,19 @@ type Traces = HashMap<String, Trace>;
 type Adjusted = HashMap<String, Vec<(String, i64)>>;
 
 /// Compares every order and every adjustment with the audit; panics at the first difference.
-pub async fn compare(orders: &[Order], adjustments: &[Adjustment], redis: &mut MultiplexedConnection) -> Audited {
-    let (mut traces, mut adjusted, events) = traces(redis).await;
+pub async fn compare(
+    orders: &[Order],
+    adjustments: &[Adjustment],
+    seedings: &[Seeding],
+    redis: &mut MultiplexedConnection,
+) -> Audited {
+    let (mut traces, mut adjusted, seeded, events) = traces(redis).await;
+    for seeding in seedings {
+        let times = seeded.iter().filter(|quantity| **quantity == seeding.quantity).count() as u32;
+        assert!(seeding.attempts.allow(times), "{seeding:?} was done {times} times");
+    }
+    let asked = |quantity: &u64| seedings.iter().any(|seeding| seeding.quantity == *quantity);
+    assert!(seeded.iter().all(asked), "nobody asked for all of {seeded:?}");
     let mut audited = Audited { events, ..Audited::default() };
     for adjustment in adjustments {
         let made = adjusted.remove(&adjustment.name).unwrap_or_default();
@@ -210,14 +231,14 @@ fn expiries(order: &Order, trace: &Trace) -> Vec<u64> {
     expiries
 }
 
-async fn traces(redis: &mut MultiplexedConnection) -> (Traces, Adjusted, u64) {
-    let (mut traces, mut adjusted) = (Traces::new(), Adjusted::new());
+async fn traces(redis: &mut MultiplexedConnection) -> (Traces, Adjusted, Vec<u64>, u64) {
+    let (mut traces, mut adjusted, mut seeded) = (Traces::new(), Adjusted::new(), Vec::new());
     let (mut start, mut events) = ("-".to_owned(), 0);
     loop {
         let mut read = cmd("XRANGE");
         read.arg("inventory:audit").arg(&start).arg("+").arg("COUNT").arg(PAGE);
         let page: Vec<(String, HashMap<String, String>)> = read.query_async(redis).await.unwrap();
-        let Some((last, _)) = page.last() else { return (traces, adjusted, events) };
+        let Some((last, _)) = page.last() else { return (traces, adjusted, seeded, events) };
         start = format!("({last}");
         for (_, mut event) in page {
             events += 1;
@@ -228,6 +249,9 @@ async fn traces(redis: &mut MultiplexedConnection) -> (Traces, Adjusted, u64) {
                 let units: i64 = field("quantity").parse().unwrap();
                 let units = if field("state") == "removed" { -units } else { units };
                 adjusted.entry(field("reason")).or_default().push((field("sku"), units));
+            }
+            if kind == "seed" && field("sku") == SEASONAL {
+                seeded.push(field("quantity").parse().unwrap());
             }
             if id.is_empty() {
                 continue;

@@ -16,6 +16,7 @@ mod memory;
 mod orphan;
 mod proxy;
 mod readers;
+mod seeder;
 mod sha_client;
 mod world;
 
@@ -64,6 +65,7 @@ async fn every_client_was_told_what_happened() {
         operations: AtomicU64::new(0),
         orders: Mutex::new(Vec::new()),
         adjustments: Mutex::new(Vec::new()),
+        seedings: Mutex::new(Vec::new()),
         seed,
     });
     let mut clients = JoinSet::new();
@@ -73,6 +75,8 @@ async fn every_client_was_told_what_happened() {
     for number in 0..SHA_CLIENTS {
         clients.spawn(sha_client::buy(Arc::clone(&world), number));
     }
+
+    clients.spawn(seeder::seed(Arc::clone(&world)));
 
     let started = Instant::now();
     let (rng, statistics, clock) = (Rng::with_seed(seed), Statistics::default(), Clock::find());
@@ -93,12 +97,13 @@ async fn every_client_was_told_what_happened() {
     let FaultInjector { redis, statistics, world, .. } = injector;
     let orders = std::mem::take(&mut *world.orders.lock().await);
     let adjustments = std::mem::take(&mut *world.adjustments.lock().await);
+    let seedings = std::mem::take(&mut *world.seedings.lock().await);
 
     // No server sweeps while the books are read, and no command that was still on its way arrives.
     drop(Arc::into_inner(world).unwrap());
     let mut connection = redis.connection().await;
     redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec_async(&mut connection).await.unwrap();
-    let audited = journal::compare(&orders, &adjustments, &mut connection).await;
+    let audited = journal::compare(&orders, &adjustments, &seedings, &mut connection).await;
     assert_invariants(&mut connection, History::Whole).await;
 
     let operations: u64 = orders.iter().map(Order::operations).sum();
@@ -113,6 +118,8 @@ async fn every_client_was_told_what_happened() {
     println!("{settled} unknown outcomes were asked for again: {done} done, the others not");
     let made = adjustments.iter().filter(|adjustment| adjustment.attempts.is_done()).count();
     println!("{made} of {} adjustments were made, each once", adjustments.len());
+    let seeded = seedings.iter().filter(|seeding| seeding.attempts.is_done()).count();
+    println!("{seeded} of {} seeds were made, each once", seedings.len());
     let Statistics { reads, reads_refused, damaged, .. } = &statistics;
     println!("{reads} large reads were answered, {reads_refused} refused; {damaged} attempts met damage");
     println!("   times  served again after at most  fault");
@@ -120,7 +127,7 @@ async fn every_client_was_told_what_happened() {
         println!("{:>8}  {:>26.1?}  {fault:?}", recoveries.len(), recoveries.iter().max().unwrap());
     }
     assert!(
-        operations > 1000 && settled > 0 && sold_after_first_expiry > 0 && made > 0 && returns > 0,
+        operations > 1000 && settled > 0 && sold_after_first_expiry > 0 && made > 0 && returns > 0 && seeded > 0,
         "that was no torture"
     );
 }

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::sync::RwLock;
 use tokio::time::timeout;
 
-use super::journal::{Adjustment, Attempts, Order};
+use super::journal::{Adjustment, Attempts, Order, Seeding};
 use super::proxy::Proxy;
 use crate::support::stockhold::Stockhold;
 
@@ -18,6 +18,8 @@ use crate::support::stockhold::Stockhold;
 pub const HOT: [&str; 2] = ["hot", "scarce"];
 pub const COLD: [&str; 20] =
     ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"];
+/// The SKU that is counted anew again and again.
+pub const SEASONAL: &str = "seasonal";
 /// The SKU whose keys are damaged. Only the buyers of that fault use it.
 pub const BROKEN: &str = "broken";
 pub const UNITS: [(&str, u64); 3] = [("hot", 1_000_000_000), ("scarce", 300), (BROKEN, 1_000_000_000)];
@@ -40,6 +42,7 @@ pub struct World {
     pub operations: AtomicU64,
     pub orders: Mutex<Vec<Order>>,
     pub adjustments: Mutex<Vec<Adjustment>>,
+    pub seedings: Mutex<Vec<Seeding>>,
     pub seed: u64,
 }
 
