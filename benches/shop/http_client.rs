@@ -104,6 +104,11 @@ fn hold_with(body: &str) -> Vec<u8> {
     post("/api/reservations/hold", body)
 }
 
+/// The bytes of an adjustment by this number of units.
+pub fn adjust(sku: &str, delta: i64) -> Vec<u8> {
+    post(&format!("/api/inventory/{sku}/adjust"), &format!(r#"{{"delta":{delta}}}"#))
+}
+
 /// The bytes of a request to put units of a SKU on sale.
 pub fn seed(sku: &str, quantity: u64) -> Vec<u8> {
     post("/api/inventory/seed", &format!(r#"{{"sku":"{sku}","quantity":{quantity}}}"#))
@@ -199,6 +204,48 @@ impl Caller for Buyer {
         let id = held.body.strip_prefix(BEFORE_ID).expect("a record begins with its id");
         let confirm = self.confirm.of(id[..ID_LENGTH].try_into().expect("it has the length of an id"));
         self.client.exchange(confirm).await.verdict()
+    }
+}
+
+/// SKUs in a cart.
+const LINES: usize = 5;
+
+/// Holds a unit of five SKUs for a cart that nobody has used before: one request, five operations.
+pub struct CartHolder {
+    client: HttpClient,
+    /// What follows the id of the cart.
+    rest: Choice,
+    number: usize,
+    carts: u64,
+}
+
+impl CartHolder {
+    pub async fn crowd(address: SocketAddr, size: usize, skus: &[String]) -> Vec<Self> {
+        let rest: Arc<[_]> = (0..skus.len())
+            .map(|first| {
+                let lines = (0..LINES).map(|line| &skus[(first + line) % skus.len()]);
+                let lines: Vec<_> = lines.map(|sku| format!(r#"{{"sku":"{sku}","quantity":1}}"#)).collect();
+                post("/hold", &format!(r#"{{"items":[{}]}}"#, lines.join(",")))["POST ".len()..].to_vec()
+            })
+            .collect();
+        let mut crowd = Vec::with_capacity(size);
+        for number in 1..=size {
+            let client = HttpClient::connect(address).await;
+            crowd.push(Self { client, rest: Choice::new(&rest, number), number, carts: 0 });
+        }
+        crowd
+    }
+}
+
+impl Caller for CartHolder {
+    async fn call(&mut self) -> Verdict {
+        self.carts += 1;
+        let mut request = format!("POST /api/carts/c{}-{}", self.number, self.carts).into_bytes();
+        request.extend_from_slice(self.rest.next());
+        match self.client.exchange(&request).await.verdict() {
+            Verdict::Accepted(_) => Verdict::Accepted(LINES as u64),
+            refusal => refusal,
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What is measured. Each scenario starts its own servers, measures, and adds rows to the report.
 
+mod adjust;
 mod alone;
+mod cart;
 mod contention;
 mod cpu;
 mod direct;
@@ -40,6 +42,10 @@ pub enum Scenario {
     Checkout,
     /// Confirm what is held already
     Settle,
+    /// Carts of five SKUs
+    Cart,
+    /// Holding a SKU while its stock is adjusted
+    Adjust,
     /// 10,000 buyers for 100 units
     Stampede,
     /// HTTP as against calling the script
@@ -74,6 +80,8 @@ impl Scenario {
             Self::Lifecycle => contention::lifecycle(bench).await,
             Self::Checkout => contention::checkout(bench).await,
             Self::Settle => settle::run(bench).await,
+            Self::Cart => cart::run(bench).await,
+            Self::Adjust => adjust::run(bench).await,
             Self::Stampede => stampede::run(bench).await,
             Self::Direct => direct::run(bench).await,
             Self::Cpu => cpu::run(bench).await,

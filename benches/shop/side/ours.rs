@@ -1,6 +1,6 @@
 //! This project: `stockhold serve` as it is delivered, in a process of its own, on a Redis of its own.
 
-use crate::http_client::{Buyer, Held, Id, Requester, Settler, get, hold, hold_for};
+use crate::http_client::{Buyer, CartHolder, Held, Id, Requester, Settler, adjust, get, hold, hold_for};
 use crate::load::{Limit, Tally, closed_loop};
 use crate::script_calls::{AMPLE, Scripts, TTL_MS, keys};
 use crate::support::redis_server::RedisServer;
@@ -46,6 +46,17 @@ impl Ours {
 
     pub async fn buy(&self, clients: usize, skus: &[String], limit: Limit) -> Tally {
         closed_loop(Buyer::crowd(self.0.address, clients, skus).await, limit).await
+    }
+
+    /// Each cart holds a unit of five SKUs.
+    pub async fn hold_carts(&self, clients: usize, skus: &[String], limit: Limit) -> Tally {
+        closed_loop(CartHolder::crowd(self.0.address, clients, skus).await, limit).await
+    }
+
+    /// One client adds a unit and takes one away, without a pause.
+    pub async fn adjust(&self, sku: &str, limit: Limit) -> Tally {
+        let requests = [adjust(sku, 1), adjust(sku, -1)].into();
+        closed_loop(Requester::crowd(self.0.address, 1, &requests).await, limit).await
     }
 
     pub async fn confirm(&self, clients: usize, held: &Held, limit: Limit) -> Tally {

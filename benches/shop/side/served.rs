@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use crate::http_client::{Buyer, Held, Requester, Settler, hold};
+use crate::http_client::{Buyer, CartHolder, Held, Requester, Settler, hold};
 use crate::load::{Limit, Tally, closed_loop};
 
 pub use http::serve;
@@ -45,6 +45,11 @@ impl Served {
 
     pub async fn buy(&self, clients: usize, skus: &[String], limit: Limit) -> Tally {
         closed_loop(Buyer::crowd(self.address, clients, skus).await, limit).await
+    }
+
+    /// Each cart holds a unit of five SKUs.
+    pub async fn hold_carts(&self, clients: usize, skus: &[String], limit: Limit) -> Tally {
+        closed_loop(CartHolder::crowd(self.address, clients, skus).await, limit).await
     }
 
     pub async fn confirm(&self, clients: usize, held: &Held, limit: Limit) -> Tally {

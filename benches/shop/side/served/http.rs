@@ -1,5 +1,6 @@
 //! The HTTP around a store: hold and confirm, with this project's own server below and the same JSON in and out.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full};
@@ -24,6 +25,17 @@ struct Hold {
     sku: String,
     quantity: u64,
     ttl_seconds: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct HoldCart {
+    items: Vec<Line>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    sku: String,
+    quantity: u64,
 }
 
 #[derive(Serialize)]
@@ -64,6 +76,12 @@ pub fn serve<S: Store, M: Fn() -> Arc<S>>(open: impl Future<Output = M>) {
 
 async fn respond(store: &impl Store, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
+    if let Some(cart) = path.strip_prefix("/api/carts/").and_then(|rest| rest.strip_suffix("/hold")) {
+        let Ok(body) = request.into_body().collect().await else { return bad_request("the body broke off") };
+        let Ok(hold) = serde_json::from_slice::<HoldCart>(&body.to_bytes()) else { return bad_request("not a cart") };
+        let lines: Vec<_> = hold.items.into_iter().map(|line| (line.sku, line.quantity)).collect();
+        return answer(store.hold_cart(cart, &lines, TTL_MS).await);
+    }
     let Some(rest) = path.strip_prefix("/api/reservations/") else { return not_found() };
     let outcome = match rest.strip_suffix("/confirm") {
         Some(id) => store.confirm(id).await,
@@ -75,6 +93,10 @@ async fn respond(store: &impl Store, request: Request<Incoming>) -> Response<Ful
         }
         None => return not_found(),
     };
+    answer(outcome)
+}
+
+fn answer<E: Display>(outcome: Result<Outcome, E>) -> Response<Full<Bytes>> {
     match outcome {
         Ok(Outcome::Done(record)) => json_response(StatusCode::OK, "application/json", &Shown::from(&record)),
         Ok(Outcome::Insufficient { available }) => {

@@ -17,6 +17,16 @@ pub trait Store: Send + Sync + 'static {
         ttl_ms: u64,
     ) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
 
+    /// All lines, a SKU and a quantity each, or none. Shows one of the records. Only `WATCH` is compared.
+    fn hold_cart(
+        &self,
+        _cart: &str,
+        _lines: &[(String, u64)],
+        _ttl_ms: u64,
+    ) -> impl Future<Output = Result<Outcome, Self::Error>> + Send {
+        async { Ok(Outcome::NotFound) }
+    }
+
     fn confirm(&self, id: &str) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
 }
 

@@ -69,6 +69,41 @@ impl served::Store for Store {
         Ok(Outcome::Contention)
     }
 
+    /// All SKUs are watched and read in one round trip, and written in another.
+    async fn hold_cart(&self, cart: &str, lines: &[(String, u64)], ttl_ms: u64) -> RedisResult<Outcome> {
+        let mut lease = self.lease().await;
+        let redis = lease.connection();
+        let keys: Vec<_> = lines.iter().map(|(sku, _)| format!("inventory:{sku}")).collect();
+        for _ in 0..ATTEMPTS {
+            let mut reads = pipe();
+            reads.cmd("WATCH").arg(&keys).ignore();
+            for key in &keys {
+                reads.cmd("HGETALL").arg(key);
+            }
+            let stocks: Vec<Fields> = reads.query_async(redis).await?;
+            let mut writes = pipe();
+            writes.atomic();
+            let mut last = None;
+            for ((sku, quantity), stock) in lines.iter().zip(&stocks) {
+                let available = number(stock, "available");
+                if available < *quantity {
+                    unwatch(redis).await?;
+                    return Ok(Outcome::Insufficient { available });
+                }
+                let record = Record::new(cart, sku, *quantity, ttl_ms);
+                let counts = [available - quantity, number(stock, "reserved") + quantity, number(stock, "confirmed")];
+                write_hold(&mut writes, &record, counts);
+                last = Some(record);
+            }
+            match last {
+                Some(record) if exec(redis, &writes).await? => return Ok(Outcome::Done(record)),
+                Some(_) => {}
+                None => return Ok(Outcome::NotFound),
+            }
+        }
+        Ok(Outcome::Contention)
+    }
+
     async fn confirm(&self, id: &str) -> RedisResult<Outcome> {
         let mut lease = self.lease().await;
         let redis = lease.connection();
