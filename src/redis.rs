@@ -1,6 +1,6 @@
 //! The connection to Redis: one multiplexed socket, opened on demand and reopened when it is lost.
 //!
-//! Every call is limited by [`CALL_TIMEOUT`]. Every failure means one of three things: nothing was sent, Redis
+//! Every call is limited, by [`CALL_TIMEOUT`] unless told otherwise. Every failure means one of three things: nothing was sent, Redis
 //! refused, or the result is unknown.
 
 mod reads;
@@ -61,6 +61,7 @@ pub struct Redis(Arc<Shared>);
 
 struct Shared {
     client: Client,
+    call_timeout: Duration,
     /// The latest attempt to connect: in progress, or its result.
     attempt: RwLock<Option<Attempt>>,
 }
@@ -85,18 +86,23 @@ impl Redis {
 
     /// The same Redis through a separate connection: slow calls on one do not delay the other.
     pub fn with_own_connection(&self) -> Self {
-        Self::with(self.0.client.clone())
+        Self::with(self.0.client.clone(), self.0.call_timeout)
+    }
+
+    /// The same Redis through a separate connection, with another limit for each call than [`CALL_TIMEOUT`].
+    pub fn with_call_timeout(&self, call_timeout: Duration) -> Self {
+        Self::with(self.0.client.clone(), call_timeout)
     }
 
     fn at(info: ConnectionInfo) -> Result<Self, RedisError> {
         // With RESP3 a lost connection is noticed at once, not when the next request fails on it.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Self::with(Client::open(info)?))
+        Ok(Self::with(Client::open(info)?, CALL_TIMEOUT))
     }
 
-    fn with(client: Client) -> Self {
-        Self(Arc::new(Shared { client, attempt: RwLock::new(None) }))
+    fn with(client: Client, call_timeout: Duration) -> Self {
+        Self(Arc::new(Shared { client, call_timeout, attempt: RwLock::new(None) }))
     }
 
     /// Where it connects to: host and port or socket path, and the database unless it is 0; without any credentials.
@@ -118,7 +124,8 @@ impl Redis {
         let Role::Primary { replicas, .. } = role else { return Ok(Vec::new()) };
         let info = self.0.client.get_connection_info();
         let replica = |ReplicaInfo { ip, port, .. }| Self::at(info.clone().set_addr(ConnectionAddr::Tcp(ip, port)));
-        replicas.into_iter().map(replica).collect::<Result<_, _>>().map_err(sort)
+        let replicas: Vec<Self> = replicas.into_iter().map(replica).collect::<Result<_, _>>().map_err(sort)?;
+        Ok(replicas.into_iter().map(|replica| replica.with_call_timeout(self.0.call_timeout)).collect())
     }
 
     pub(crate) async fn call(&self, command: &Cmd) -> Result<Value, Failure> {
@@ -154,10 +161,11 @@ impl Redis {
         &self,
         send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Failure> {
-        let deadline = Instant::now() + CALL_TIMEOUT;
+        let call_timeout = self.0.call_timeout;
+        let deadline = Instant::now() + call_timeout;
         let link = match timeout_at(deadline, self.link()).await {
             Ok(link) => link?,
-            Err(_) => return Err(Failure::Unreachable(format!("no connection within {CALL_TIMEOUT:?}"))),
+            Err(_) => return Err(Failure::Unreachable(format!("no connection within {call_timeout:?}"))),
         };
         match timeout_at(deadline, send(link.connection.clone())).await {
             Ok(Ok(reply)) => Ok(reply),
@@ -174,7 +182,7 @@ impl Redis {
             Err(_) => {
                 // The other end may be gone without notice: the next call opens a new connection.
                 link.give_up();
-                Err(Failure::NoReply(format!("none within {CALL_TIMEOUT:?}")))
+                Err(Failure::NoReply(format!("none within {call_timeout:?}")))
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Which Redis a command works on.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use clap::Args;
 
@@ -19,18 +21,22 @@ pub(super) struct Target {
     pub(super) redis_port: u16,
 }
 
+/// How long a command waits for a reply: longer than a server, for which many clients wait.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl Target {
     /// The Redis of the URL, or the private one of a server that runs.
     ///
     /// # Errors
     /// When the URL is not one.
     pub(super) fn redis(&self) -> anyhow::Result<Redis> {
-        match &self.redis_url {
+        let redis = match &self.redis_url {
             Some(url) => open(url),
             // The port that was free when the server started is not known here.
             None if self.redis_port == 0 => open(&private(PRIVATE_PORT)),
             None => open(&private(self.redis_port)),
-        }
+        };
+        Ok(redis?.with_call_timeout(CALL_TIMEOUT))
     }
 }
 
