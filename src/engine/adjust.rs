@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::expiry::SWEPT_PER_CALL;
+use super::expiry::Lapsed;
 use super::record::{malformed, number};
 use super::{Delta, Engine, Error, SeedQuantity, Stock, Version};
 use crate::keys::{IdempotencyKey, OperationId, Reason, Sku, StockKeys};
@@ -78,11 +78,7 @@ struct Line {
     operation: String,
     arguments: [String; 6],
     outcome: Adjusted,
-    /// Holds of the SKU that are due and not swept yet, after a refusal for lack of units.
-    lapsed: u64,
-    /// How many of them may still be swept for this line, once it is known.
-    left: Option<u64>,
-    waited: bool,
+    lapsed: Lapsed,
 }
 
 impl Engine {
@@ -109,16 +105,14 @@ impl Engine {
             if let Err(error) = self.adjust_once(&mut lines, &asked, mode).await {
                 return Err(after(&lines, error));
             }
-            let short: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].waits_for_a_sweep()).collect();
+            let short: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].lapsed.may_suffice()).collect();
             if short.is_empty() {
                 return Ok(lines.into_iter().map(|line| line.outcome).collect());
             }
             for at in &short {
-                let Line { keys, waited, left, .. } = &mut lines[*at];
-                match self.in_turn(keys, waited, self.sweep_earliest(keys)).await {
-                    Ok(true) => *left = left.map(|left| left.saturating_sub(SWEPT_PER_CALL as u64)),
-                    Ok(false) => {}
-                    Err(error) => return Err(after(&lines, error)),
+                let Line { keys, lapsed, .. } = &mut lines[*at];
+                if let Err(error) = self.sweep_for(keys, lapsed).await {
+                    return Err(after(&lines, error));
                 }
             }
             // In mode all nothing was done.
@@ -154,9 +148,7 @@ impl Engine {
             sku: sku.clone(),
             arguments,
             outcome: Adjusted::Withdrawn,
-            lapsed: 0,
-            left: None,
-            waited: false,
+            lapsed: Lapsed::default(),
         }
     }
 
@@ -186,7 +178,7 @@ impl Engine {
 
 impl Line {
     fn take(&mut self, reply: &Reply) -> Result<(), Error> {
-        self.lapsed = 0;
+        let mut due = 0;
         self.outcome = match &*reply.parts() {
             ["ADJUSTED", left @ ..] => Adjusted::Done(Stock::counted(&self.sku, left)?),
             ["REPLAYED", left @ ..] => Adjusted::Replayed(Stock::counted(&self.sku, left)?),
@@ -194,20 +186,15 @@ impl Line {
             ["UNKNOWN_SKU"] => Adjusted::UnknownSku,
             ["STALE", version] => Adjusted::Stale { version: number(version)? },
             ["INSUFFICIENT", available, lapsed] => {
-                self.lapsed = number(lapsed)?;
-                // Holds that lapse later do not count: otherwise this might never end.
-                self.left.get_or_insert(self.lapsed);
+                due = number(lapsed)?;
                 Adjusted::Insufficient { available: number(available)? }
             }
             ["EXCESSIVE"] => Adjusted::Excessive,
             ["WITHDRAWN"] => Adjusted::Withdrawn,
             _ => return Err(malformed("adjust")),
         };
+        self.lapsed.note(due);
         Ok(())
-    }
-
-    fn waits_for_a_sweep(&self) -> bool {
-        self.lapsed > 0 && self.left.is_some_and(|left| left > 0)
     }
 }
 

@@ -34,6 +34,32 @@ impl Turns {
     }
 }
 
+/// The lapsed holds of a SKU that lacks units for a request, before that is refused.
+#[derive(Default)]
+pub(super) struct Lapsed {
+    /// How many there are now.
+    due: u64,
+    /// How many of them may still be swept for this request, once it is known.
+    left: Option<u64>,
+    waited: bool,
+}
+
+impl Lapsed {
+    /// Takes the number that a script found.
+    pub(super) fn note(&mut self, due: u64) {
+        self.due = due;
+        if due > 0 {
+            // Holds that lapse later do not count: otherwise this might never end.
+            self.left.get_or_insert(due);
+        }
+    }
+
+    /// Whether a sweep may bring the units that the request lacks.
+    pub(super) fn may_suffice(&self) -> bool {
+        self.due > 0 && self.left.is_some_and(|left| left > 0)
+    }
+}
+
 /// What one call of `sweep` did.
 pub(super) struct Expired {
     /// Reservations that were expired.
@@ -75,6 +101,16 @@ impl Engine {
         };
         sweep.await?;
         Ok(true)
+    }
+
+    /// Sweeps a SKU for a request that lacks units, or waits for another caller's sweep. The request is then to be tried
+    /// again.
+    pub(super) async fn sweep_for(&self, keys: &StockKeys, lapsed: &mut Lapsed) -> Result<(), Error> {
+        // The maximum number that one call takes: these may be enough.
+        if self.in_turn(keys, &mut lapsed.waited, self.sweep_earliest(keys)).await? {
+            lapsed.left = lapsed.left.map(|left| left.saturating_sub(SWEPT_PER_CALL as u64));
+        }
+        Ok(())
     }
 
     /// Expires what is due among the earliest holds of a SKU.

@@ -1,6 +1,6 @@
 //! Holding: a cart reserves available units for a time. Script `hold`.
 
-use super::expiry::SWEPT_PER_CALL;
+use super::expiry::Lapsed;
 use super::record::{malformed, number};
 use super::{Engine, Error, Quantity, Reservation, Ttl, item, of_shard};
 use crate::keys::{CartId, IdempotencyKey, Metadata, ReservationId, Sku, StockKeys};
@@ -55,18 +55,14 @@ impl Engine {
             Some(key) => ReservationId::from_idempotency_key(key, keys.shard.number),
             None => ReservationId::mint(keys.shard.number),
         };
-        let (mut waited, mut left) = (false, None);
+        let mut before = Lapsed::default();
         loop {
             let (outcome, lapsed) = self.hold_once(&keys, id, &request).await?;
-            // Holds that lapse later do not count: otherwise this might never end.
-            let left = left.get_or_insert(lapsed);
-            if lapsed == 0 || *left == 0 {
+            before.note(lapsed);
+            if !before.may_suffice() {
                 return Ok(outcome);
             }
-            // The maximum number that one call takes: these may be enough.
-            if self.in_turn(&keys, &mut waited, self.sweep_earliest(&keys)).await? {
-                *left = left.saturating_sub(SWEPT_PER_CALL as u64);
-            }
+            self.sweep_for(&keys, &mut before).await?;
         }
     }
 
