@@ -274,15 +274,16 @@ local function end_reservation(stock, record, event, state, reason, pool)
   if keep_ms ~= '0' then call('PEXPIRE', record.key, keep_ms) end
 end
 
--- Stores an operation that was carried out: what was ASKED, and what that LEFT.
-local function remember(key, done)
+-- Stores an operation that was carried out: what was ASKED, and what that LEFT. It is kept as long as settled
+-- reservations are, and more_ms.
+local function remember(key, done, more_ms)
   for _, names in ipairs({ ASKED, LEFT }) do
     local fields = {}
     for _, name in ipairs(names) do fields[#fields + 1], fields[#fields + 2] = name, done[name] end
     call('HSET', key, unpack(fields))
   end
   -- Last: an operation that is remembered for a moment only is gone now.
-  if keep_ms ~= '0' then call('PEXPIRE', key, keep_ms) end
+  if keep_ms ~= '0' then call('PEXPIRE', key, format('%d', keep_ms + (more_ms or 0))) end
 end
 
 -- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.

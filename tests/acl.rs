@@ -14,8 +14,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use call::{
-    Call, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, seed, set, sweep, take_back,
-    write_off,
+    Call, add, adjust, audit, audit_all, cart_hold, confirm, extend, hold, inventory, line, release, seed, set, sweep,
+    take_back, write_off,
 };
 use contract::Contract;
 use redis::aio::MultiplexedConnection;
@@ -39,6 +39,10 @@ const A: &str = "00000000-0000-8000-8000-00000000000a";
 const B: &str = "00000000-0000-8000-8000-00000000000b";
 const C: &str = "00000000-0000-8000-8000-00000000000c";
 const D: &str = "00000000-0000-8000-8000-00000000000d";
+const E: &str = "00000000-0000-8000-8000-00000000000e";
+const F: &str = "00000000-0000-8000-8000-00000000000f";
+/// In the list of the cart `full`.
+const GONE: &str = "00000000-0000-8000-8000-000000000100";
 
 /// Commands that have nothing to do with the scripts and that every user may call.
 const CONNECTING: &[&str] = &["client", "hello", "ping"];
@@ -112,6 +116,10 @@ const DENIED_TO_ALL: &[&str] = &[
     "SADD inventory:tea x",
     "XADD inventory:tea * x y",
     "EXISTS operation:x",
+    "DEL cart:x",
+    "HMGET cart:x sku",
+    "EXPIRE cart:x 1",
+    "ZADD cart:x 1 y",
     "DEL operation:x",
     "HGET operation:x sku",
     "ZADD operation:x 1 y",
@@ -162,6 +170,16 @@ impl Guarded {
             let mut publish = cmd("HSET");
             publish.arg("stockhold:scripts").arg(name).arg(sha1).exec_async(&mut self.admin).await.unwrap();
         }
+    }
+
+    /// The cart `full` lists as many reservations as it can, which are gone.
+    async fn fill_cart(&mut self, prefix: &str) {
+        let mut index = cmd("HSET");
+        index.arg(format!("{prefix}cart:full"));
+        for number in 100..200 {
+            index.arg(format!("00000000-0000-8000-8000-{number:012}")).arg("tea");
+        }
+        index.exec_async(&mut self.admin).await.unwrap();
     }
 
     fn url(&self, user: &str) -> String {
@@ -346,6 +364,8 @@ async fn the_caller_runs_every_script_on_every_path() {
     guarded.load_scripts().await;
     let mut redis = guarded.connect(CALLER).await.unwrap();
     for prefix in ["", "{7}:"] {
+        guarded.fill_cart(prefix).await;
+        let of_cart = [("tea", E, 1)];
         let lapsing = |id| hold("each", &[line("tea", id).ttl_ms(1)]);
         let walk = [
             (seed("tea", 10, &[]), vec!["SEEDED"]),
@@ -373,6 +393,10 @@ async fn the_caller_runs_every_script_on_every_path() {
             (take_back("tea", A, C, 1).once(), vec!["RETURNED"]),
             (take_back("tea", A, C, 1).once(), vec!["REPLAYED"]),
             (write_off("tea", A, D, 1), vec!["EXCEEDS"]),
+            (cart_hold(E, &of_cart).cart("full").call(), vec!["FULL"]),
+            (cart_hold(E, &of_cart).cart("full").once().others(&[GONE]).call(), vec!["HELD"]),
+            (cart_hold(E, &of_cart).cart("full").once().call(), vec!["REPLAYED"]),
+            (release("each", &[("tea", E, "")]), vec!["RELEASED"]),
             (inventory("tea", 10), vec!["STOCK", "ACTIVE"]),
             (audit("tea", 2, ""), vec!["EVENT", "EVENT"]),
             (audit_all(2, ""), vec!["EVENT", "EVENT"]),
@@ -386,6 +410,10 @@ async fn the_caller_runs_every_script_on_every_path() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+    // A cart is kept as long as the operator has set: here forever.
+    let forever = cmd("HSET").arg("stockhold:settings").arg("keepMs").arg(0).exec_async(&mut guarded.admin).await;
+    forever.unwrap();
+    evalsha(&mut redis, &cart_hold(F, &[("tea", F, 1)]).call()).await.unwrap();
     // The calls reached every command of the scripts: no command was granted but never tried.
     let stats: String = cmd("INFO").arg("commandstats").query_async(&mut guarded.admin).await.unwrap();
     for command in inner_commands() {
@@ -407,6 +435,8 @@ async fn the_caller_may_do_nothing_else() {
         "HSET stockhold:scripts hold x",
         "HSETNX stockhold:scripts other x",
         "HGETALL inventory:tea",
+        "HDEL reservation:x sku",
+        "PERSIST reservation:x",
         "ZSCAN stockhold:skus 0",
         "ZRANGEBYSCORE stockhold:due 0 1",
     ];

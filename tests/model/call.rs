@@ -15,6 +15,9 @@ pub const IDS: RangeInclusive<u8> = 0..=11;
 pub const OPERATIONS: RangeInclusive<u8> = 0..=8;
 pub const RETURNS: RangeInclusive<u8> = 9..=32;
 pub const SEEDS: RangeInclusive<u8> = 33..=44;
+pub const CART_OPERATIONS: RangeInclusive<u8> = 45..=50;
+/// Ids that only the list of a cart has.
+pub const STRANGERS: RangeInclusive<u8> = 100..=199;
 /// What a reservation keeps for its caller.
 pub const METADATA: [&str; 2] = [r#"{"order":"A-17"}"#, r#"{"b":"größe","a":"\"\\"}"#];
 pub const REASONS: [&str; 3] = ["", "delivery", "Zählung 📋"];
@@ -80,6 +83,20 @@ pub enum Act {
         quantity: u64,
         restock: bool,
         once: bool,
+    },
+    CartHold {
+        cart: &'static str,
+        operation: u8,
+        once: bool,
+        ttl_ms: u64,
+        /// SKU, id and quantity.
+        lines: Vec<(&'static str, u8, u64)>,
+        others: Vec<u8>,
+    },
+    /// Not a call: a cart lists this number of reservations, with [`STRANGERS`] that are gone.
+    FillCart {
+        cart: &'static str,
+        most: usize,
     },
     Sweep {
         sku: &'static str,
@@ -187,7 +204,12 @@ impl fmt::Debug for Step {
 impl Act {
     fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
         let call = match self {
-            Self::WaitMs(_) | Self::Ahead { .. } | Self::Keep(_) | Self::ExtendMax(_) | Self::Trim(_) => return None,
+            Self::WaitMs(_)
+            | Self::Ahead { .. }
+            | Self::FillCart { .. }
+            | Self::Keep(_)
+            | Self::ExtendMax(_)
+            | Self::Trim(_) => return None,
             Self::Seed { sku, quantity, ids, operation, once } => {
                 let keys =
                     ["inventory:audit", "stockhold:due", "stockhold:skus", "stockhold:settings"].map(String::from);
@@ -227,6 +249,17 @@ impl Act {
                 let restock = if *restock { "restock" } else { "write_off" };
                 let args = [quantity.to_string(), restock.to_owned(), word(*once, "once")];
                 Call::new("return", keys.into_iter().chain([inventory, reservation_key(id)]), args)
+            }
+            Self::CartHold { cart, operation, once, ttl_ms, lines, others } => {
+                let (cart, operation) = (format!("cart:{cart}"), operation_key(*operation));
+                let of_cart = ["inventory:audit", "stockhold:due", "stockhold:settings", &cart, &operation];
+                let keys = item_keys(&of_cart, lines.iter().map(|(sku, id, _)| (*sku, *id)));
+                let quantities = lines.iter().map(|(_, _, quantity)| quantity.to_string());
+                Call::new(
+                    "cart_hold",
+                    keys.into_iter().chain(others.iter().map(reservation_key)),
+                    [word(*once, "once"), ttl_ms.to_string()].into_iter().chain(quantities),
+                )
             }
             Self::Sweep { sku, ids } => {
                 let keys = ["inventory:audit", "stockhold:due", "stockhold:settings"].map(String::from);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::{Client, Connection, RedisResult, Value, cmd, pipe};
 use stockhold::scripts::Catalogue;
 
-use crate::call::{Act, Call, Step, reservation_id};
+use crate::call::{Act, Call, SKUS, STRANGERS, Step, reservation_id};
 use crate::request::Fault;
 use crate::rules::Answer;
 use crate::state::{ENTRIES_PER_NODE, Model, Turn};
@@ -83,6 +83,7 @@ impl Comparison {
                     self.set("extendMaxMs", *max_ms);
                     self.model.extend_max_ms = *max_ms;
                 }
+                (Act::FillCart { cart, most }, _) => self.fill_cart(cart, *most),
                 (Act::Trim(most), _) => self.trim(*most),
                 (Act::Ahead { id, ms }, _) => self.put_ahead(&reservation_id(id), *ms),
                 (act, None) => panic!("{act:?} is no call"),
@@ -105,6 +106,16 @@ impl Comparison {
         commands.arg("createdAt").arg(created).arg("expiresAt").arg(expires);
         commands.cmd("ZADD").arg(format!("inventory:{}:active", record.sku)).arg(expires).arg(id);
         commands.exec(&mut self.redis).unwrap();
+    }
+
+    fn fill_cart(&mut self, cart: &str, most: usize) {
+        let listed = &mut self.model.carts.entry(cart.to_owned()).or_default().listed;
+        for id in STRANGERS.map(|id| reservation_id(&id)) {
+            if listed.len() < most && !listed.contains_key(&id) {
+                cmd("HSET").arg(format!("cart:{cart}")).arg(&id).arg(SKUS[0]).exec(&mut self.redis).unwrap();
+                listed.insert(id, SKUS[0].to_owned());
+            }
+        }
     }
 
     /// Makes a call. The model agrees if there is a moment at which it gives the same answer and stores the same.

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::call::{
-    AS_MANY_AS_FIT, Act, Adjustment, CARTS, Extension, IDS, Item, Line, METADATA, OPERATIONS, REASONS, RETURNS, Record,
-    Restart, SEEDS, SKUS, Step, TOKENS,
+    AS_MANY_AS_FIT, Act, Adjustment, CART_OPERATIONS, CARTS, Extension, IDS, Item, Line, METADATA, OPERATIONS, REASONS,
+    RETURNS, Record, Restart, SEEDS, SKUS, STRANGERS, Step, TOKENS,
 };
 use crate::spoil::{self, Spoil};
 
@@ -84,6 +84,8 @@ fn act() -> impl Strategy<Value = Act> {
         12 => (mode(), some(extension())).prop_map(|(mode, items)| Act::Extend { mode, items }),
         12 => (mode(), some(adjustment())).prop_map(|(mode, items)| Act::Adjust { mode, items }),
         10 => returns(),
+        14 => cart_hold(),
+        6 => (select(CARTS.to_vec()), 98..=100usize).prop_map(|(cart, most)| Act::FillCart { cart, most }),
         12 => sweep(),
         4 => repair(),
         2 => filling(),
@@ -227,6 +229,39 @@ fn adjustment() -> impl Strategy<Value = Adjustment> + Clone {
             let (if_version, create, reason) =
                 if is_usual { (None, operation.is_multiple_of(2), REASONS[0]) } else { (if_version, create, reason) };
             Adjustment { sku, operation, how, units, if_version, create, reason, once }
+        },
+    )
+}
+
+/// Mostly what is usual for the operation, so that it may be repeated; each SKU and each id is in one line.
+fn cart_hold() -> impl Strategy<Value = Act> {
+    let line = (reservation(), mostly(6), 1..=8u64);
+    let some = vec(prop_oneof![1 => IDS, 3 => STRANGERS], 1..=4);
+    let others = prop_oneof![Just(Vec::new()), some];
+    let other = (select(CARTS.to_vec()), ttl_ms(), vec(line, 1..=3));
+    (CART_OPERATIONS, any::<bool>(), mostly(3), other, others).prop_map(
+        |(operation, once, is_usual, (other_cart, other_ttl_ms, other_lines), others)| {
+            let turn = operation % IDS_OF_SKU;
+            let (cart, ttl_ms) = if is_usual {
+                (CARTS[usize::from(turn) % CARTS.len()], [7, LONG_MS][usize::from(operation) % 2])
+            } else {
+                (other_cart, other_ttl_ms)
+            };
+            let usual_lines = (0..=operation % SKUS.len() as u8).map(|n| {
+                let id = id_of_sku(n, turn);
+                (SKUS[usize::from(n)], id, u64::from(id % 4) + 1)
+            });
+            let other_lines = other_lines.into_iter().map(|((sku, id), usual_quantity, quantity)| {
+                (sku, id, if usual_quantity { u64::from(id % 4) + 1 } else { quantity })
+            });
+            let lines: Vec<_> = if is_usual { usual_lines.collect() } else { other_lines.collect() };
+            let mut kept: Vec<(&'static str, u8, u64)> = Vec::new();
+            for line in lines {
+                if kept.iter().all(|(sku, id, _)| *sku != line.0 && *id != line.1) {
+                    kept.push(line);
+                }
+            }
+            Act::CartHold { cart, operation, once, ttl_ms, lines: kept, others }
         },
     )
 }

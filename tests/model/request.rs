@@ -30,6 +30,7 @@ pub enum Request {
     Extend { all: bool, items: Vec<Extension> },
     Adjust { all: bool, items: Vec<Adjustment> },
     Return(Return),
+    CartHold(CartHold),
     Sweep { sku: String, ids: Vec<String> },
     Repair(Repair),
     Inventory { sku: String, limit: usize },
@@ -88,6 +89,22 @@ pub struct Return {
     /// restock or write_off.
     pub restock: String,
     pub once: bool,
+}
+
+pub struct CartHold {
+    pub cart: String,
+    pub operation: String,
+    pub once: bool,
+    pub ttl_ms: u64,
+    pub lines: Vec<CartLine>,
+    /// Other reservations of the cart.
+    pub others: Vec<String>,
+}
+
+pub struct CartLine {
+    pub sku: String,
+    pub id: String,
+    pub quantity: u64,
 }
 
 pub struct Repair {
@@ -215,6 +232,7 @@ impl Request {
                 let (operation, id) = (id_after(operation, b"operation:")?, id(reservation)?);
                 Ok(Self::Return(Return { sku, id, operation, quantity, restock, once }))
             }
+            "cart_hold" => cart_hold(call, &args).map(Self::CartHold),
             "repair" => {
                 let of_each = call.keys.len().saturating_sub(6);
                 let ([audit, due, skus, settings, inventory, active], reservations) = tail(call, 6 + of_each)?;
@@ -262,6 +280,29 @@ impl Request {
             script => panic!("no rules for {script}"),
         }
     }
+}
+
+fn cart_hold(call: &Call, args: &Args) -> Result<CartHold, Fault> {
+    let (fixed, rest) = call.keys.split_first_chunk::<5>().ok_or(Fault::BadArgs)?;
+    let n = call.args.len().checked_sub(2).filter(|n| (1..=MOST_ITEMS).contains(n)).ok_or(Fault::BadArgs)?;
+    let (items, others) = rest.split_at_checked(3 * n).ok_or(Fault::BadArgs)?;
+    count(others.len() <= MOST_ITEMS)?;
+    let once = args.word(0, [b"", b"once"])?;
+    let ttl_ms = args.number(1, 1, MOST_TTL_MS)?;
+    let lines = items.as_chunks::<3>().0.iter().enumerate().map(|(i, [inventory, active, reservation])| {
+        let (sku, id) = (stock(inventory, active)?, id(reservation)?);
+        Ok(CartLine { sku, id, quantity: args.number(2 + i, 1, MOST_UNITS)? })
+    });
+    let lines = lines.collect::<Result<Vec<_>, _>>()?;
+    let [audit, due, settings, cart, operation] = fixed.each_ref().map(Vec::as_slice);
+    fits(audit == b"inventory:audit" && due == b"stockhold:due" && settings == b"stockhold:settings")?;
+    let cart = cart.strip_prefix(b"cart:").and_then(text).ok_or(Fault::BadKey)?;
+    let operation = id_after(operation, b"operation:")?;
+    let others = ids(others)?;
+    let once_each = |names: Vec<&String>| names.iter().collect::<BTreeSet<_>>().len() == lines.len();
+    count(once_each(lines.iter().map(|line| &line.sku).collect()))?;
+    count(once_each(lines.iter().map(|line| &line.id).collect()))?;
+    Ok(CartHold { cart, operation, once, ttl_ms, lines, others })
 }
 
 struct Args<'a>(&'a [Vec<u8>]);

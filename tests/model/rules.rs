@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::call::Call;
 use crate::names::event_id;
 use crate::request::{Events, Fault, Item, Line, Request, Seed};
-use crate::state::{CONFIRM, DRAIN, EXPIRE, Ending, Event, Model, RELEASE, Record, Turn, reply};
+use crate::state::{CONFIRM, DRAIN, EXPIRE, Ending, Event, Held, Model, RELEASE, Record, Turn, reply};
 
 /// How long settled records are kept by default.
 const THIRTY_DAYS_MS: u64 = 2_592_000_000;
@@ -31,6 +31,7 @@ impl Model {
             Request::Extend { all, items } => self.extend_items(*all, items, keep_ms, turn),
             Request::Adjust { all, items } => return self.adjust_items(*all, items, keep_ms, turn),
             Request::Return(request) => vec![self.take_back(request, keep_ms, turn)?],
+            Request::CartHold(hold) => return self.cart_hold(hold, keep_ms, turn),
             Request::Sweep { sku, ids } => vec![self.sweep(sku, ids, keep_ms, turn)],
             Request::Repair(repair) => vec![self.repair(repair, keep_ms, turn)?],
             Request::Inventory { sku, limit } => self.inventory(sku, *limit, turn),
@@ -117,35 +118,12 @@ impl Model {
             };
         }
         let lapsed = self.lapsed(sku, turn.now);
-        let Some(stock) = self.stocks.get_mut(sku) else { return reply("UNKNOWN_SKU", []) };
+        let Some(stock) = self.stocks.get(sku) else { return reply("UNKNOWN_SKU", []) };
         if stock.available < *quantity {
             return reply("INSUFFICIENT", [stock.available.to_string(), lapsed.to_string()]);
         }
-        stock.available -= quantity;
-        stock.reserved += quantity;
-        let record = Record {
-            cart: cart.clone(),
-            sku: sku.clone(),
-            quantity: *quantity,
-            state: "active",
-            reason: "",
-            expires_at: turn.now + ttl_ms,
-            created_at: turn.now,
-            updated_at: turn.now,
-            is_extended: false,
-            ttl_ms: None,
-            token: String::new(),
-            metadata: metadata.clone(),
-            returned: 0,
-            confirmed_at: None,
-            dropped_at: None,
-        };
-        let done = reply("HELD", [record.expires_at, record.created_at].map(|at| at.to_string()));
-        let due = self.due.entry(sku.clone()).or_insert(record.expires_at);
-        *due = record.expires_at.min(*due);
-        self.records.insert(id.clone(), record);
-        self.log_of(id, "hold", turn);
-        done
+        let held = Held { sku, id, cart, quantity: *quantity, ttl_ms: *ttl_ms, metadata };
+        self.reserve(&held, turn)
     }
 
     fn settle_items(

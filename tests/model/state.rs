@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use crate::cart_hold::Cart;
+
 /// Redis drops audit entries in whole nodes of this size; the server of this test has this setting.
 pub const ENTRIES_PER_NODE: usize = 4;
 
@@ -24,6 +26,8 @@ pub struct Model {
     pub records: BTreeMap<String, Record>,
     /// The adjustments and returns that are remembered.
     pub operations: BTreeMap<String, Operation>,
+    /// What each cart lists.
+    pub carts: BTreeMap<String, Cart>,
     pub due: BTreeMap<String, u64>,
     /// The part of the audit that was not trimmed. Shared, because a call that may have no effect works on a copy of
     /// the whole model.
@@ -79,6 +83,15 @@ pub struct Operation {
     pub dropped_at: Option<(u64, u64)>,
 }
 
+/// What a hold asks for.
+pub struct Held<'a> {
+    pub sku: &'a str,
+    pub id: &'a str,
+    pub cart: &'a str,
+    pub quantity: u64,
+    pub ttl_ms: u64,
+    pub metadata: &'a str,
+}
 /// What was asked for, by its names.
 pub type Asked = Vec<(&'static str, String)>;
 
@@ -156,6 +169,38 @@ impl Model {
         };
         self.records.retain(|id, record| is_kept(format!("reservation:{id}"), &mut record.dropped_at));
         self.operations.retain(|id, operation| is_kept(format!("operation:{id}"), &mut operation.dropped_at));
+        self.carts.retain(|id, cart| is_kept(format!("cart:{id}"), &mut cart.dropped_at));
+    }
+
+    /// Reserves units that are available, and answers so.
+    pub fn reserve(&mut self, held: &Held, turn: &Turn) -> Vec<String> {
+        let Held { sku, id, cart, quantity, ttl_ms, metadata } = *held;
+        let stock = self.stock(sku);
+        stock.available -= quantity;
+        stock.reserved += quantity;
+        let record = Record {
+            cart: cart.to_owned(),
+            sku: sku.to_owned(),
+            quantity,
+            state: "active",
+            reason: "",
+            expires_at: turn.now + ttl_ms,
+            created_at: turn.now,
+            updated_at: turn.now,
+            is_extended: false,
+            ttl_ms: None,
+            token: String::new(),
+            metadata: metadata.to_owned(),
+            returned: 0,
+            confirmed_at: None,
+            dropped_at: None,
+        };
+        let done = reply("HELD", [record.expires_at, record.created_at].map(|at| at.to_string()));
+        let due = self.due.entry(sku.to_owned()).or_insert(record.expires_at);
+        *due = record.expires_at.min(*due);
+        self.records.insert(id.to_owned(), record);
+        self.log_of(id, "hold", turn);
+        done
     }
 
     /// Ends a reservation. Removes its SKU from the due list if it was the last one.

@@ -141,6 +141,13 @@ impl Stores {
             let asked = operation.asked.iter().map(|(field, text)| (*field, text));
             stores.keys.insert(name, hash(asked, operation.left.iter().copied()));
         }
+        for (id, cart) in &model.carts {
+            let name = format!("cart:{id}");
+            if let Some((_, latest)) = cart.dropped_at {
+                stores.dropped_at.insert(name.clone(), latest);
+            }
+            stores.keys.insert(name, Stored::Hash(cart.listed.clone()));
+        }
         if !model.due.is_empty() {
             stores.keys.insert("stockhold:due".to_owned(), Stored::Scores(model.due.clone()));
         }

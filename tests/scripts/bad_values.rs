@@ -108,7 +108,7 @@ pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
 
 /// Values that break the rule of one of a call's keys; the call is on the shard of that prefix.
 pub fn bad_keys(call: &Call, slot: usize, prefix: &str) -> Vec<Vec<u8>> {
-    let (name, _) = Contract::of(call.script).keys.at(slot);
+    let (name, _) = Contract::of(call.script).keys.at(slot, call.items());
     if name == "inventory" {
         return bad_inventories(prefix);
     }
@@ -125,7 +125,15 @@ pub fn bad_keys(call: &Call, slot: usize, prefix: &str) -> Vec<Vec<u8>> {
         "due" => &["stockhold:skus", "due"],
         "skus" => &["stockhold:due", "skus"],
         "settings" => &["stockhold:due", "settings"],
-        "reservation" => {
+        "cart" => {
+            // With a character more it is another cart.
+            bad.retain(|key| *key != format!("{good}x"));
+            let names = [texts(), bytes([""])].concat();
+            let names = names.iter().map(|cart| [prefix.as_bytes(), b"cart:", cart].concat());
+            return [bytes(bad), names.collect(), bytes(["Cart:x", "carts:x"].map(|key| format!("{prefix}{key}")))]
+                .concat();
+        }
+        "reservation" | "other" => {
             bad.extend(NOT_IDS.split_whitespace().map(|id| format!("{prefix}reservation:{id}")));
             bad.push(format!("{prefix}Reservation:{ACTIVE}"));
             &["reservation:", "inventory:tea"]

@@ -125,6 +125,51 @@ pub fn hold_with_metadata(mode: &str, lines: &[Line]) -> Call {
     Call::new("hold_with_metadata", keys, args)
 }
 
+/// Holds all lines of `cart-1` for a long time, not remembered, by default.
+#[derive(Clone)]
+pub struct CartHold<'a> {
+    lines: &'a [(&'a str, &'a str, u64)],
+    cart: &'a str,
+    operation: &'a str,
+    once: &'a str,
+    ttl_ms: u64,
+    others: &'a [&'a str],
+}
+
+/// A line is a SKU, an id and a quantity.
+pub fn cart_hold<'a>(operation: &'a str, lines: &'a [(&'a str, &'a str, u64)]) -> CartHold<'a> {
+    CartHold { lines, cart: "cart-1", operation, once: "", ttl_ms: LONG_MS, others: &[] }
+}
+
+impl<'a> CartHold<'a> {
+    pub fn cart(self, cart: &'a str) -> Self {
+        Self { cart, ..self }
+    }
+
+    pub fn once(self) -> Self {
+        Self { once: "once", ..self }
+    }
+
+    pub fn ttl_ms(self, ttl_ms: u64) -> Self {
+        Self { ttl_ms, ..self }
+    }
+
+    /// Names other reservations of the cart.
+    pub fn others(self, others: &'a [&'a str]) -> Self {
+        Self { others, ..self }
+    }
+
+    pub fn call(&self) -> Call {
+        let (cart, operation) = (format!("cart:{}", self.cart), format!("operation:{}", self.operation));
+        let mut keys =
+            triples(&[AUDIT, DUE, SETTINGS, &cart, &operation], self.lines.iter().map(|(sku, id, _)| (*sku, *id)));
+        keys.extend(self.others.iter().map(|id| reservation_key(id)));
+        let quantities = self.lines.iter().map(|(_, _, quantity)| quantity.to_string());
+        let args = [self.once.to_owned(), self.ttl_ms.to_string()].into_iter().chain(quantities).collect();
+        Call::new("cart_hold", keys, args)
+    }
+}
+
 /// Confirms; an item is a SKU, an id and a token.
 pub fn confirm(mode: &str, items: &[(&str, &str, &str)]) -> Call {
     settle("confirm", mode, items)
@@ -221,6 +266,13 @@ impl Call {
     fn new(script: &'static str, keys: Vec<String>, args: Vec<String>) -> Self {
         let bytes = |texts: Vec<String>| texts.into_iter().map(String::into_bytes).collect();
         Self { script, keys: bytes(keys), args: bytes(args) }
+    }
+
+    /// The number of its items.
+    pub fn items(&self) -> usize {
+        let arguments = &Contract::of(self.script).arguments;
+        let beyond = self.args.len().saturating_sub(arguments.fixed.len());
+        beyond.checked_div(arguments.repeated.len()).unwrap_or_default()
     }
 
     /// The same call with another argument, by its name in the header.

@@ -33,11 +33,13 @@ pub struct Contract {
     pub errors: BTreeSet<String>,
 }
 
-/// The names of `KEYS` or `ARGV`: the fixed ones, then the group that each item repeats.
+/// The names of `KEYS` or `ARGV`: the fixed ones, then the group that each item repeats, and then what may follow after
+/// the items, any number of times.
 #[derive(Default)]
 pub struct Slots {
     pub fixed: Vec<String>,
     pub repeated: Vec<String>,
+    pub trailing: Option<String>,
 }
 
 /// One line of a header's REPLIES.
@@ -82,16 +84,22 @@ impl Slots {
             match position {
                 _ if position.bytes().all(|byte| byte.is_ascii_digit()) => slots.fixed.push(name),
                 "then" => {}
+                // After those of n items.
+                _ if position.contains('n') => slots.trailing = Some(name),
                 _ => slots.repeated.push(name),
             }
         }
         slots
     }
 
-    /// The name at an index counted from 0, and the item (counted from 1) that it belongs to.
-    pub fn at(&self, index: usize) -> (&str, Option<usize>) {
+    /// The name at an index counted from 0, in a call of a number of items, and the number (from 1) of the item that it
+    /// belongs to, or its own among those after the items.
+    pub fn at(&self, index: usize, items: usize) -> (&str, Option<usize>) {
         match index.checked_sub(self.fixed.len()) {
             None => (&self.fixed[index], None),
+            Some(beyond) if self.trailing.is_some() && beyond >= items * self.repeated.len() => {
+                (self.trailing.as_ref().unwrap(), Some(beyond - items * self.repeated.len() + 1))
+            }
             Some(beyond) => (&self.repeated[beyond % self.repeated.len()], Some(beyond / self.repeated.len() + 1)),
         }
     }

@@ -3,7 +3,8 @@
 use redis::cmd;
 
 use crate::call::{
-    Call, LONG_MS, add, adjust, audit, confirm, extend, hold, inventory, line, release, seed, sweep, take_back,
+    Call, LONG_MS, add, adjust, audit, cart_hold, confirm, extend, hold, inventory, line, release, seed, sweep,
+    take_back,
 };
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 
@@ -30,6 +31,7 @@ async fn damaged_stock_stops_every_script_that_counts_it() {
     damages.push(vec!["HSET", "inventory:tea", "version", "0"]);
 
     let mut calls = vec![seed("tea", 7, &[ACTIVE, LAPSED]), sweep("tea", &[LAPSED]), inventory("tea", 10)];
+    calls.push(cart_hold(NEW, &[("cup", NEW, 1), ("tea", &id(1), 1)]).call());
     calls.push(take_back("tea", CONFIRMED, NEW, 1));
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("cup", NEW), line("tea", &id(1))]));
@@ -66,8 +68,11 @@ async fn a_damaged_record_stops_every_script_that_settles_it() {
 async fn a_record_with_a_field_missing_is_not_replayed() {
     let key = format!("reservation:{LAPSED}");
     let damages = RECORD_FIELDS.map(|field| vec!["HDEL", &key, field]);
-    let calls = ["each", "all"].map(|mode| hold(mode, &[line("tea", NEW), line("tea", LAPSED)]));
+    let mut calls = ["each", "all"].map(|mode| hold(mode, &[line("tea", NEW), line("tea", LAPSED)])).to_vec();
+    calls.push(cart_hold(NEW, &[("cup", NEW, 1), ("tea", LAPSED, 1)]).call());
     assert_reported(&damages, &calls, "reservation").await;
+    let calls = [cart_hold(NEW, &[("cup", NEW, 1)]).others(&[ACTIVE, LAPSED]).call()];
+    assert_reported(&damages, &calls, "other").await;
 }
 
 #[tokio::test]
@@ -133,6 +138,36 @@ async fn a_damaged_memory_of_an_operation_is_not_replayed() {
             assert!(refusal.text.starts_with("operation"), "{damage:?}: {refusal:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_damaged_memory_of_a_cart_is_not_replayed() {
+    let mut damages: Vec<Vec<&str>> =
+        ["cartId", "items", "updatedAt"].into_iter().map(|field| vec!["HDEL", "operation:ID", field]).collect();
+    damages.extend(["", "x", "-1", "06"].map(|value| vec!["HSET", "operation:ID", "updatedAt", value]));
+    let mut fixture = ScriptFixture::open().await;
+    let operation = id(1);
+    let lines = [("tea", NEW, 1)];
+    let call = cart_hold(&operation, &lines).once().call();
+    for damage in damages {
+        fixture.stock().await;
+        assert_eq!(fixture.words(&call).await, ["HELD"]);
+        let key = damage[1].replace("ID", &operation);
+        fixture.run::<redis::Value>(cmd(damage[0]).arg(&key).arg(&damage[2..])).await;
+        let refusal = fixture.evalsha(&call).await.unwrap_err();
+        assert_eq!(
+            (&*refusal.word, refusal.text.starts_with("operation")),
+            ("BADKEY", true),
+            "{damage:?}: {refusal:?}"
+        );
+    }
+    // An operation is of one kind.
+    fixture.stock().await;
+    assert_eq!(fixture.words(&adjust("each", &[add("tea", &operation, 1).once()])).await, ["ADJUSTED"]);
+    assert_eq!(fixture.refusal(&call).await.word, "BADKEY");
+    fixture.stock().await;
+    assert_eq!(fixture.words(&call).await, ["HELD"]);
+    assert_eq!(fixture.refusal(&adjust("each", &[add("tea", &operation, 1).once()])).await.word, "BADKEY");
 }
 
 #[tokio::test]

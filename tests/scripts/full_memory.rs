@@ -3,7 +3,8 @@
 use redis::cmd;
 
 use crate::call::{
-    add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep, take_back,
+    add, adjust, audit, audit_all, cart_hold, confirm, extend, hold, inventory, line, release, repair, seed, sweep,
+    take_back,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture};
@@ -39,7 +40,8 @@ async fn extending_settling_sweeping_and_reading_go_on() {
 async fn holding_seeding_and_adjusting_are_refused() {
     let mut fixture = full().await;
     let holds = ["each", "all"].map(|mode| hold(mode, &[line("tea", NEW)]));
-    for call in holds.into_iter().chain([seed("new", 7, &[]), adjust("each", &[add("tea", NEW, -1)])]) {
+    let cart = cart_hold(NEW, &[("tea", NEW, 1)]).call();
+    for call in holds.into_iter().chain([cart, seed("new", 7, &[]), adjust("each", &[add("tea", NEW, -1)])]) {
         assert_eq!(fixture.refusal(&call).await.word, "OOM", "{call:?}");
     }
 }

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use redis::cmd;
 
 use crate::call::{
-    Call, LAST_EVENT, add, adjust, confirm, extend, hold, hold_with_metadata, line, release, repair, seed, sweep,
-    take_back, write_off,
+    Call, LAST_EVENT, add, adjust, cart_hold, confirm, extend, hold, hold_with_metadata, line, release, repair, seed,
+    sweep, take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
@@ -39,6 +39,11 @@ fn calls() -> Vec<Call> {
         repair("tea", ["", "", ""], [0; 3], &[(ACTIVE, ""), (CONFIRMED, "")]),
         repair("tea", ["7", LAST_EVENT, "here"], [0; 3], &[(ACTIVE, &active), (CONFIRMED, &confirmed)]),
     ];
+    let cart = [("tea", NEW, 1), ("cup", &*other, 1)];
+    calls.push(cart_hold(NEW, &cart).once().others(&[ACTIVE]).call());
+    calls.push(cart_hold(NEW, &cart[..1]).call());
+    calls.push(cart_hold(NEW, &[("tea", NEW, 100)]).call());
+    calls.push(cart_hold(NEW, &[("tea", ACTIVE, 2)]).call());
     calls.push(take_back("tea", CONFIRMED, NEW, 1).once());
     calls.push(write_off("tea", CONFIRMED, NEW, 1));
     calls.push(take_back("tea", CONFIRMED, NEW, 2));

@@ -13,6 +13,7 @@ mod fixture;
 
 mod adjust;
 mod audit;
+mod cart_hold;
 mod damage;
 mod edges;
 mod extend;

@@ -4,8 +4,8 @@
 
 use crate::bad_values::{bad_arguments, bad_keys};
 use crate::call::{
-    Call, LAST_EVENT, add, adjust, audit, audit_all, confirm, extend, hold, hold_with_metadata, inventory, line,
-    release, repair, seed, set, sweep, take_back,
+    Call, LAST_EVENT, add, adjust, audit, audit_all, cart_hold, confirm, extend, hold, hold_with_metadata, inventory,
+    line, release, repair, seed, set, sweep, take_back,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, ScriptFixture, id, stocking};
@@ -21,7 +21,7 @@ async fn an_argument_that_breaks_its_rule_is_named() {
     let mut fixture = ScriptFixture::stocked().await;
     for call in calls() {
         for slot in 0..call.args.len() {
-            let (name, item) = Contract::of(call.script).arguments.at(slot);
+            let (name, item) = Contract::of(call.script).arguments.at(slot, call.items());
             for value in bad_arguments(call.script, name) {
                 let mut bad = call.clone();
                 bad.args[slot] = value;
@@ -49,7 +49,7 @@ async fn assert_bad_keys_refused(prefix: &str) {
     for call in calls() {
         let call = call.in_shard(prefix);
         for slot in 0..call.keys.len() {
-            let (name, item) = Contract::of(call.script).keys.at(slot);
+            let (name, item) = Contract::of(call.script).keys.at(slot, call.items());
             for value in bad_keys(&call, slot, prefix) {
                 let mut bad = call.clone();
                 if name == "inventory" && !["audit", "return"].contains(&call.script) {
@@ -68,9 +68,8 @@ async fn one_call_is_on_one_shard() {
     let mut fixture = ScriptFixture::stocked().await;
     for call in two_items() {
         let mut bad = call.clone();
-        // The keys of the second item.
-        let second = bad.keys.len() - 3;
-        for key in &mut bad.keys[second..] {
+        let second = Contract::of(call.script).keys.fixed.len() + 3;
+        for key in &mut bad.keys[second..second + 3] {
             key.splice(0..0, *b"{7}:");
         }
         assert_refused(&mut fixture, &bad, "BADKEY", "inventory", Some(2)).await;
@@ -86,6 +85,7 @@ async fn a_wrong_count_of_keys_or_arguments_is_refused() {
             // One argument for each reservation.
             "repair" => keys == call.keys.len(),
             "sweep" => keys >= 5,
+            "cart_hold" => keys >= 5 + 3 * call.items(),
             "audit" => keys == 1 || keys == 2,
             _ => keys == call.keys.len(),
         };
@@ -97,7 +97,9 @@ async fn a_wrong_count_of_keys_or_arguments_is_refused() {
         for count in (0..12).filter(|count| *count != call.args.len()) {
             let mut bad = call.clone();
             bad.args.resize(count, b"1".to_vec());
-            assert_eq!(fixture.refusal(&bad).await.word, "BADARGS", "{bad:?}");
+            // With fewer arguments, keys of an item are taken for others of the cart.
+            let word = if call.script == "cart_hold" && count == 3 { "BADKEY" } else { "BADARGS" };
+            assert_eq!(fixture.refusal(&bad).await.word, word, "{bad:?}");
         }
     }
 }
@@ -112,7 +114,11 @@ async fn a_call_takes_no_more_than_a_hundred_items() {
     let lines: Vec<_> = ids.iter().map(|id| line("tea", id)).collect();
     let more: Vec<_> = ids.iter().map(|id| add("tea", id, 1)).collect();
     let unchanged: Vec<_> = ids.iter().map(|id| (*id, "")).collect();
+    let skus: Vec<String> = (0..101).map(|number| format!("sku-{number}")).collect();
+    let cart: Vec<_> = ids.iter().zip(&skus).map(|(id, sku)| (sku.as_str(), *id, 1)).collect();
     let mut calls = vec![seed("tea", 7, &ids), sweep("tea", &ids), repair("tea", ["", "", ""], [0; 3], &unchanged)];
+    calls.extend([&cart[..], &[]].map(|cart| cart_hold(NEW, cart).call()));
+    calls.push(cart_hold(NEW, &[("tea", NEW, 1)]).others(&ids).call());
     for mode in ["each", "all"] {
         calls.extend([hold(mode, &lines), confirm(mode, &items), release(mode, &items), adjust(mode, &more)]);
         calls.extend([hold(mode, &[]), confirm(mode, &[]), release(mode, &[]), adjust(mode, &[])]);
@@ -150,13 +156,14 @@ fn calls() -> Vec<Call> {
         release("each", &[("tea", ACTIVE, "token")]),
         extend("each", &[("tea", ACTIVE, LONGER_MS)]),
         adjust("each", &[add("tea", NEW, 1)]),
+        cart_hold(NEW, &[("tea", NEW, 1)]).call(),
         take_back("tea", CONFIRMED, NEW, 1),
     ];
     calls.extend(two_items());
     calls
 }
 
-fn two_items() -> [Call; 6] {
+fn two_items() -> [Call; 7] {
     let items = [("tea", ACTIVE, "token"), ("cup", CUP, "")];
     let longer = [("tea", ACTIVE, LONGER_MS), ("cup", CUP, LONGER_MS)];
     [
@@ -166,6 +173,7 @@ fn two_items() -> [Call; 6] {
         release("all", &items),
         extend("all", &longer),
         adjust("all", &[add("tea", NEW, 1).create().once().reason("found").if_version(7), add("cup", NEWER, 1)]),
+        cart_hold(NEW, &[("tea", NEW, 1), ("cup", NEWER, 1)]).once().others(&[ACTIVE, CUP]).call(),
     ]
 }
 
@@ -175,6 +183,7 @@ async fn assert_refused(fixture: &mut ScriptFixture, call: &Call, word: &str, na
     assert_eq!(refusal.word, word, "{call:?}: {refusal:?}");
     let place = match (call.script, item) {
         (_, None) => format!("{name}:"),
+        (_, Some(item)) if name == "other" => format!("{name} {item}:"),
         ("seed" | "sweep" | "repair", Some(item)) => format!("{name} {item}:"),
         (_, Some(item)) => format!("{name} of item {item}:"),
     };

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::call::{
-    Call, LAST_EVENT, add, adjust, audit, audit_all, confirm, extend, hold, hold_with_metadata, inventory, line,
-    release, repair, seed, seed_under, set, sweep, take_back, write_off,
+    Call, LAST_EVENT, add, adjust, audit, audit_all, cart_hold, confirm, extend, hold, hold_with_metadata, inventory,
+    line, release, repair, seed, seed_under, set, sweep, take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, ScriptFixture, id};
@@ -16,7 +16,8 @@ const LONGER_MS: u64 = 1_200_000;
 ///
 /// For adjustments, the fixture has one more: [`DONE_ONCE`] has added 2 `cup`. Of `pot` there are as many as there can
 /// be. For returns, it has one more, too: [`DONE_ONCE`] has returned 1 `cup` of the 3 of [`CUPS`]; and all `pot` that
-/// there can be came after the sale of [`POT`]. For seeds, [`DONE_ONCE`] has seeded 7 `pot`.
+/// there can be came after the sale of [`POT`]. For seeds, [`DONE_ONCE`] has seeded 7 `pot`. For carts, [`DONE_ONCE`] has
+/// held [`IN_CART`] and one that is gone; and the cart `full` lists 97 that are gone and those of [`IN_FULL`].
 type Case = (Call, &'static [&'static str]);
 
 #[tokio::test]
@@ -34,6 +35,9 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
         if call.script == "return" {
             fixture.return_before().await;
         }
+        if call.script == "cart_hold" {
+            fixture.hold_before().await;
+        }
         let replies = fixture.replies(&call).await;
         let matches = replies.len() == expected.len()
             && replies.iter().zip(expected).all(|(reply, expected)| is_like(reply, expected));
@@ -43,6 +47,16 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
     }
     assert_eq!(reached, listed());
 }
+
+/// The reservation of a `cup` that a cart holds.
+const IN_CART: &str = "00000000-0000-8000-8000-0000000000bb";
+
+/// Reservations of a full cart: one active, one confirmed, one released.
+const IN_FULL: [&str; 3] = [
+    "00000000-0000-8000-8000-0000000000f1",
+    "00000000-0000-8000-8000-0000000000f2",
+    "00000000-0000-8000-8000-0000000000f3",
+];
 
 /// An operation that was carried out.
 const DONE_ONCE: &str = "00000000-0000-8000-8000-0000000000aa";
@@ -77,6 +91,27 @@ impl ScriptFixture {
             self.evalsha(&call).await.unwrap();
         }
     }
+
+    /// What the cases of `cart_hold` need besides the stock.
+    async fn hold_before(&mut self) {
+        let gone = id(0);
+        self.evalsha(&cart_hold(DONE_ONCE, &[("cup", IN_CART, 1), ("tea", &gone, 1)]).once().call()).await.unwrap();
+        self.keep_ms(1).await;
+        self.evalsha(&release("each", &[("tea", &gone, "")])).await.unwrap();
+        while self.run::<bool>(redis::cmd("EXISTS").arg(format!("reservation:{gone}"))).await {}
+        self.keep_ms(0).await;
+        let [active, sold, released] = IN_FULL;
+        for call in [
+            hold("all", &IN_FULL.map(|id| line("cup", id).cart("full"))),
+            confirm("each", &[("cup", sold, "")]),
+            release("each", &[("cup", released, "")]),
+        ] {
+            self.evalsha(&call).await.unwrap();
+        }
+        let ids: Vec<String> = (1..98).map(id).chain([active, sold, released].map(str::to_owned)).collect();
+        let index: Vec<_> = ids.iter().flat_map(|id| [id.as_str(), "cup"]).collect();
+        self.run::<()>(redis::cmd("HSET").arg("cart:full").arg(index)).await;
+    }
 }
 
 /// The mode of a call; empty if the script has none.
@@ -106,6 +141,7 @@ fn listed() -> BTreeSet<(&'static str, String, String)> {
 
 fn cases() -> Vec<Case> {
     let mut cases = alone();
+    cases.extend(of_carts());
     cases.extend(of_returning());
     for mode in ["each", "all"] {
         cases.extend(of_hold(mode));
@@ -157,6 +193,47 @@ fn alone() -> Vec<Case> {
             ],
         ),
         (audit_all(1, ""), &["EVENT * release * * tea 1 released manual_release * 6 3 1 7 * _"]),
+    ]
+}
+
+fn of_carts() -> Vec<Case> {
+    let (gone, next) = (id(0), id(1));
+    let done = [("cup", IN_CART, 1), ("tea", &*gone, 1)];
+    let swapped = [done[1], done[0]];
+    let once = |lines: &[_]| cart_hold(DONE_ONCE, lines).once().call();
+    let again = |lines: &[_]| cart_hold(NEW, lines).call();
+    let full = |others: &[&str]| cart_hold(NEW, &[("tea", NEW, 1)]).cart("full").others(others).call();
+    vec![
+        (again(&[("tea", NEW, 6), ("cup", NEWER, 1)]), &["HELD * *", "HELD * *"]),
+        (once(&done), &["REPLAYED cart-1 cup 1 active _ * * *", "NOT_FOUND"]),
+        (once(&swapped), &["NOT_FOUND", "REPLAYED cart-1 cup 1 active _ * * *"]),
+        // Whether it is to be remembered or not.
+        (cart_hold(DONE_ONCE, &done).call(), &["REPLAYED cart-1 cup 1 active _ * * *", "NOT_FOUND"]),
+        (once(&done[..1]), &["CONFLICT items"]),
+        (once(&[("cup", IN_CART, 2), done[1]]), &["CONFLICT items", "CONFLICT items"]),
+        (once(&[("nil", NEW, 1)]), &["CONFLICT items"]),
+        (cart_hold(DONE_ONCE, &done).once().ttl_ms(7).call(), &["CONFLICT items", "CONFLICT items"]),
+        (cart_hold(DONE_ONCE, &done).once().cart("cart-2").call(), &["CONFLICT cartId", "CONFLICT cartId"]),
+        (
+            again(&[("tea", ACTIVE, 2), ("cup", CUP, 1)]),
+            &["REPLAYED cart-1 tea 2 active _ * * *", "REPLAYED cart-1 cup 1 active _ * * *"],
+        ),
+        (again(&[("tea", RELEASED, 1)]), &["REPLAYED cart-1 tea 1 released manual_release * * *"]),
+        (again(&[("tea", ACTIVE, 2), ("cup", CUP, 2)]), &["REPLAYED cart-1 tea 2 active _ * * *", "CONFLICT quantity"]),
+        (again(&[("tea", ACTIVE, 2), ("cup", NEW, 1)]), &["CONFLICT items", "WITHDRAWN"]),
+        (again(&[("cup", ACTIVE, 2)]), &["CONFLICT sku"]),
+        (cart_hold(NEW, &[("cup", ACTIVE, 3)]).cart("cart-2").call(), &["CONFLICT cartId"]),
+        (
+            again(&[("tea", NEW, 7), ("nil", NEWER, 1), ("cup", &next, 1)]),
+            &["INSUFFICIENT 6 1", "UNKNOWN_SKU", "WITHDRAWN"],
+        ),
+        (full(&[]), &["FULL"]),
+        (full(&IN_FULL[..2]), &["FULL"]),
+        (full(&[RELEASED]), &["FULL"]),
+        (full(&IN_FULL), &["HELD * *"]),
+        (full(&[ACTIVE, &next]), &["HELD * *"]),
+        // What is refused for itself is not refused for the cart.
+        (cart_hold(NEW, &[("tea", NEW, 7)]).cart("full").call(), &["INSUFFICIENT 6 1"]),
     ]
 }
 

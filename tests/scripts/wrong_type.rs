@@ -3,8 +3,8 @@
 use redis::cmd;
 
 use crate::call::{
-    Call, add, adjust, audit, audit_all, confirm, extend, hold, inventory, line, release, repair, seed, sweep,
-    take_back, write_off,
+    Call, add, adjust, audit, audit_all, cart_hold, confirm, extend, hold, inventory, line, release, repair, seed,
+    sweep, take_back, write_off,
 };
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 
@@ -39,6 +39,8 @@ fn calls() -> Vec<Call> {
         inventory("tea", 10),
         audit_all(10, ""),
         audit("tea", 10, ""),
+        cart_hold(NEW, &[("tea", NEW, 1)]).call(),
+        cart_hold(NEW, &[("tea", NEW, 1), ("cup", &other, 1)]).once().others(&[ACTIVE, CUP]).call(),
         take_back("tea", CONFIRMED, NEW, 1).once(),
         write_off("tea", CONFIRMED, NEW, 1),
     ];

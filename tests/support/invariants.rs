@@ -44,6 +44,12 @@ const ADJUST_FIELDS: [&str; 11] = [
     "version",
 ];
 
+/// Those of an operation that held a cart.
+const CART_OPERATION_FIELDS: [&str; 3] = ["cartId", "items", "updatedAt"];
+
+/// Reservations that a cart lists at most.
+const MOST_LISTED: usize = 100;
+
 /// The fields as the headers list them: those of a record, and those of an event after its id.
 static RECORD_FIELDS: LazyLock<Vec<&str>> = LazyLock::new(|| reply_fields("hold", "REPLAYED"));
 static EVENT_FIELDS: LazyLock<Vec<&str>> = LazyLock::new(|| reply_fields("audit", "EVENT"));
@@ -75,8 +81,13 @@ pub async fn assert_invariants(redis: &mut MultiplexedConnection, history: Histo
         let (prefix, _) = name.split_once("reservation:").unwrap();
         assert!(books.stocks.contains_key(&format!("{prefix}inventory:{}", record["sku"])), "{name} is of no stock");
     }
+    books.assert_carts();
     let mut operations: BTreeMap<(&str, &str), Vec<(&String, &Fields)>> = BTreeMap::new();
-    for (name, operation) in &books.operations {
+    let is_of_a_cart = |operation: &Fields| operation.contains_key("cartId");
+    for (name, operation) in books.operations.iter().filter(|(_, operation)| is_of_a_cart(operation)) {
+        assert_eq!(operation.keys().map(String::as_str).collect::<Vec<_>>(), CART_OPERATION_FIELDS, "fields of {name}");
+    }
+    for (name, operation) in books.operations.iter().filter(|(_, operation)| !is_of_a_cart(operation)) {
         let (prefix, _) = name.split_once("operation:").unwrap();
         operations.entry((prefix, &operation["sku"])).or_default().push((name, operation));
     }
@@ -91,6 +102,7 @@ struct Books {
     stocks: BTreeMap<String, Fields>,
     records: BTreeMap<String, Fields>,
     operations: BTreeMap<String, Fields>,
+    carts: BTreeMap<String, Fields>,
     scores: BTreeMap<String, BTreeMap<String, u64>>,
     audits: BTreeMap<String, Vec<Entry>>,
     /// The keys that have a TTL.
@@ -112,7 +124,7 @@ impl Books {
         let mut reads = pipe();
         for key in keys {
             match shape(key) {
-                Shape::Stock | Shape::Record | Shape::Operation => reads.cmd("HGETALL").arg(key),
+                Shape::Stock | Shape::Record | Shape::Operation | Shape::Cart => reads.cmd("HGETALL").arg(key),
                 Shape::Scores => reads.cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES"),
                 Shape::Audit => reads.cmd("XLEN").arg(key),
             };
@@ -140,6 +152,7 @@ impl Books {
                         self.operations.insert(key, operation);
                     }
                 }
+                Shape::Cart => drop(self.carts.insert(key, typed(value))),
                 Shape::Scores => drop(self.scores.insert(key, typed(value))),
                 Shape::Audit => {
                     let entries = entries(redis, &key).await;
@@ -358,6 +371,19 @@ impl Books {
         }
     }
 
+    /// What a cart lists is its own, as far as it is still there.
+    fn assert_carts(&self) {
+        for (name, listed) in &self.carts {
+            let (prefix, cart) = name.split_once("cart:").unwrap();
+            assert!(listed.len() <= MOST_LISTED, "{name} lists {}", listed.len());
+            for (id, sku) in listed {
+                if let Some(record) = self.records.get(&format!("{prefix}reservation:{id}")) {
+                    assert_eq!((&*record["cartId"], &record["sku"]), (cart, sku), "{id} in {name}");
+                }
+            }
+        }
+    }
+
     fn records_of<'a>(&'a self, prefix: &'a str, sku: &'a str) -> impl Iterator<Item = (&'a String, &'a Fields)> {
         self.records
             .iter()
@@ -528,6 +554,7 @@ enum Shape {
     Stock,
     Record,
     Operation,
+    Cart,
     Scores,
     Audit,
 }
@@ -539,6 +566,7 @@ fn shape(key: &str) -> Shape {
         _ => key,
     };
     match bare.split(':').collect::<Vec<_>>()[..] {
+        ["cart", ..] => Shape::Cart,
         ["inventory", "audit"] => Shape::Audit,
         ["inventory", _] => Shape::Stock,
         ["inventory", _, "active"] | ["stockhold", "due" | "skus"] => Shape::Scores,

@@ -1,11 +1,4 @@
--- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
-
-local may_all = may('XADD', audit, '*', 'field', '0') and may('ZADD', due, '1', 'member')
-for i = 1, #stocks do
-  local stock = stocks[i]
-  may_all = may_all and may('HSET', stock.key, 'field', '0') and may('ZADD', stock.active, '1', 'member')
-end
-for i = 1, n do may_all = may_all and may('HSET', reservations[i], 'field', '0') end
+-- @include holding_rights
 if not may_all then return redis.error_reply('NOPERM this user may not write what a hold writes') end
 
 -- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here. But for
@@ -14,14 +7,7 @@ if not may_all then return redis.error_reply('NOPERM this user may not write wha
 if n > 1 then
   -- @include audit_room
 end
-call('ZCARD', due)
-for i = 1, #stocks do
-  local stock = stocks[i]
-  local found = read_stock(stock)
-  if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. stock.key) end
-  stock.left = found and stock.available
-  call('ZCARD', stock.active)
-end
+-- @include holding_reads
 
 local records
 if call('EXISTS', unpack(reservations)) > 0 then
