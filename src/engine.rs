@@ -3,6 +3,9 @@
 mod adjust;
 mod amount;
 mod by_id;
+mod cart;
+mod cart_hold;
+mod cart_settle;
 mod due;
 mod error;
 mod expiry;
@@ -32,6 +35,9 @@ use crate::scripts::{Catalogue, Reply, Scripts};
 
 pub use adjust::{Adjusted, Adjustment, How, Mode};
 pub use amount::{ActiveLimit, AvailableBelow, Delta, Options, PageLimit, Quantity, SeedQuantity, Ttl, Version};
+pub use cart::EndedLine;
+pub use cart_hold::{CartHold, CartHoldRequest, CartLine, Shortage};
+pub use cart_settle::{CartExtend, CartSettle, LimitedLine};
 use due::Lanes;
 pub use due::Swept;
 pub use error::Error;

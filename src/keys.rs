@@ -128,6 +128,11 @@ impl Shard {
         format!("{}reservation:{id}", self.prefix)
     }
 
+    /// The key under which this shard lists the reservations of a cart.
+    pub fn cart(&self, id: &CartId) -> String {
+        format!("{}cart:{id}", self.prefix)
+    }
+
     /// The key under which this shard remembers an operation.
     pub fn operation(&self, id: &OperationId) -> String {
         format!("{}operation:{id}", self.prefix)
@@ -183,6 +188,7 @@ mod tests {
         let id = ReservationId::mint(layout.shard_of(&sku).number);
         assert!(layout.reservation(&id).starts_with("{3}:reservation:"));
         assert!(layout.shard_of(&sku).operation(&OperationId::mint()).starts_with("{3}:operation:"));
+        assert_eq!(layout.shard_of(&sku).cart(&CartId::parse("a:{b}").unwrap()), "{3}:cart:a:{b}");
         assert_eq!(layout.shards().len(), 16);
     }
 
@@ -193,9 +199,15 @@ mod tests {
         for layout in [Layout::unsharded(), Layout::sharded(16).unwrap()] {
             assert_eq!(layout.read(&layout.stock(&sku).inventory), Some(Subject::Stock(sku.clone())));
             assert_eq!(layout.read(&layout.reservation(&id)), Some(Subject::Reservation(id)));
-            for other in
-                ["inventory:audit", "inventory:tea:active", "reservation:tea", "operation:tea", "stockhold:due", "tea"]
-            {
+            for other in [
+                "inventory:audit",
+                "inventory:tea:active",
+                "reservation:tea",
+                "operation:tea",
+                "cart:tea",
+                "stockhold:due",
+                "tea",
+            ] {
                 assert_eq!(layout.read(other), None, "{other}");
             }
         }

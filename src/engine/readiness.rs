@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::error::is_passing;
 use super::{Engine, Error};
-use crate::keys::{OperationId, ReservationId, Sku, StockKeys};
+use crate::keys::{CartId, OperationId, ReservationId, Sku, StockKeys};
 use crate::redis::Failure;
 use crate::scripts::State;
 
@@ -149,6 +149,7 @@ impl Engine {
         let StockKeys { shard, inventory, active } = self.layout.stock(&sku);
         let reservation = shard.reservation(&ReservationId::unused(shard.number));
         let operation = shard.operation(&OperationId::mint());
+        let cart_key = shard.cart(&CartId::parse("stockhold-readiness-probe").expect("a good cart"));
         let adjusted = vec![&inventory, &active, &operation];
         let [stock, item] = [vec![&inventory, &active], vec![&inventory, &active, &reservation]];
         let both = vec![&shard.audit, &shard.due];
@@ -162,6 +163,7 @@ impl Engine {
         vec![
             probe("hold", &[&both, &item, &item], &[&["all"], &cart, &cart]),
             probe("hold_with_metadata", &[&both, &item, &item], &[&["all"], &cart, &[""], &cart, &[""]]),
+            probe("cart_hold", &[&both, &settings, &[&cart_key, &operation], &item], &[&["", "1", "1000000000"]]),
             probe("confirm", &[&both, &settings, &item], &[&["all", ""]]),
             probe("release", &[&both, &settings, &item], &[&["all", ""]]),
             probe("extend", &[&both, &settings, &item], &[&["all", "1"]]),

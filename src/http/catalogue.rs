@@ -45,15 +45,18 @@ catalogue! {
     UnknownSku = NOT_FOUND, "unknown_sku", "Unknown SKU", "a read or an adjustment of a SKU that was never seeded";
     UnknownReservation = NOT_FOUND, "unknown_reservation", "Unknown reservation",
         "no reservation has this id, or its settled record was dropped";
+    UnknownCart = NOT_FOUND, "unknown_cart", "Unknown cart",
+        "nothing was held for a cart as a whole, or all of it is long over";
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed",
         "the path has other methods; `Allow` lists them";
     BodyTimeout = REQUEST_TIMEOUT, "body_timeout", "Body not received in time", "the body took longer than 5 s";
     InsufficientInventory = CONFLICT, "insufficient_inventory", "Insufficient inventory",
-        "a hold, or an adjustment, of more than is there: `requested`, `available`";
+        "a hold, or an adjustment, of more than is there: `requested`, `available`; of a cart, `errors` names these for each \
+         `sku`";
     /// The code is that of a read, and the title is that of every hold refused for lack of units.
     UnknownSkuHeld = CONFLICT, "unknown_sku", "Insufficient inventory", "a hold of a SKU that was never seeded";
     ReservationNotActive = CONFLICT, "reservation_not_active", "Reservation is not active",
-        "it was settled or has lapsed: `state`, `reason`";
+        "it was settled or has lapsed: `state`, `reason`; of a cart, `errors` names these for each `reservationId`";
     ReservationNotConfirmed = CONFLICT, "reservation_not_confirmed", "Reservation is not confirmed",
         "a return of what was not sold: `state`, `reason`";
     ExceedsSale = CONFLICT, "exceeds_sale", "Return exceeds sale",
@@ -65,6 +68,7 @@ catalogue! {
         "after the adjustment, or the return, the SKU would have more than 1,000,000,000,000 units in all";
     AdjustmentsRefused = CONFLICT, "adjustments_refused", "Adjustments refused",
         "of several adjustments, all or none, some cannot be made: `errors` names each `sku` with its problem";
+    CartFull = CONFLICT, "cart_full", "Cart full", "a cart has 100 reservations that are active or sold";
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", "the body has more than 16 KiB";
     UriTooLong = URI_TOO_LONG, "uri_too_long", "URI too long", "the request target has more than 4 KiB";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type",
@@ -72,7 +76,8 @@ catalogue! {
     HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "Misdirected request",
         "the server is not called by this `Host` (`--allowed-hosts`)";
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency-Key used again",
-        "the key came before with another cart, SKU, quantity or time, or for another adjustment, return or seed";
+        "the key came before with another cart, SKU, quantity, time or metadata, with other items, or for another adjustment, \
+         return or seed";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Header fields too large",
         "more than 100 header fields, or more than 16 KiB of them";
     Internal = INTERNAL_SERVER_ERROR, "internal", "Internal server error",

@@ -1,6 +1,7 @@
 //! One function for each operation: from the fields of a request to an engine call, and from its outcome to an answer.
 
 mod adjust;
+mod cart;
 mod list;
 mod returns;
 
@@ -24,6 +25,7 @@ use crate::engine::{
 use crate::keys::{CartId, IdempotencyKey, Invalid, Metadata, ReservationId, Sku};
 
 pub(super) use adjust::{adjust, adjust_many};
+pub(super) use cart::{cart, confirm_cart, extend_cart, hold_cart, release_cart};
 pub(super) use list::{active, skus};
 pub(super) use returns::take_back;
 

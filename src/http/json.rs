@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::engine::{Event, Reservation, Stock};
-use crate::keys::Metadata;
+use crate::keys::{CartId, Metadata};
 
 /// The snapshot of a SKU.
 pub(super) fn stock(stock: &Stock) -> impl Serialize {
@@ -54,7 +54,7 @@ pub(super) fn counts(stock: &Stock) -> impl Serialize {
 }
 
 /// The record of a reservation; what only some have is left out of the others.
-pub(super) fn reservation(record: &Reservation) -> impl Serialize {
+pub(super) fn reservation(record: &Reservation) -> impl Serialize + use<'_> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Record<'a> {
@@ -88,6 +88,27 @@ pub(super) fn reservation(record: &Reservation) -> impl Serialize {
         returned: Some(record.returned).filter(|returned| *returned > 0),
         reason: &record.reason,
         metadata: record.metadata.as_ref(),
+    }
+}
+
+/// A cart with its reservations; after a hold, with the time at which the first of them lapses.
+pub(super) fn cart<'a>(
+    id: &'a CartId,
+    expires_at_ms: Option<u64>,
+    records: &'a [Reservation],
+) -> impl Serialize + use<'a> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Cart<'a, T> {
+        cart_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires_at: Option<Time>,
+        reservations: Vec<T>,
+    }
+    Cart {
+        cart_id: id.as_str(),
+        expires_at: expires_at_ms.map(Time),
+        reservations: records.iter().map(reservation).collect(),
     }
 }
 

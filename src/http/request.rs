@@ -79,7 +79,7 @@ impl WholeRequest {
         Ok(Self { fields, idempotency_key, target: head.uri.into_parts().path_and_query, connection })
     }
 
-    /// The third part of the path, unescaped: a SKU, or the id of a reservation.
+    /// The third part of the path, unescaped: a SKU, or the id of a reservation or a cart.
     pub(super) fn name(&self) -> Cow<'_, str> {
         let path = self.target.as_ref().map_or("", PathAndQuery::path);
         // A missing part breaks every rule for names. A malformed one was refused earlier.

@@ -65,6 +65,11 @@ operations! {
     Release     = POST "/api/reservations/:reservationId/release" OptionalJson => release;
     Extend      = POST "/api/reservations/:reservationId/extend"  Json         => extend;
     Return      = POST "/api/reservations/:reservationId/return"  Json         => take_back;
+    HoldCart    = POST "/api/carts/:cartId/hold"                  Json         => hold_cart;
+    ConfirmCart = POST "/api/carts/:cartId/confirm"               OptionalJson => confirm_cart;
+    ReleaseCart = POST "/api/carts/:cartId/release"               OptionalJson => release_cart;
+    ExtendCart  = POST "/api/carts/:cartId/extend"                Json         => extend_cart;
+    Cart        = GET  "/api/carts/:cartId"                       Query        => cart;
     Audit       = GET  "/api/audit"                               Query        => audit;
 }
 

@@ -71,6 +71,12 @@ impl CartId {
     }
 }
 
+impl fmt::Display for CartId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Why somebody changed the stock: text for the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason(String);
@@ -120,7 +126,18 @@ impl IdempotencyKey {
 
     /// The digest in hexadecimal: the token that a settled reservation keeps.
     pub fn token(&self) -> String {
-        self.digest().iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&self.digest())
+    }
+
+    /// The token that a reservation keeps when it is settled with all of its cart. It is another than that of a
+    /// reservation settled alone: who repeats a request for a cart means the reservations of that request.
+    pub fn cart_token(&self, cart: &CartId) -> String {
+        use sha2::Digest;
+        let mut hash = sha2::Sha256::new();
+        hash.update("cart");
+        hash.update(self.digest());
+        hash.update(cart.as_str());
+        hexadecimal(&hash.finalize())
     }
 }
 
@@ -129,6 +146,10 @@ impl fmt::Debug for IdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("IdempotencyKey(..)")
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn is_name(text: &str) -> bool {
@@ -175,6 +196,8 @@ mod tests {
         let key = IdempotencyKey::parse("order-17").unwrap();
         assert!(!format!("{key:?}").contains("order-17"));
         assert_eq!(key.token().len(), 64);
+        let of_carts = ["c", "d"].map(|cart| key.cart_token(&CartId::parse(cart).unwrap()));
+        assert!(of_carts[0].len() == 64 && of_carts[0] != of_carts[1] && !of_carts.contains(&key.token()));
         for bad in ["", "a b", "é", &"x".repeat(256)] {
             assert!(IdempotencyKey::parse(bad).is_err(), "{bad:?}");
         }

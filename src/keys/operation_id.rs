@@ -5,10 +5,11 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{IdempotencyKey, ReservationId, Sku};
+use super::{CartId, IdempotencyKey, ReservationId, Sku};
 
 /// They separate the ids of different kinds, and those of reservations: the same key may be used for all.
 const ADJUST: &str = "adjust";
+const CART_HOLD: &str = "cart hold";
 const RETURN: &str = "return";
 const SEED: &str = "seed";
 
@@ -38,6 +39,11 @@ impl OperationId {
     /// The id of the seed that `key` stands for on a SKU.
     pub fn of_seed(key: &IdempotencyKey, sku: &Sku) -> Self {
         Self::of(SEED, key, sku.as_str())
+    }
+
+    /// The id of the hold of a cart that `key` stands for.
+    pub fn of_cart_hold(key: &IdempotencyKey, cart: &CartId) -> Self {
+        Self::of(CART_HOLD, key, cart.as_str())
     }
 
     fn of(kind: &str, key: &IdempotencyKey, subject: &str) -> Self {
@@ -76,9 +82,10 @@ mod tests {
         let reservation = ReservationId::from_idempotency_key(&one, 0);
         let returns = [OperationId::of_return(&one, reservation), OperationId::of_return(&other, reservation)];
         let seeds = [OperationId::of_seed(&one, &tea), OperationId::of_seed(&one, &cup)];
-        let returns = returns.into_iter().chain(seeds);
+        let carts = ["tea", "box"].map(|cart| OperationId::of_cart_hold(&one, &CartId::parse(cart).unwrap()));
+        let returns = returns.into_iter().chain(seeds).chain(carts);
         let ids = ids.into_iter().chain([reservation.to_string()]).chain(returns.map(|id| id.to_string()));
-        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 10);
+        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 12);
         assert_ne!(OperationId::mint(), OperationId::mint());
     }
 }

@@ -4,9 +4,13 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{IdempotencyKey, Invalid};
+use super::{CartId, IdempotencyKey, Invalid, Sku};
+
+/// Separates the ids of the lines of a cart from all others.
+const CART_LINE: &str = "cart line";
 
 /// A version 8 UUID (RFC 9562): 48 bits of time in milliseconds, 4 of version, 12 of shard, 2 of variant, 62 random.
 ///
@@ -28,6 +32,18 @@ impl ReservationId {
     pub fn from_idempotency_key(key: &IdempotencyKey, shard: u16) -> Self {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&key.digest()[..16]);
+        Self::assemble(bytes, shard)
+    }
+
+    /// The id of a line of the cart that `key` stands for.
+    pub fn of_cart_line(key: &IdempotencyKey, cart: &CartId, sku: &Sku, shard: u16) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(CART_LINE);
+        hash.update(key.digest());
+        // No SKU contains this character: other names give other bytes.
+        hash.update(format!("{cart}:{sku}"));
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash.finalize()[..16]);
         Self::assemble(bytes, shard)
     }
 
@@ -92,6 +108,19 @@ mod tests {
         assert_eq!(id, ReservationId::from_idempotency_key(&key, 7));
         assert_ne!(id, ReservationId::from_idempotency_key(&other, 7));
         assert_eq!((id.shard(), id.0.get_version_num()), (7, 8));
+    }
+
+    #[test]
+    fn a_line_of_a_cart_has_an_id_of_its_own() {
+        let [one, other] = ["order-1", "order-2"].map(|key| IdempotencyKey::parse(key).unwrap());
+        let id = |key, cart, sku| {
+            ReservationId::of_cart_line(key, &CartId::parse(cart).unwrap(), &Sku::parse(sku).unwrap(), 7)
+        };
+        let ids = [id(&one, "c", "tea"), id(&one, "c", "cup"), id(&one, "c:tea", "cup"), id(&other, "c", "tea")];
+        let ids: std::collections::BTreeSet<_> =
+            ids.into_iter().chain([ReservationId::from_idempotency_key(&one, 7)]).collect();
+        assert_eq!((ids.len(), id(&one, "c", "tea")), (5, id(&one, "c", "tea")));
+        assert!(ids.iter().all(|id| id.shard() == 7));
     }
 
     #[test]

@@ -61,6 +61,23 @@ impl Redis {
         self.pipeline(&reads).await?.into_iter().map(typed).collect()
     }
 
+    /// The same, and Redis's clock just after, epoch milliseconds.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn hashes_now(
+        &self,
+        keys: impl IntoIterator<Item = String>,
+    ) -> Result<(Vec<HashMap<String, String>>, u64), Failure> {
+        let mut reads = pipe();
+        for key in keys {
+            reads.cmd("HGETALL").arg(key);
+        }
+        let mut replies = self.pipeline(reads.cmd("TIME")).await?;
+        let now_ms = clock(replies.pop().ok_or_else(|| malformed("a reply"))?)?;
+        Ok((replies.into_iter().map(typed).collect::<Result<_, _>>()?, now_ms))
+    }
+
     /// One field of a hash, if it is there.
     ///
     /// # Errors

@@ -69,7 +69,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 fn good(rng: &mut Rng) -> Vec<u8> {
-    let (method, target, body) = match rng.u32(..16) {
+    let (method, target, body) = match rng.u32(..19) {
         0 => ("POST", "/api/inventory/seed".to_owned(), r#"{"sku":"tea","quantity":5}"#.to_owned()),
         1 | 2 => (
             "POST",
@@ -102,6 +102,13 @@ fn good(rng: &mut Rng) -> Vec<u8> {
             let body = format!(r#"{{"quantity":{},"restock":{}}}"#, rng.u32(1..3), rng.bool());
             ("POST", format!("/api/reservations/{ID}/return"), body)
         }
+        15 => (
+            "POST",
+            "/api/carts/c/hold".to_owned(),
+            format!(r#"{{"items":[{{"sku":"tea","quantity":1}},{}],"ttlSeconds":5}}"#, json(rng, 1)),
+        ),
+        16 => ("POST", format!("/api/carts/c/{}", ["confirm", "release"][rng.usize(..2)]), String::new()),
+        17 => ("GET", "/api/carts/c".to_owned(), String::new()),
         _ => ("GET", "/readyz".to_owned(), String::new()),
     };
     let key = if rng.bool() { format!("idempotency-key: key-{}\r\n", rng.u32(..50)) } else { String::new() };
@@ -127,7 +134,7 @@ fn json(rng: &mut Rng, depth: u32) -> String {
         7 => format!("{:?}", (0..rng.usize(..20)).map(|_| rng.char(..)).collect::<String>()),
         8 => format!("[{}]", (0..rng.usize(..4)).map(|_| json(rng, depth + 1)).collect::<Vec<_>>().join(",")),
         _ => {
-            let names = ["cartId", "sku", "quantity", "ttlSeconds", "cartId", "delta", "restock", "other", ""];
+            let names = ["cartId", "sku", "quantity", "ttlSeconds", "cartId", "delta", "restock", "items", "other", ""];
             let field = |rng: &mut Rng| format!("\"{}\":{}", names[rng.usize(..names.len())], json(rng, depth + 1));
             format!("{{{}}}", (0..rng.usize(..6)).map(|_| field(rng)).collect::<Vec<_>>().join(","))
         }

@@ -21,18 +21,22 @@ const READER: &str = "reader-reader-reader-1";
 const WRITER: &str = "writer-writer-writer-1";
 const NEXT_WRITER: &str = "writer-writer-writer-2";
 
-const READS: [&str; 5] = [
+const READS: [&str; 6] = [
     "/api/inventory",
     "/api/inventory/sku-1",
     "/api/audit",
     "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002",
+    "/api/carts/c",
     "/nowhere",
 ];
-const WRITES: [&str; 6] = [
+const WRITES: [&str; 9] = [
     "/api/inventory/seed",
     "/api/reservations/hold",
     "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002/confirm",
     "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002/release",
+    "/api/carts/c/hold",
+    "/api/carts/c/confirm",
+    "/api/carts/c/extend",
     "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002/return",
     "/nowhere",
 ];

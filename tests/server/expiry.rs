@@ -225,6 +225,7 @@ async fn a_stuck_sku_is_swept_after_its_repair() {
             "resetkeys",
             "~reservation:*",
             "~operation:*",
+            "~cart:*",
             "~stockhold:*",
             "~inventory:audit",
         ];

@@ -234,6 +234,8 @@ async fn resources_by_methods() {
     let server = Stockhold::start(&redis);
     server.seed("sku", 50).await;
     let id = server.held("sku", 1).await;
+    let items = json!({ "items": [{ "sku": "sku", "quantity": 1 }] });
+    server.post("/api/carts/c/hold", items).await.ok();
     // There is no SKU of this name.
     let is_missing = |path: &str| path.ends_with("/inventory/seed") || path.ends_with("/inventory/adjust");
     for (path, allow) in [
@@ -249,6 +251,11 @@ async fn resources_by_methods() {
         (format!("/api/reservations/{id}"), "GET, HEAD"),
         (format!("/api/reservations/{id}/confirm"), "POST"),
         (format!("/api/reservations/{id}/release"), "POST"),
+        ("/api/carts/c".to_owned(), "GET, HEAD"),
+        ("/api/carts/c/hold".to_owned(), "POST"),
+        ("/api/carts/c/confirm".to_owned(), "POST"),
+        ("/api/carts/c/release".to_owned(), "POST"),
+        ("/api/carts/c/extend".to_owned(), "POST"),
         (format!("/api/reservations/{id}/return"), "POST"),
         ("/api/audit".to_owned(), "GET, HEAD"),
     ] {
@@ -282,6 +289,7 @@ async fn every_get_endpoint_answers_head() {
         "/api/inventory/sku",
         "/api/audit",
         "/nowhere",
+        "/api/carts/c",
         &format!("/api/reservations/{id}"),
     ] {
         let ask = async |method: &str| {

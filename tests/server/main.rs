@@ -2,6 +2,8 @@
 
 mod adjust;
 mod auth;
+mod cart_settling;
+mod carts;
 mod cli;
 mod durability;
 mod expiry;

@@ -55,12 +55,39 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
     for (command, operations) in [
         (
             "xadd",
-            &["hold", "hold_with_metadata", "confirm", "release", "extend", "sweep", "seed", "adjust", "return"][..],
+            &[
+                "hold",
+                "hold_with_metadata",
+                "cart_hold",
+                "confirm",
+                "release",
+                "extend",
+                "sweep",
+                "seed",
+                "adjust",
+                "return",
+            ][..],
         ),
-        ("hset", &["hold", "hold_with_metadata", "confirm", "release", "extend", "sweep", "seed", "adjust", "return"]),
-        ("zadd", &["hold", "hold_with_metadata", "extend", "sweep", "seed", "adjust"]),
+        (
+            "hset",
+            &[
+                "hold",
+                "hold_with_metadata",
+                "cart_hold",
+                "confirm",
+                "release",
+                "extend",
+                "sweep",
+                "seed",
+                "adjust",
+                "return",
+            ],
+        ),
+        ("zadd", &["hold", "hold_with_metadata", "cart_hold", "extend", "sweep", "seed", "adjust"]),
         ("zrem", &["confirm", "release", "extend", "sweep", "seed"]),
-        ("pexpire", &["confirm", "release", "extend", "seed", "adjust", "return"]),
+        ("pexpire", &["cart_hold", "confirm", "release", "extend", "seed", "adjust", "return"]),
+        ("hdel", &["cart_hold"]),
+        ("persist", &["cart_hold"]),
     ] {
         // The scripts are published before; otherwise that would fail first.
         run(&mut connection, "ACL SETUSER weak reset on nopass ~* &* +@all").await;
@@ -71,6 +98,7 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
         for operation in [
             "hold",
             "hold_with_metadata",
+            "cart_hold",
             "confirm",
             "release",
             "extend",
@@ -99,7 +127,7 @@ async fn a_server_that_loses_a_right_is_not_ready() {
     let body = server.get("/readyz").await.problem(503, "unavailable");
     assert_eq!(
         impaired(&body).iter().map(|(what, _)| *what).collect::<Vec<_>>(),
-        ["hold", "hold_with_metadata", "extend", "sweep", "seed", "adjust"],
+        ["hold", "hold_with_metadata", "cart_hold", "extend", "sweep", "seed", "adjust"],
         "{body}"
     );
     assert!(!body.to_string().contains("NOPERM"), "what Redis said is for the log: {body}");
@@ -141,6 +169,7 @@ async fn full_memory_keeps_no_server_from_starting() {
         let mut expected = vec![
             ("hold", "the memory of Redis is full (maxmemory)"),
             ("hold_with_metadata", "the memory of Redis is full (maxmemory)"),
+            ("cart_hold", "the memory of Redis is full (maxmemory)"),
             ("seed", "the memory of Redis is full (maxmemory)"),
             ("adjust", "the memory of Redis is full (maxmemory)"),
         ];
@@ -177,7 +206,8 @@ async fn a_failing_disk_is_named() {
     }
     let body = server.get("/readyz").await.problem(503, "unavailable");
     let named = impaired(&body);
-    for operation in ["hold", "hold_with_metadata", "confirm", "release", "extend", "sweep", "seed", "adjust", "return"]
+    for operation in
+        ["hold", "hold_with_metadata", "cart_hold", "confirm", "release", "extend", "sweep", "seed", "adjust", "return"]
     {
         assert!(named.contains(&(operation, "Redis cannot write to its disk")), "{operation}: {body}");
     }
