@@ -1,12 +1,14 @@
-// Hold, extend, confirm, release and adjust stock from Node, by the scripts' SHA-1s and nothing but ioredis.
+// Hold, extend, confirm, release and adjust stock, and buy carts, from Node, by the scripts' SHA-1s and nothing but ioredis.
 //
 //     node stockhold.mjs hold CART TTL_MS SKU QUANTITY ID [SKU QUANTITY ID ...]
+//     node stockhold.mjs cart-hold CART TTL_MS OPERATION SKU QUANTITY ID [SKU QUANTITY ID ...]
+//     node stockhold.mjs cart-confirm TOKEN SKU ID [SKU ID ...]
 //     node stockhold.mjs extend SKU ID TTL_MS
 //     node stockhold.mjs confirm SKU ID TOKEN
 //     node stockhold.mjs release SKU ID TOKEN
 //     node stockhold.mjs adjust SKU UNITS OPERATION REASON [VERSION]
 //
-// REDIS_URL says where. Exit status: 0 done, 1 refused, 75 no answer (run the same command again).
+// REDIS_URL says where. Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
@@ -38,6 +40,23 @@ export class Stockhold {
     const keys = [AUDIT, DUE, ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
     const args = ['all', ...lines.flatMap(({ quantity }) => [cart, String(quantity), String(ttlMs)])];
     return this.#callAndSweep('hold', keys, args, lines.map(({ sku }) => sku));
+  }
+
+  /**
+   * Holds every line { sku, quantity, id } or none, each SKU once, and lists them under the cart. The caller makes up the
+   * operation and the ids, UUIDs, and keeps them before it calls.
+   */
+  async cartHold(cart, ttlMs, operation, lines) {
+    const ofCart = [AUDIT, DUE, SETTINGS, `cart:${cart}`, `operation:${operation}`];
+    const keys = [...ofCart, ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
+    const args = ['once', String(ttlMs), ...lines.map(({ quantity }) => String(quantity))];
+    return this.#callAndSweep('cart_hold', keys, args, lines.map(({ sku }) => sku));
+  }
+
+  /** Sells every line { sku, id } or none. */
+  async cartConfirm(token, lines) {
+    const keys = [AUDIT, DUE, SETTINGS, ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
+    return this.#call('confirm', keys, ['all', ...lines.map(() => token)]);
   }
 
   /** More time, from now: while the customer pays. A hold is never shortened, so a repeat is harmless. */
@@ -133,6 +152,7 @@ function inWords([word, ...fields]) {
     case 'UNKNOWN_SKU': return 'never on sale';
     case 'STALE': return `it has version ${fields[0]}`;
     case 'EXCESSIVE': return 'more than there can be';
+    case 'FULL': return 'the cart lists 100 reservations';
     case 'WITHDRAWN': return 'another line was refused';
     case 'CONFLICT': return `used with another ${fields[0]}`;
     case 'NOT_ACTIVE': return `it is ${fields[0]} already`;
@@ -154,6 +174,15 @@ export function connect() {
   return redis;
 }
 
+function linesOf(words) {
+  const lines = [];
+  while (words.length > 0) {
+    const [sku, quantity, id] = words.splice(0, 3);
+    lines.push({ sku, quantity, id });
+  }
+  return lines;
+}
+
 async function main([command, ...words]) {
   const redis = connect();
   try {
@@ -161,12 +190,18 @@ async function main([command, ...words]) {
     let replies;
     if (command === 'hold' && words.length >= 5 && words.length % 3 === 2) {
       const [cart, ttlMs, ...rest] = words;
+      replies = await shop.hold(cart, ttlMs, linesOf(rest));
+    } else if (command === 'cart-hold' && words.length >= 6 && words.length % 3 === 0) {
+      const [cart, ttlMs, operation, ...rest] = words;
+      replies = await shop.cartHold(cart, ttlMs, operation, linesOf(rest));
+    } else if (command === 'cart-confirm' && words.length >= 3 && words.length % 2 === 1) {
+      const [token, ...rest] = words;
       const lines = [];
       while (rest.length > 0) {
-        const [sku, quantity, id] = rest.splice(0, 3);
-        lines.push({ sku, quantity, id });
+        const [sku, id] = rest.splice(0, 2);
+        lines.push({ sku, id });
       }
-      replies = await shop.hold(cart, ttlMs, lines);
+      replies = await shop.cartConfirm(token, lines);
     } else if (['extend', 'confirm', 'release'].includes(command) && words.length === 3) {
       replies = [await shop[command](...words)];
     } else if (command === 'adjust' && (words.length === 4 || words.length === 5)) {

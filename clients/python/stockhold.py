@@ -1,6 +1,8 @@
-"""Hold, extend, confirm, release and adjust stock from Python, by the scripts' SHA-1s and nothing but redis-py.
+"""Hold, extend, confirm, release and adjust stock, and buy carts, from Python, by the scripts' SHA-1s and nothing but redis-py.
 
     python stockhold.py hold CART TTL_MS SKU QUANTITY ID [SKU QUANTITY ID ...]
+    python stockhold.py cart-hold CART TTL_MS OPERATION SKU QUANTITY ID [SKU QUANTITY ID ...]
+    python stockhold.py cart-confirm TOKEN SKU ID [SKU ID ...]
     python stockhold.py extend SKU ID TTL_MS
     python stockhold.py confirm SKU ID TOKEN
     python stockhold.py release SKU ID TOKEN
@@ -46,6 +48,24 @@ class Stockhold:
             keys += item_keys(sku, id)
             args += [cart, quantity, ttl_ms]
         return self._call_and_sweep("hold", keys, args, [sku for sku, _, _ in lines])
+
+    def cart_hold(
+        self, cart: str, ttl_ms: int, operation: str, lines: list[tuple[str, int, str]]
+    ) -> list[list[str]]:
+        """Holds every line (sku, quantity, id) or none, each SKU once, and lists them under the cart. The caller makes up
+        the operation and the ids, UUIDs, and keeps them before it calls."""
+        keys = [AUDIT, DUE, SETTINGS, f"cart:{cart}", f"operation:{operation}"]
+        for sku, _, id in lines:
+            keys += item_keys(sku, id)
+        args = ["once", ttl_ms, *(quantity for _, quantity, _ in lines)]
+        return self._call_and_sweep("cart_hold", keys, args, [sku for sku, _, _ in lines])
+
+    def cart_confirm(self, token: str, lines: list[tuple[str, str]]) -> list[list[str]]:
+        """Sells every line (sku, id) or none."""
+        keys = [AUDIT, DUE, SETTINGS]
+        for sku, id in lines:
+            keys += item_keys(sku, id)
+        return self._call("confirm", keys, ["all", *(token for _ in lines)])
 
     def extend(self, sku: str, id: str, ttl_ms: int) -> list[str]:
         """More time, from now: while the customer pays. A hold is never shortened, so a repeat is harmless."""
@@ -146,6 +166,8 @@ def in_words(reply: list[str]) -> str:
             return f"it has version {version}"
         case ["EXCESSIVE"]:
             return "more than there can be"
+        case ["FULL"]:
+            return "the cart lists 100 reservations"
         case ["WITHDRAWN"]:
             return "another line was refused"
         case ["CONFLICT", field]:
@@ -173,6 +195,11 @@ def main(command: str, *words: str) -> int:
         case "hold", cart, ttl_ms, *lines:
             grouped = zip(lines[0::3], map(int, lines[1::3]), lines[2::3], strict=True)
             replies = shop.hold(cart, int(ttl_ms), list(grouped))
+        case "cart-hold", cart, ttl_ms, operation, *lines:
+            grouped = zip(lines[0::3], map(int, lines[1::3]), lines[2::3], strict=True)
+            replies = shop.cart_hold(cart, int(ttl_ms), operation, list(grouped))
+        case "cart-confirm", token, *lines:
+            replies = shop.cart_confirm(token, list(zip(lines[0::2], lines[1::2], strict=True)))
         case "extend", sku, id, ttl_ms:
             replies = [shop.extend(sku, id, int(ttl_ms))]
         case "confirm", sku, id, token:
@@ -192,7 +219,7 @@ def main(command: str, *words: str) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(*(sys.argv[1:] or ["help"])))
-    except redis.ResponseError as refused:
+    except (redis.ResponseError, ValueError) as refused:
         print(f"not possible: {refused}", file=sys.stderr)
         sys.exit(2)
     except OutcomeUnknown as unknown:

@@ -1,7 +1,9 @@
-//! Hold, extend, confirm, release and adjust stock from Rust, with this crate as a library: the engine without the HTTP server.
+//! Hold, extend, confirm, release and adjust stock, and buy carts, from Rust, with this crate as a library: the engine without the HTTP server.
 //!
 //! ```text
 //! cargo run --example client hold CART TTL_SECONDS SKU QUANTITY KEY
+//! cargo run --example client cart-hold CART TTL_SECONDS KEY SKU QUANTITY [SKU QUANTITY ...]
+//! cargo run --example client cart-confirm CART KEY
 //! cargo run --example client extend ID TTL_SECONDS
 //! cargo run --example client confirm ID KEY
 //! cargo run --example client release ID KEY
@@ -16,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use stockhold::engine::{
-    Adjusted, Adjustment, Delta, Engine, Error, Extend, Hold, HoldRequest, How, Mode, Quantity, Settle, Ttl, Version,
+    Adjusted, Adjustment, CartHold, CartHoldRequest, CartLine, CartSettle, Delta, Engine, Error, Extend, Hold,
+    HoldRequest, How, Mode, Quantity, Settle, Ttl, Version,
 };
 use stockhold::keys::{CartId, IdempotencyKey, Reason, ReservationId, Sku};
 use stockhold::redis::Redis;
@@ -43,6 +46,23 @@ async fn main() -> anyhow::Result<ExitCode> {
                 idempotency_key: Some(IdempotencyKey::parse(key)?),
             };
             until_answered(async || engine.hold(request.clone()).await).await.map(held)
+        }
+        ["cart-hold", cart, ttl, key, ref lines @ ..] if !lines.is_empty() && lines.len().is_multiple_of(2) => {
+            let line = |line: &[&str; 2]| {
+                let quantity = Quantity::new(line[1].parse().context("QUANTITY")?)?;
+                anyhow::Ok(CartLine { sku: Sku::parse(line[0])?, quantity })
+            };
+            let request = CartHoldRequest {
+                cart: CartId::parse(cart)?,
+                lines: lines.as_chunks().0.iter().map(line).collect::<Result<_, _>>()?,
+                ttl: Ttl::new(ttl.parse().context("TTL_SECONDS")?)?,
+                idempotency_key: Some(IdempotencyKey::parse(key)?),
+            };
+            until_answered(async || engine.hold_cart(&request).await).await.map(cart_held)
+        }
+        ["cart-confirm", cart, key] => {
+            let (cart, key) = (CartId::parse(cart)?, IdempotencyKey::parse(key)?);
+            until_answered(async || engine.confirm_cart(&cart, Some(&key)).await).await.map(cart_settled)
         }
         ["extend", id, ttl] => {
             let (id, ttl) = (ReservationId::parse(id)?, Ttl::new(ttl.parse().context("TTL_SECONDS")?)?);
@@ -107,6 +127,28 @@ fn held(outcome: Hold) -> (bool, String) {
         Hold::Conflict { field } => (false, format!("CONFLICT: used with another {field}")),
         Hold::Insufficient { available } => (false, format!("INSUFFICIENT: {available} left")),
         Hold::UnknownSku => (false, "UNKNOWN_SKU: never on sale".to_owned()),
+    }
+}
+
+/// Whether the cart is held, and in words.
+fn cart_held(outcome: CartHold) -> (bool, String) {
+    match outcome {
+        CartHold::Held(records) => (true, format!("HELD: {} until {}", records.len(), records[0].expires_at_ms)),
+        CartHold::Replayed(records) => (true, format!("REPLAYED: {} done before, held or sold", records.len())),
+        CartHold::Ended(lines) => (false, format!("ENDED: done before; {} are back on sale", lines.len())),
+        CartHold::Conflict => (false, "CONFLICT: used with another list".to_owned()),
+        CartHold::Short(lines) => (false, format!("SHORT: {} cannot be held", lines.iter().flatten().count())),
+        CartHold::Full => (false, "FULL: the cart lists 100 reservations".to_owned()),
+    }
+}
+
+/// Whether the cart is settled as was asked, and in words.
+fn cart_settled(outcome: CartSettle) -> (bool, String) {
+    match outcome {
+        CartSettle::Settled(records) => (true, format!("DONE: {}", records.len())),
+        CartSettle::Replayed(records) => (true, format!("REPLAYED: {} done before", records.len())),
+        CartSettle::NotActive(lines) => (false, format!("NOT_ACTIVE: {} are settled or too late", lines.len())),
+        CartSettle::UnknownCart => (false, "NOT_FOUND: no such cart".to_owned()),
     }
 }
 

@@ -1,18 +1,25 @@
 #!/usr/bin/env bash
-# Hold, extend, confirm, release and adjust stock from a shell, by the scripts' SHA-1s and nothing but redis-cli.
+# Hold, extend, confirm, release and adjust stock, and buy carts, from a shell, by the scripts' SHA-1s and nothing but redis-cli.
 #
 #     stockhold.sh hold CART TTL_MS SKU QUANTITY ID
+#     stockhold.sh cart-hold CART TTL_MS OPERATION SKU QUANTITY ID [SKU QUANTITY ID ...]
+#     stockhold.sh cart-confirm TOKEN SKU ID [SKU ID ...]
 #     stockhold.sh extend SKU ID TTL_MS
 #     stockhold.sh confirm SKU ID TOKEN
 #     stockhold.sh release SKU ID TOKEN
 #     stockhold.sh adjust SKU UNITS OPERATION REASON [VERSION]
 #
 # REDIS_URL says where; REDISCLI_AUTH is a password that does not show in the list of processes.
-# Exit status: 0 done, 1 refused, 75 no answer (run the same command again).
+# Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
 set -euo pipefail
 
 audit=inventory:audit due=stockhold:due skus=stockhold:skus settings=stockhold:settings
 patience=10 # seconds
+
+usage() {
+  sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+}
 
 ask() { timeout 2 redis-cli -e --no-auth-warning -u "${REDIS_URL:-redis://127.0.0.1:6390}" "$@" 2>&1; }
 
@@ -69,6 +76,52 @@ hold() {
     each "$cart" "$quantity" "$ttl_ms"
 }
 
+# cart_hold CART TTL_MS OPERATION SKU QUANTITY ID...: holds every line or none, each SKU once, and lists them under the
+# cart. The caller makes up the operation and the ids, UUIDs, and keeps them before it calls.
+cart_hold() {
+  local cart=$1 ttl_ms=$2 operation=$3 keys=() quantities=() names=() deadline=$((SECONDS + patience)) sku at lapsed
+  shift 3
+  while [ $# -gt 0 ]; do
+    names+=("$1") quantities+=("$2") keys+=("inventory:$1" "inventory:$1:active" "reservation:$3")
+    shift 3
+  done
+  while true; do
+    call cart_hold $((5 + ${#keys[@]})) $audit $due $settings "cart:$cart" "operation:$operation" "${keys[@]}" \
+      once "$ttl_ms" "${quantities[@]}"
+    at=0 lapsed=()
+    for sku in "${names[@]}"; do
+      if [ "${reply[at]}" = INSUFFICIENT ] && [ "${reply[at + 2]}" != 0 ]; then lapsed+=("$sku"); fi
+      at=$((at + $(width $at)))
+    done
+    [ ${#lapsed[@]} -gt 0 ] && [ $SECONDS -lt $deadline ] || break
+    for sku in "${lapsed[@]}"; do sweep "$sku"; done
+  done
+}
+
+# cart_confirm TOKEN SKU ID...: sells every line or none.
+cart_confirm() {
+  local token=$1 keys=() tokens=()
+  shift
+  while [ $# -gt 0 ]; do
+    keys+=("inventory:$1" "inventory:$1:active" "reservation:$2") tokens+=("$token")
+    shift 2
+  done
+  call confirm $((3 + ${#keys[@]})) $audit $due $settings "${keys[@]}" all "${tokens[@]}"
+}
+
+# width AT: how many elements the reply at this place has.
+width() {
+  case "${reply[$1]}" in
+    # What an adjustment left has five fields; a reservation has more.
+    REPLAYED) if [ ${#reply[@]} = 6 ]; then echo 6; else echo 9; fi ;;
+    CONFIRMED | RELEASED | EXTENDED) echo 9 ;;
+    ADJUSTED) echo 6 ;;
+    HELD | INSUFFICIENT | NOT_ACTIVE) echo 3 ;;
+    CONFLICT | LIMITED | STALE) echo 2 ;;
+    *) echo 1 ;;
+  esac
+}
+
 # Adds units, or takes them away, once; what is held or sold stays. With a version: only if the SKU still has it.
 adjust() {
   local sku=$1 units=$2 operation=$3 reason=$4 version=${5:-}
@@ -81,34 +134,51 @@ call_for_one() {
   call "$1" 6 $audit $due $settings "inventory:$2" "inventory:$2:active" "reservation:$3" each "$4"
 }
 
+# Prints a reply, and says whether it is done.
+tell() {
+  local words
+  case "$1" in
+    HELD) words="until $2" ;;
+    ADJUSTED) words="$2 available" ;;
+    REPLAYED) if [ $# = 6 ]; then words="done before; it left $2 available"; else words="done before; it is $5"; fi ;;
+    EXTENDED) words="until $7" ;;
+    LIMITED) words="not after $2" ;;
+    CONFIRMED) words="sold" ;;
+    RELEASED) words="back on sale" ;;
+    INSUFFICIENT) words="$2 left" ;;
+    UNKNOWN_SKU) words="never on sale" ;;
+    STALE) words="it has version $2" ;;
+    EXCESSIVE) words="more than there can be" ;;
+    FULL) words="the cart lists 100 reservations" ;;
+    WITHDRAWN) words="another line was refused" ;;
+    CONFLICT) words="used with another $2" ;;
+    NOT_ACTIVE) words="it is $2 already" ;;
+    EXPIRED) words="too late, back on sale" ;;
+    NOT_FOUND) words="no such reservation" ;;
+    *) echo "not a reply of today's contract: $1" >&2; exit 2 ;;
+  esac
+  echo "$1: $words"
+  case "$1" in HELD | REPLAYED | EXTENDED | CONFIRMED | RELEASED | ADJUSTED) ;; *) return 1 ;; esac
+}
+
 case "$#-${1:-}" in
   6-hold) hold "${@:2}" ;;
   5-adjust | 6-adjust) adjust "${@:2}" ;;
   4-extend | 4-confirm | 4-release) call_for_one "$@" ;;
-  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *-cart-hold)
+    if [ $# -lt 7 ] || [ $(($# % 3)) != 1 ]; then usage; fi
+    cart_hold "${@:2}"
+    ;;
+  *-cart-confirm)
+    if [ $# -lt 4 ] || [ $(($# % 2)) != 0 ]; then usage; fi
+    cart_confirm "${@:2}"
+    ;;
+  *) usage ;;
 esac
 
-case "${reply[0]}" in
-  HELD) words="until ${reply[1]}" ;;
-  ADJUSTED) words="${reply[1]} available" ;;
-  REPLAYED)
-    words="done before; it is ${reply[4]}"
-    # What an adjustment left has five fields; a reservation has more.
-    [ ${#reply[@]} -gt 6 ] || words="done before; it left ${reply[1]} available"
-    ;;
-  EXTENDED) words="until ${reply[6]}" ;;
-  LIMITED) words="not after ${reply[1]}" ;;
-  CONFIRMED) words="sold" ;;
-  RELEASED) words="back on sale" ;;
-  INSUFFICIENT) words="${reply[1]} left" ;;
-  UNKNOWN_SKU) words="never on sale" ;;
-  STALE) words="it has version ${reply[1]}" ;;
-  EXCESSIVE) words="more than there can be" ;;
-  CONFLICT) words="used with another ${reply[1]}" ;;
-  NOT_ACTIVE) words="it is ${reply[1]} already" ;;
-  EXPIRED) words="too late, back on sale" ;;
-  NOT_FOUND) words="no such reservation" ;;
-  *) echo "not a reply of today's contract: ${reply[0]}" >&2; exit 2 ;;
-esac
-echo "${reply[0]}: $words"
-case "${reply[0]}" in HELD | REPLAYED | EXTENDED | CONFIRMED | RELEASED | ADJUSTED) ;; *) exit 1 ;; esac
+status=0
+for ((at = 0; at < ${#reply[@]}; at += size)); do
+  size=$(width $at)
+  tell "${reply[@]:at:size}" || status=1
+done
+exit $status

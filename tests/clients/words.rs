@@ -145,10 +145,61 @@ impl Customer {
         assert_eq!(self.server.counts("pot").await, [0, 1, 0]);
     }
 
+    async fn buys_carts(&mut self) {
+        let [a, b, c, operation] = ["a", "b", "c", "d"].map(|end| format!("018f3b9e-5c1a-4000-9f10-0242ac12003{end}"));
+        let mut redis = self.redis.connection().await;
+        self.server.seed("fig", 3).await;
+        self.server.seed("nut", 3).await;
+        let cart =
+            |name: &str, ttl: &str, figs: u64| format!("cart-hold {name} {ttl} {operation} fig {figs} {a} nut 1 {b}");
+        let refused = ["INSUFFICIENT: 3 left", "WITHDRAWN: another line was refused"];
+        self.gets(&cart("basket", LATER, 4), 1, &refused).await;
+        // All figs are on a lapsed hold: the customer sweeps it.
+        self.gets(&format!("hold cart-8 {AT_ONCE} fig 3 {c}"), 0, &["HELD: until 1"]).await;
+        sleep(Duration::from_millis(5)).await;
+        self.gets(&cart("basket", LATER, 3), 0, &["HELD: until 1"; 2]).await;
+        self.gets(&cart("basket", LATER, 3), 0, &["REPLAYED: done before; it is active"; 2]).await;
+        self.gets(&cart("basket", LATER, 2), 1, &["CONFLICT: used with another items"; 2]).await;
+        self.gets(&format!("cart-confirm pay-8 fig {a} nut {c}"), 1, &["WITHDRAWN", "CONFLICT: used with"]).await;
+        let sold = format!("cart-confirm pay-8 fig {a} nut {b}");
+        self.gets(&sold, 0, &["CONFIRMED: sold"; 2]).await;
+        self.gets(&sold, 0, &["REPLAYED: done before; it is confirmed"; 2]).await;
+        assert_eq!((self.server.counts("fig").await, self.server.counts("nut").await), ([0, 0, 3], [2, 0, 1]));
+
+        let mut index = cmd("HSET");
+        index.arg("cart:full");
+        for number in 0..100 {
+            index.arg(format!("018f3b9e-5c1a-4000-9f10-{number:012}")).arg("nut");
+        }
+        index.exec_async(&mut redis).await.unwrap();
+        let next = "018f3b9e-5c1a-4000-9f10-0242ac12003e";
+        let full = format!("cart-hold full {LATER} {next} nut 1 {next}");
+        self.gets(&full, 1, &["FULL: the cart lists 100 reservations"]).await;
+        assert_invariants(&mut redis, History::Whole).await;
+    }
+
+    /// A mistake of the caller is told in one line.
+    async fn tells_what_is_not_possible(&mut self) {
+        for (command, told) in [
+            ("hold cart-9 60000 tea 1 nope", "BADKEY reservation of item 1"),
+            ("confirm tea nope pay-9", "BADKEY reservation of item 1"),
+            ("adjust tea 1 nope delivery", "BADKEY operation of item 1"),
+            ("cart-hold cart-9 60000 nope tea 1 018f3b9e-5c1a-4000-9f10-0242ac12003f", "BADKEY operation"),
+            ("cart-confirm pay-9 tea nope", "BADKEY reservation of item 1"),
+            ("hold cart-9 soon tea 1 018f3b9e-5c1a-4000-9f10-0242ac12003f", ""),
+        ] {
+            let output = run(self.command(command)).await;
+            let printed = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), printed.lines().count()), (Some(2), 1), "{command}: {printed}");
+            assert!(printed.contains(told), "{command}: {printed}");
+        }
+    }
+
     /// It has met every word of the scripts that it calls, except `missing`.
     fn has_met_all_except(&self, missing: &[&str]) {
         let catalogue = Catalogue::embedded();
-        let scripts = ["hold", "extend", "confirm", "release", "adjust"].map(|name| catalogue.get(name).unwrap());
+        let scripts =
+            ["hold", "cart_hold", "extend", "confirm", "release", "adjust"].map(|name| catalogue.get(name).unwrap());
         let promised: BTreeSet<String> =
             scripts.iter().flat_map(|script| &script.contract.replies).map(|reply| reply.word.to_owned()).collect();
         let missed: Vec<_> = promised.difference(&self.words).collect();
@@ -191,6 +242,8 @@ async fn the_example_in_python() {
     customer.meets_every_word().await;
     customer.adjusts_what_is_available().await;
     customer.buys_a_whole_cart_or_nothing().await;
+    customer.buys_carts().await;
+    customer.tells_what_is_not_possible().await;
     customer.has_met_all_except(&[]);
     customer.recovers().await;
 }
@@ -201,6 +254,8 @@ async fn the_example_for_node() {
     customer.meets_every_word().await;
     customer.adjusts_what_is_available().await;
     customer.buys_a_whole_cart_or_nothing().await;
+    customer.buys_carts().await;
+    customer.tells_what_is_not_possible().await;
     customer.has_met_all_except(&[]);
     customer.recovers().await;
 }
@@ -210,8 +265,9 @@ async fn the_example_for_a_shell() {
     let mut customer = Customer::of(shell).await;
     customer.meets_every_word().await;
     customer.adjusts_what_is_available().await;
-    // It holds one line at a time, and only one of several lines can be withdrawn.
-    customer.has_met_all_except(&["WITHDRAWN"]);
+    customer.buys_carts().await;
+    customer.tells_what_is_not_possible().await;
+    customer.has_met_all_except(&[]);
     customer.recovers().await;
 }
 
@@ -227,6 +283,16 @@ async fn the_example_in_rust() {
     customer.gets("adjust nil 1 key-1 delivery", 1, &["UNKNOWN_SKU: never on sale"]).await;
     customer.gets("adjust jar -1 key-2 broken 1", 1, &["STALE: it has version 2"]).await;
     customer.gets("adjust jar -16 key-2 broken", 1, &["INSUFFICIENT: 15 left"]).await;
+
+    customer.server.seed("fig", 3).await;
+    customer.gets("cart-hold basket 600 key-1 fig 4 nil 1 jar 1", 1, &["SHORT: 2 cannot be held"]).await;
+    customer.gets("cart-hold basket 600 key-1 fig 3 jar 1", 0, &["HELD: 2 until 1"]).await;
+    customer.gets("cart-hold basket 600 key-1 fig 3 jar 1", 0, &["REPLAYED: 2 done before"]).await;
+    customer.gets("cart-hold basket 600 key-1 fig 2 jar 1", 1, &["CONFLICT: used with another list"]).await;
+    customer.gets("cart-confirm basket pay-1", 0, &["DONE: 2"]).await;
+    customer.gets("cart-confirm basket pay-1", 0, &["REPLAYED: 2 done before"]).await;
+    customer.gets("cart-confirm basket pay-2", 1, &["NOT_ACTIVE: 2 are settled"]).await;
+    customer.gets("cart-confirm nobody pay-1", 1, &["NOT_FOUND: no such cart"]).await;
 
     customer.gets("hold cart-1 600 tea 2 order-1", 0, &[&format!("HELD: {one} until 1")]).await;
     customer.gets("hold cart-1 600 tea 2 order-1", 0, &[&format!("REPLAYED: {one} done before; it is active")]).await;
