@@ -35,7 +35,7 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 64] = [
+pub const BUGS: [Bug; 71] = [
     rule(
         "lua/hold_with_metadata.lua",
         "`hold_with_metadata` takes another request for a repeat",
@@ -113,6 +113,30 @@ pub const BUGS: [Bug; 64] = [
         "`hold` takes 1e3 for a number",
         "if not s or #s > 13 or not (s == '0' or find(s, '^[1-9]%d*$')) then",
         "if not s or #s > 13 or not tonumber(s) then",
+    ),
+    rule(
+        "lua/cart_hold.lua",
+        "`cart_hold` holds the cart although a line is short",
+        "if refused or known == n then",
+        "if known == n then",
+    ),
+    rule(
+        "lua/cart_hold.lua",
+        "`cart_hold` does not look whether the operation was carried out",
+        "if earlier then\n  local conflict",
+        "if false then\n  local conflict",
+    ),
+    rule(
+        "lua/cart_hold.lua",
+        "`cart_hold` forgets reservations that are active",
+        "record.state == 'released') then",
+        "record.state ~= 'confirmed') then",
+    ),
+    rule(
+        "lua/cart_hold.lua",
+        "`cart_hold` drops the list of a cart when a record of now is dropped",
+        "format('%d', LONGEST_MS + keep_ms)",
+        "keep_ms .. ''",
     ),
     rule(
         "lua/confirm.lua",
@@ -372,6 +396,24 @@ pub const BUGS: [Bug; 64] = [
         "the engine makes up an operation for a return with a key",
         "Some(key) => OperationId::of_return(key, request.id)",
         "Some(_) => OperationId::mint()",
+    ),
+    way(
+        "src/engine/cart_hold.rs",
+        "the engine makes up the ids of a cart with a key",
+        "Some(key) => ReservationId::of_cart_line(key, cart, sku, keys.shard.number)",
+        "Some(_) => ReservationId::mint(keys.shard.number)",
+    ),
+    way(
+        "src/engine/cart_settle.rs",
+        "the engine settles a cart without a token",
+        "key.map(|key| key.cart_token(cart)).unwrap_or_default()",
+        "key.filter(|_| false).map(|key| key.cart_token(cart)).unwrap_or_default()",
+    ),
+    way(
+        "src/engine/cart_settle.rs",
+        "the engine leaves out a reservation of a cart",
+        "Ok(About::Lines(about.cloned().collect()))",
+        "Ok(About::Lines(about.rev().take(3).cloned().collect()))",
     ),
     way(
         "src/engine/by_id.rs",

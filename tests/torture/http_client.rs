@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::adjuster::{IN_A_HUNDRED, adjust_over_http};
+use super::carts::{self, buy_cart_over_http};
 use super::journal::{Order, Told};
 use super::world::{BROKEN, Manner, STUCK, World, comes_back, manner, order, typing, verbs};
 use crate::support::stockhold::Answer;
@@ -29,6 +30,9 @@ pub async fn buy(world: Arc<World>, number: u64) {
         let name = format!("http-{number}-{turn}");
         if rng.u32(..100) < IN_A_HUNDRED {
             adjust_over_http(&world, &mut rng, &name).await;
+        }
+        if rng.u32(..100) < carts::IN_A_HUNDRED {
+            buy_cart_over_http(&world, &mut rng, &name).await;
         }
         let mut order = order(&mut rng, &name, SHORTEST_MS);
         order.ttl_ms = order.ttl_ms.div_ceil(1000) * 1000;
@@ -150,7 +154,7 @@ pub async fn ask(world: &World, order: &Order, name: &str, verb: &str) -> Told {
     }
 }
 
-fn epoch_ms(time: &str) -> u64 {
+pub fn epoch_ms(time: &str) -> u64 {
     time.parse::<jiff::Timestamp>().unwrap().as_millisecond().try_into().unwrap()
 }
 

@@ -151,6 +151,8 @@ pub struct Audited {
     pub events: u64,
     pub extensions: u64,
     pub sold_after_first_expiry: u64,
+    pub carts_held: u64,
+    pub carts_sold: u64,
     pub returns: u64,
 }
 
@@ -160,11 +162,12 @@ type Traces = HashMap<String, Trace>;
 /// The adjustments of the audit, by their reasons: SKU and units.
 type Adjusted = HashMap<String, Vec<(String, i64)>>;
 
-/// Compares every order and every adjustment with the audit; panics at the first difference.
+/// Compares every order, every adjustment, every seed and every cart with the audit; panics at the first difference.
 pub async fn compare(
     orders: &[Order],
     adjustments: &[Adjustment],
     seedings: &[Seeding],
+    carts: &[Vec<Order>],
     redis: &mut MultiplexedConnection,
 ) -> Audited {
     let (mut traces, mut adjusted, seeded, events) = traces(redis).await;
@@ -183,7 +186,12 @@ pub async fn compare(
         }
     }
     assert!(adjusted.is_empty(), "nobody asked for {:?}", adjusted.iter().next());
-    for order in orders {
+    for lines in carts {
+        let fate = assert_one_fate(lines, &traces);
+        audited.carts_held += u64::from(fate.is_some_and(|trace| trace.held_at > 0));
+        audited.carts_sold += u64::from(fate.is_some_and(|trace| trace.events.contains_key("confirm")));
+    }
+    for order in orders.iter().chain(carts.iter().flatten()) {
         let trace = traces.remove(&order.id).unwrap_or_default();
         let count = |event: &str| trace.events.get(event).copied().unwrap_or(0);
         assert!(order.hold.allow(count("hold")), "{order:?} and {trace:?}");
@@ -217,6 +225,19 @@ pub async fn compare(
     }
     assert!(traces.is_empty(), "nobody asked for {:?}", traces.iter().next());
     audited
+}
+
+/// The lines of a cart are held, extended and settled together, or none of them is. Each expires when its SKU is swept.
+fn assert_one_fate<'a>(lines: &[Order], traces: &'a Traces) -> Option<&'a Trace> {
+    let fate = |order: &Order| {
+        let trace = traces.get(&order.id)?;
+        let ended_at = if trace.events.contains_key("expired") { 0 } else { trace.ended_at };
+        let count = |event: &str| trace.events.get(event).copied();
+        Some((trace.held_at, &trace.extended_at, ended_at, ["hold", "confirm", "release"].map(count)))
+    };
+    let first = fate(&lines[0]);
+    assert!(lines.iter().all(|order| fate(order) == first), "half a cart: {lines:?}");
+    traces.get(&lines[0].id)
 }
 
 /// When the hold was to lapse: at first, and after each extension. What its buyer was told is among these times.

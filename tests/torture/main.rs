@@ -7,6 +7,7 @@
 mod support;
 
 mod adjuster;
+mod carts;
 mod clock;
 mod damage;
 mod faults;
@@ -65,6 +66,7 @@ async fn every_client_was_told_what_happened() {
         operations: AtomicU64::new(0),
         orders: Mutex::new(Vec::new()),
         adjustments: Mutex::new(Vec::new()),
+        carts: Mutex::new(Vec::new()),
         seedings: Mutex::new(Vec::new()),
         seed,
     });
@@ -97,19 +99,21 @@ async fn every_client_was_told_what_happened() {
     let FaultInjector { redis, statistics, world, .. } = injector;
     let orders = std::mem::take(&mut *world.orders.lock().await);
     let adjustments = std::mem::take(&mut *world.adjustments.lock().await);
+    let carts = std::mem::take(&mut *world.carts.lock().await);
     let seedings = std::mem::take(&mut *world.seedings.lock().await);
 
     // No server sweeps while the books are read, and no command that was still on its way arrives.
     drop(Arc::into_inner(world).unwrap());
     let mut connection = redis.connection().await;
     redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec_async(&mut connection).await.unwrap();
-    let audited = journal::compare(&orders, &adjustments, &seedings, &mut connection).await;
+    let audited = journal::compare(&orders, &adjustments, &seedings, &carts, &mut connection).await;
     assert_invariants(&mut connection, History::Whole).await;
 
-    let operations: u64 = orders.iter().map(Order::operations).sum();
+    let of_carts: u64 = carts.iter().map(|lines| lines[0].operations()).sum();
+    let operations: u64 = orders.iter().map(Order::operations).sum::<u64>() + of_carts;
     let faults: usize = statistics.recoveries.values().map(Vec::len).sum();
     let kinds = statistics.recoveries.len();
-    let Audited { events, extensions, sold_after_first_expiry, returns } = audited;
+    let Audited { events, extensions, sold_after_first_expiry, carts_held, carts_sold, returns } = audited;
     println!("{operations} operations in {took:.0?}, {events} events, {faults} faults of {kinds} kinds");
     println!("{returns} sales were returned, or a part of them");
     println!("{extensions} extensions; {sold_after_first_expiry} holds were sold after their first expiry");
@@ -118,6 +122,7 @@ async fn every_client_was_told_what_happened() {
     println!("{settled} unknown outcomes were asked for again: {done} done, the others not");
     let made = adjustments.iter().filter(|adjustment| adjustment.attempts.is_done()).count();
     println!("{made} of {} adjustments were made, each once", adjustments.len());
+    println!("{carts_held} of {} carts were held, and {carts_sold} sold, each as a whole", carts.len());
     let seeded = seedings.iter().filter(|seeding| seeding.attempts.is_done()).count();
     println!("{seeded} of {} seeds were made, each once", seedings.len());
     let Statistics { reads, reads_refused, damaged, .. } = &statistics;
@@ -127,7 +132,13 @@ async fn every_client_was_told_what_happened() {
         println!("{:>8}  {:>26.1?}  {fault:?}", recoveries.len(), recoveries.iter().max().unwrap());
     }
     assert!(
-        operations > 1000 && settled > 0 && sold_after_first_expiry > 0 && made > 0 && returns > 0 && seeded > 0,
+        operations > 1000
+            && settled > 0
+            && sold_after_first_expiry > 0
+            && made > 0
+            && returns > 0
+            && seeded > 0
+            && carts_sold > 0,
         "that was no torture"
     );
 }

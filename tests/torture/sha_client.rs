@@ -12,6 +12,7 @@ use stockhold::keys::{IdempotencyKey, OperationId, ReservationId};
 use tokio::time::sleep;
 
 use super::adjuster::{IN_A_HUNDRED, adjust_by_sha};
+use super::carts::{self, buy_cart_by_sha};
 use super::journal::{Order, Told};
 use super::world::{BROKEN, Manner, STUCK, World, comes_back, manner, order, typing, verbs};
 
@@ -30,6 +31,9 @@ pub async fn buy(world: Arc<World>, number: u64) {
         }
         if rng.u32(..100) < IN_A_HUNDRED {
             adjust_by_sha(&world, &mut caller, &mut rng, &format!("sha-{number}-{turn}")).await;
+        }
+        if rng.u32(..100) < carts::IN_A_HUNDRED {
+            buy_cart_by_sha(&world, &mut caller, &mut rng, &format!("sha-{number}-{turn}")).await;
         }
         let count = rng.usize(1..=ITEMS);
         let mut orders: Vec<Order> =

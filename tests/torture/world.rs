@@ -42,6 +42,8 @@ pub struct World {
     pub operations: AtomicU64,
     pub orders: Mutex<Vec<Order>>,
     pub adjustments: Mutex<Vec<Adjustment>>,
+    /// The orders of each cart.
+    pub carts: Mutex<Vec<Vec<Order>>>,
     pub seedings: Mutex<Vec<Seeding>>,
     pub seed: u64,
 }
@@ -61,6 +63,11 @@ impl World {
         let operations: u64 = orders.iter().map(Order::operations).sum();
         self.operations.fetch_add(operations, Ordering::Relaxed);
         self.orders.lock().await.extend(orders);
+    }
+
+    pub async fn file_cart(&self, lines: Vec<Order>) {
+        self.operations.fetch_add(lines[0].operations(), Ordering::Relaxed);
+        self.carts.lock().await.push(lines);
     }
 
     pub async fn file_adjustment(&self, adjustment: Adjustment) {
