@@ -3,6 +3,7 @@
 mod adjust;
 mod amount;
 mod by_id;
+mod change;
 mod due;
 mod error;
 mod expiry;
@@ -32,6 +33,7 @@ use crate::scripts::{Catalogue, Reply, Scripts};
 
 pub use adjust::{Adjusted, Adjustment, How, Mode};
 pub use amount::{ActiveLimit, AvailableBelow, Delta, Options, PageLimit, Quantity, SeedQuantity, Ttl, Version};
+pub use change::{Changed, NewQuantity};
 use due::Lanes;
 pub use due::Swept;
 pub use error::Error;

@@ -1,6 +1,7 @@
 //! One function for each operation: from the fields of a request to an engine call, and from its outcome to an answer.
 
 mod adjust;
+mod change;
 mod list;
 mod returns;
 
@@ -24,6 +25,7 @@ use crate::engine::{
 use crate::keys::{CartId, IdempotencyKey, Invalid, Metadata, ReservationId, Sku};
 
 pub(super) use adjust::{adjust, adjust_many};
+pub(super) use change::change;
 pub(super) use list::{active, skus};
 pub(super) use returns::take_back;
 
@@ -116,6 +118,9 @@ pub(super) async fn confirm(engine: &Engine, request: WholeRequest) -> Answer {
 }
 
 pub(super) async fn release(engine: &Engine, request: WholeRequest) -> Answer {
+    if request.fields.has("quantity") {
+        return Box::pin(change::release_part(engine, request)).await;
+    }
     let (id, key) = to_settle(request)?;
     settled(engine.release(id, key.as_ref()).await?)
 }

@@ -9,6 +9,7 @@ use super::{IdempotencyKey, ReservationId, Sku};
 
 /// They separate the ids of different kinds, and those of reservations: the same key may be used for all.
 const ADJUST: &str = "adjust";
+const CHANGE: &str = "change";
 const RETURN: &str = "return";
 const SEED: &str = "seed";
 
@@ -28,6 +29,11 @@ impl OperationId {
         // No SKU contains the colon.
         let turn = if earlier > 0 { format!(":{earlier}") } else { String::new() };
         Self::of(ADJUST, key, &format!("{sku}{turn}"))
+    }
+
+    /// The id of the change that `key` stands for on a reservation.
+    pub fn of_change(key: &IdempotencyKey, reservation: ReservationId) -> Self {
+        Self::of(CHANGE, key, &reservation.to_string())
     }
 
     /// The id of the return that `key` stands for on a reservation.
@@ -76,9 +82,10 @@ mod tests {
         let reservation = ReservationId::from_idempotency_key(&one, 0);
         let returns = [OperationId::of_return(&one, reservation), OperationId::of_return(&other, reservation)];
         let seeds = [OperationId::of_seed(&one, &tea), OperationId::of_seed(&one, &cup)];
+        let seeds = seeds.into_iter().chain([OperationId::of_change(&one, reservation)]);
         let returns = returns.into_iter().chain(seeds);
         let ids = ids.into_iter().chain([reservation.to_string()]).chain(returns.map(|id| id.to_string()));
-        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 10);
+        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 11);
         assert_ne!(OperationId::mint(), OperationId::mint());
     }
 }

@@ -69,7 +69,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 fn good(rng: &mut Rng) -> Vec<u8> {
-    let (method, target, body) = match rng.u32(..16) {
+    let (method, target, body) = match rng.u32(..17) {
         0 => ("POST", "/api/inventory/seed".to_owned(), r#"{"sku":"tea","quantity":5}"#.to_owned()),
         1 | 2 => (
             "POST",
@@ -101,6 +101,10 @@ fn good(rng: &mut Rng) -> Vec<u8> {
         14 => {
             let body = format!(r#"{{"quantity":{},"restock":{}}}"#, rng.u32(1..3), rng.bool());
             ("POST", format!("/api/reservations/{ID}/return"), body)
+        }
+        15 => {
+            let body = format!(r#"{{"quantity":{}}}"#, rng.u32(0..4));
+            ("POST", format!("/api/reservations/{ID}/{}", ["change", "release"][rng.usize(..2)]), body)
         }
         _ => ("GET", "/readyz".to_owned(), String::new()),
     };

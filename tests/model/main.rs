@@ -8,6 +8,7 @@ mod support;
 
 mod adjust;
 mod call;
+mod change;
 mod comparison;
 mod extend;
 mod generate;

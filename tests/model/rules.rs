@@ -30,6 +30,7 @@ impl Model {
             Request::Release { all, items } => self.settle_items(&RELEASE, *all, items, keep_ms, turn),
             Request::Extend { all, items } => self.extend_items(*all, items, keep_ms, turn),
             Request::Adjust { all, items } => return self.adjust_items(*all, items, keep_ms, turn),
+            Request::Change(change) => vec![self.change(change, keep_ms, turn)?],
             Request::Return(request) => vec![self.take_back(request, keep_ms, turn)?],
             Request::Sweep { sku, ids } => vec![self.sweep(sku, ids, keep_ms, turn)],
             Request::Repair(repair) => vec![self.repair(repair, keep_ms, turn)?],
@@ -108,7 +109,7 @@ impl Model {
             let same = [
                 ("cartId", record.cart == *cart),
                 ("sku", record.sku == *sku),
-                ("quantity", record.quantity == *quantity),
+                ("quantity", record.initial_quantity.unwrap_or(record.quantity) == *quantity),
                 ("metadata", record.metadata == *metadata),
             ];
             return match same.iter().find(|(_, same)| !same) {
@@ -132,8 +133,9 @@ impl Model {
             expires_at: turn.now + ttl_ms,
             created_at: turn.now,
             updated_at: turn.now,
-            is_extended: false,
+            is_updated: false,
             ttl_ms: None,
+            initial_quantity: None,
             token: String::new(),
             metadata: metadata.clone(),
             returned: 0,

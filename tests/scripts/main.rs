@@ -13,6 +13,7 @@ mod fixture;
 
 mod adjust;
 mod audit;
+mod change;
 mod damage;
 mod edges;
 mod extend;

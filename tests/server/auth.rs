@@ -28,12 +28,13 @@ const READS: [&str; 5] = [
     "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002",
     "/nowhere",
 ];
-const WRITES: [&str; 6] = [
+const WRITES: [&str; 7] = [
     "/api/inventory/seed",
     "/api/reservations/hold",
     "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002/confirm",
     "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002/release",
     "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002/return",
+    "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002/change",
     "/nowhere",
 ];
 

@@ -2,6 +2,7 @@
 
 mod adjust;
 mod auth;
+mod change;
 mod cli;
 mod durability;
 mod expiry;
