@@ -64,13 +64,16 @@ fn sale_and_returns() -> impl Strategy<Value = Vec<Step>> {
 /// Something is held and changed, often twice under one operation, as after a lost reply.
 fn hold_and_changes() -> impl Strategy<Value = Vec<Step>> {
     let how = || select(vec!["set", "release"]);
-    let changes = vec((how(), 1..=5u64, CHANGES, mostly(4), any::<bool>()), 1..=4);
+    let units = || prop_oneof![6 => 1..=5u64, 1 => 61..=70u64];
+    let changes = vec((how(), units(), CHANGES, mostly(4), any::<bool>()), 1..=4);
     (0..SKUS.len() as u8, IDS, prop::option::of(4..=12u64), changes).prop_map(|(n, id, few, changes)| {
         let (sku, id) = (SKUS[usize::from(n)], id - id % SKUS.len() as u8 + n);
         let ids = (0..IDS_OF_SKU).map(|turn| id_of_sku(n, turn)).collect();
         let line = Line { sku, id, cart: CARTS[0], quantity: 4, ttl_ms: LONG_MS, metadata: "" };
-        let quantity = Some(few.unwrap_or(60));
-        let mut acts = vec![Act::Seed { sku, quantity, ids, operation: *SEEDS.start(), once: false }];
+        // The same seed again under its operation does nothing.
+        let operation = SEEDS.start() + 1 + n;
+        let seed = Act::Seed { sku, quantity: Some(few.unwrap_or(60)), ids, operation, once: few.is_none() };
+        let mut acts = vec![seed.clone(); if few.is_none() { 2 } else { 1 }];
         acts.push(Act::Hold { mode: "each", lines: vec![line] });
         for (how, quantity, operation, once, again) in changes {
             let change = Act::Change(Change { sku, id, how, quantity, operation, once });
