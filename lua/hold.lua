@@ -19,8 +19,8 @@
 -- REPLIES: one array for each item, in the order in which they are decided
 --   REPLAYED cartId sku quantity state reason expiresAt createdAt updatedAt
 --                                   the id exists with this cart, SKU and quantity: here it is, as it is now. Look at
---                                   its state: once released, it holds nothing. The ttl is not compared: its expiry
---                                   stands.
+--                                   its state: once released, it holds nothing. The quantity compared is that of the
+--                                   hold, whatever it was changed to. The ttl is not compared: its expiry stands.
 --   CONFLICT field                  the id exists with another cartId, sku or quantity, or it has metadata: the first
 --                                   that differs
 --   UNKNOWN_SKU                     the SKU was never seeded
@@ -298,10 +298,11 @@ for i = 1, n do
   if earlier then record = record_of(earlier) end
   if record then
     local field = record.cartId ~= cart and 'cartId' or record.sku ~= stock.sku and 'sku'
-      or record.quantity ~= quantity and 'quantity'
     if not field then
-      local noted = earlier and record.metadata or not earlier and call('HGET', reservation, 'metadata') or nil
-      field = noted ~= metadata[i] and 'metadata'
+      -- It is recognized by what it asked for: its quantity may have been changed since.
+      local kept = earlier and { record.metadata } or call('HMGET', reservation, 'metadata', 'initialQuantity')
+      field = (kept[2] or record.quantity) ~= quantity and 'quantity'
+        or (kept[1] or nil) ~= metadata[i] and 'metadata'
     end
     if field then
       replies[i], refused = { 'CONFLICT', field }, true

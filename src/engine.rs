@@ -6,6 +6,7 @@ mod by_id;
 mod cart;
 mod cart_hold;
 mod cart_settle;
+mod change;
 mod due;
 mod error;
 mod expiry;
@@ -38,6 +39,7 @@ pub use amount::{ActiveLimit, AvailableBelow, Delta, Options, PageLimit, Quantit
 pub use cart::EndedLine;
 pub use cart_hold::{CartHold, CartHoldRequest, CartLine, Shortage};
 pub use cart_settle::{CartExtend, CartSettle, LimitedLine};
+pub use change::{Changed, NewQuantity};
 use due::Lanes;
 pub use due::Swept;
 pub use error::Error;

@@ -14,8 +14,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use call::{
-    Call, add, adjust, audit, audit_all, cart_hold, confirm, extend, hold, inventory, line, release, seed, set, sweep,
-    take_back, write_off,
+    Call, add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, inventory, line, release,
+    release_part, seed, set, sweep, take_back, write_off,
 };
 use contract::Contract;
 use redis::aio::MultiplexedConnection;
@@ -38,6 +38,7 @@ const PASSWORD: &str = "for-this-test-only";
 const A: &str = "00000000-0000-8000-8000-00000000000a";
 const B: &str = "00000000-0000-8000-8000-00000000000b";
 const C: &str = "00000000-0000-8000-8000-00000000000c";
+const OTHER: &str = "00000000-0000-8000-8000-00000000000f";
 const D: &str = "00000000-0000-8000-8000-00000000000d";
 const E: &str = "00000000-0000-8000-8000-00000000000e";
 const F: &str = "00000000-0000-8000-8000-00000000000f";
@@ -377,6 +378,10 @@ async fn the_caller_runs_every_script_on_every_path() {
             (hold("all", &[line("tea", C), line("tea", D)]), vec!["HELD", "HELD"]),
             (hold("each", &[line("cup", "00000000-0000-8000-8000-000000000004")]), vec!["UNKNOWN_SKU"]),
             (extend("each", &[("tea", A, 1_200_000)]), vec!["EXTENDED"]),
+            (change_to("tea", A, 3, OTHER), vec!["CHANGED"]),
+            (change_to("tea", A, 3, OTHER), vec!["REPLAYED"]),
+            (change_to("tea", A, 99, ""), vec!["INSUFFICIENT"]),
+            (release_part("tea", A, 2, ""), vec!["CHANGED"]),
             (confirm("each", &[("tea", A, "token")]), vec!["CONFIRMED"]),
             (confirm("each", &[("tea", A, "token")]), vec!["REPLAYED"]),
             (release("all", &[("tea", B, ""), ("tea", C, "")]), vec!["RELEASED", "RELEASED"]),
@@ -413,7 +418,7 @@ async fn the_caller_runs_every_script_on_every_path() {
     // A cart is kept as long as the operator has set: here forever.
     let forever = cmd("HSET").arg("stockhold:settings").arg("keepMs").arg(0).exec_async(&mut guarded.admin).await;
     forever.unwrap();
-    evalsha(&mut redis, &cart_hold(F, &[("tea", F, 1)]).call()).await.unwrap();
+    evalsha(&mut redis, &cart_hold(D, &[("tea", F, 1)]).call()).await.unwrap();
     // The calls reached every command of the scripts: no command was granted but never tried.
     let stats: String = cmd("INFO").arg("commandstats").query_async(&mut guarded.admin).await.unwrap();
     for command in inner_commands() {
@@ -556,6 +561,10 @@ async fn the_program_serves_a_whole_walk_as_the_server_user() {
     let [sold, given_up, left] =
         [server.held("tea", 1).await, server.held("tea", 2).await, server.held("tea", 3).await];
     server.post(&format!("/api/reservations/{sold}/extend"), json!({ "ttlSeconds": 900 })).await.ok();
+    for (verb, quantity) in [("change", 3), ("release", 2)] {
+        let path = format!("/api/reservations/{sold}/{verb}");
+        server.post_with(&path, json!({ "quantity": quantity }), Some(verb)).await.ok();
+    }
     server.confirm(&sold).await.ok();
     server.release(&given_up).await.ok();
     assert_eq!(server.get(&format!("/api/reservations/{left}")).await.ok()["state"], "active");
@@ -568,8 +577,8 @@ async fn the_program_serves_a_whole_walk_as_the_server_user() {
     }
     let back = format!("/api/reservations/{sold}/return");
     server.post_with(&back, json!({ "quantity": 1, "restock": true }), Some("parcel")).await.ok();
-    assert_eq!(server.events("tea", 20).await.len(), 10);
-    assert_eq!(server.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 10);
+    assert_eq!(server.events("tea", 20).await.len(), 12);
+    assert_eq!(server.get("/api/audit").await.ok()["events"].as_array().unwrap().len(), 12);
 
     // Only the sweeper can expire it: no request reads the stock meanwhile.
     let lapsing = format!("reservation:{}", server.held_for("tea", 1, 1).await);

@@ -630,6 +630,43 @@ async fn an_extended_hold_is_sound_and_its_damage_is_repaired() {
     }
 }
 
+/// A change is one more event of an active reservation; its record has the units, and its first ones.
+#[tokio::test]
+async fn a_changed_hold_is_sound_and_its_damage_is_repaired() {
+    for (damage, what) in [
+        (&[][..], ""),
+        (&["DEL reservation:ID"], "its record is gone"),
+        (&["HSET reservation:ID quantity 7"], "quantity is"),
+        (&["HDEL reservation:ID updatedAt"], "updatedAt is missing"),
+        (&["HSET reservation:ID reason partial_release"], "reason is"),
+        (&["HSET reservation:ID initialQuantity x"], "its record is damaged"),
+        (&["HINCRBY inventory:tea reserved 1", "HINCRBY inventory:tea available -1"], "they are"),
+    ] {
+        let mut fixture = CheckFixture::open(100).await;
+        let before = fixture.server.counts("tea").await;
+        let key = format!("reservation:{}", fixture.active);
+        let held = fixture.number(&key, "quantity").await;
+        for (verb, quantity) in [("change", held + 3), ("release", 1)] {
+            let path = format!("/api/reservations/{}/{verb}", fixture.active);
+            fixture.server.post(&path, json!({ "quantity": quantity })).await.ok();
+        }
+        assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]));
+        fixture.plant(damage).await;
+        let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
+        let told: Vec<_> = findings.iter().map(|finding| finding["what"].as_str().unwrap()).collect();
+        assert!(
+            status == 0 && told.iter().any(|told| told.contains(what)) != damage.is_empty(),
+            "{damage:?}: {findings:#?}"
+        );
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "{damage:?}");
+        assert_invariants(&mut fixture.connection, History::Whole).await;
+        assert_eq!(fixture.number(&key, "quantity").await, held + 2, "{damage:?}");
+        fixture.server.confirm(&fixture.active).await.ok();
+        assert_eq!(fixture.server.counts("tea").await, [before[0] - 2, before[1] - held, before[2] + held + 2]);
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "{damage:?}");
+    }
+}
+
 /// With all its extensions, no hold lasts longer than the longest that one request can be made for.
 #[tokio::test]
 async fn an_extended_hold_that_would_outlive_thirty_days_is_shortened() {

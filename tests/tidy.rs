@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 
 /// The scripts that only read, and the scripts that run when memory is full. The others are refused then.
-const FLAGS: [(&str, &str); 13] = [
+const FLAGS: [(&str, &str); 14] = [
     ("adjust", "#!lua"),
     ("audit", "#!lua flags=no-writes"),
     ("cart_hold", "#!lua"),
+    ("change", "#!lua flags=allow-oom"),
     ("confirm", "#!lua flags=allow-oom"),
     ("extend", "#!lua flags=allow-oom"),
     ("hold", "#!lua"),

@@ -177,8 +177,12 @@ for i, id in ipairs(ids) do
   local stock, record = stock_of[i], records[id]
   if record then
     local field = record.cartId ~= cart_id and 'cartId' or record.sku ~= stock.sku and 'sku'
-      or record.quantity ~= quantities[i] and 'quantity' or call('HGET', reservations[i], 'metadata') and 'metadata'
-      or known < n and 'items'
+    if not field then
+      -- It is recognized by what it asked for: its quantity may have been changed since.
+      local kept = call('HMGET', reservations[i], 'metadata', 'initialQuantity')
+      field = (kept[2] or record.quantity) ~= quantities[i] and 'quantity' or kept[1] and 'metadata'
+        or known < n and 'items'
+    end
     if field then
       replies[i], refused = { 'CONFLICT', field }, true
     else

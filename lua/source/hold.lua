@@ -19,8 +19,8 @@
 -- REPLIES: one array for each item, in the order in which they are decided
 --   REPLAYED cartId sku quantity state reason expiresAt createdAt updatedAt
 --                                   the id exists with this cart, SKU and quantity: here it is, as it is now. Look at
---                                   its state: once released, it holds nothing. The ttl is not compared: its expiry
---                                   stands.
+--                                   its state: once released, it holds nothing. The quantity compared is that of the
+--                                   hold, whatever it was changed to. The ttl is not compared: its expiry stands.
 --   CONFLICT field                  the id exists with another cartId, sku or quantity, or it has metadata: the first
 --                                   that differs
 --   UNKNOWN_SKU                     the SKU was never seeded

@@ -185,13 +185,16 @@ for _, item in ipairs(items) do
       return { { 'STALE' } }
     end
     -- An event tells all but the times of the hold: as stored, or else from the active set, or else it is over now.
-    local kept = call('HMGET', item.key, 'createdAt', 'expiresAt')
+    local kept = call('HMGET', item.key, 'createdAt', 'expiresAt', 'initialQuantity')
     local created = event.event ~= 'hold' and whole(kept[1], 1, at) or at
     local expires = whole(kept[2], created + 1, MAX_TIME) or whole(item.score, created + 1, MAX_TIME)
       or math.max(now, created + 1)
-    item.is_extended, item.metadata = event.event == 'extend', event.metadata
-    record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state, reason = event.reason,
-      expiresAt = format('%d', expires), createdAt = format('%d', created), updatedAt = event.happenedAt }
+    -- An active hold that was extended or changed keeps what it asked for at first.
+    item.is_updated, item.metadata = event.event == 'extend' or event.event == 'change', event.metadata
+    item.has_no_initial = kept[3] and not whole(kept[3], 1, 1000000000)
+    record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state,
+      reason = event.state == 'active' and '' or event.reason, expiresAt = format('%d', expires),
+      createdAt = format('%d', created), updatedAt = event.happenedAt }
     for _, return_id in ipairs(item.return_ids) do
       local back = event_of_sku(return_id)
       if not back then return { { 'STALE' } } end
@@ -274,8 +277,8 @@ for _, item in ipairs(items) do
     else
       call('HDEL', item.key, 'returned', 'confirmedAt')
     end
-    if item.is_active and not item.is_extended then
-      call('HDEL', item.key, 'reason', 'updatedAt', 'token', 'ttlMs', 'metadata')
+    if item.is_active and not item.is_updated then
+      call('HDEL', item.key, 'reason', 'updatedAt', 'token', 'ttlMs', 'metadata', 'initialQuantity')
       if item.metadata then call('HSET', item.key, 'metadata', item.metadata) end
     elseif record.reason == '' then
       call('HSET', item.key, 'updatedAt', record.updatedAt)
@@ -284,6 +287,7 @@ for _, item in ipairs(items) do
     else
       call('HSET', item.key, 'reason', record.reason, 'updatedAt', record.updatedAt)
     end
+    if item.has_no_initial then call('HDEL', item.key, 'initialQuantity') end
     if item.is_mortal then call('PERSIST', item.key) end
     tell(item.id, record.cartId, record.quantity, record.state, 'record_restored')
   elseif item.is_active and item.is_mortal then

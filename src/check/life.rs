@@ -56,7 +56,9 @@ impl<'a> Life<'a> {
         ];
         if let Some(event) = self.state {
             expected.push(("quantity", event.quantity.to_string()));
-            expected.push(("reason", event.reason.clone()));
+            // The reason of a change is told in the audit alone.
+            let is_change = event.event == EventKind::Change;
+            expected.push(("reason", if is_change { String::new() } else { event.reason.clone() }));
             let is_returned = !self.returns.is_empty();
             let returned = |value: u64| if is_returned { value.to_string() } else { String::new() };
             expected.push(("returned", returned(sum)));

@@ -56,7 +56,7 @@ impl<'a> Verifier<'a> {
                         let (from, to) = (earlier.version, event.version);
                         self.find(Damage::History, "", format!("version {to} follows {from} at event {}", event.id));
                     }
-                    after(counts, event)
+                    after(counts, event, self.lives.get(&*event.reservation_id).and_then(Life::last))
                 }
                 None if event.state == "seeded" || makes_a_sku(event) => [units(event.quantity), 0, 0],
                 None => stated,
@@ -281,11 +281,19 @@ fn latest_end(record: &Reservation, now_ms: u64) -> u64 {
     record.created_at_ms.min(now_ms).saturating_add(ttl_ms)
 }
 
-/// The counts after an event, by what it does.
-fn after([available, reserved, confirmed]: [i64; 3], event: &Event) -> [i64; 3] {
+/// The counts after an event, by what it does; `earlier` is the last event of its reservation before, if that is known.
+fn after([available, reserved, confirmed]: [i64; 3], event: &Event, earlier: Option<&Event>) -> [i64; 3] {
     let count = units(event.quantity);
     match (event.event, &*event.reason) {
         (EventKind::Hold, _) => [available - count, reserved + count, confirmed],
+        (EventKind::Change, _) => {
+            // What it held before is in its event before. Without that, the event itself tells what it moved.
+            let more = match earlier {
+                Some(earlier) => count - units(earlier.quantity),
+                None => units(event.reserved) - reserved,
+            };
+            [available - more, reserved + more, confirmed]
+        }
         (EventKind::Confirm, _) => [available, reserved - count, confirmed + count],
         // This hold was released for a new count, and its units are not given back.
         (EventKind::Release, "inventory_reseeded") => [available, reserved - count, confirmed],

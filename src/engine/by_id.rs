@@ -1,9 +1,10 @@
-//! A script call about a reservation of which only the id is known, as confirm, release, extend and return make it.
+//! A script call about a reservation of which only the id is known, as confirm, release, extend, change and return make it.
 
+use super::expiry::SWEPT_PER_CALL;
 use super::group_commit::GroupCommit;
-use super::record::malformed;
-use super::{Engine, Error, item, of_shard};
-use crate::keys::{ReservationId, Sku};
+use super::record::{malformed, number};
+use super::{Engine, Error, item, of_shard, only};
+use crate::keys::{OperationId, ReservationId, Sku};
 use crate::scripts::Reply;
 
 /// The reply when the reservation is of another SKU than the call says.
@@ -43,6 +44,50 @@ impl Engine {
         let sku = Sku::parse(&sku).map_err(|_| malformed("the SKU of a reservation"))?;
         self.known_skus.remember(id, &sku);
         call(sku).await.map(Some)
+    }
+
+    /// Calls a script for one reservation, apart from other requests: with the key of an operation if it takes one.
+    /// Before it passes on a refusal for lack of units, it sweeps what has lapsed on the SKU. `None` when there is no
+    /// such reservation.
+    pub(super) async fn call_alone(
+        &self,
+        script: &str,
+        id: ReservationId,
+        operation: Option<OperationId>,
+        arguments: &[&str],
+    ) -> Result<Option<Reply>, Error> {
+        self.with_sku(id, |sku| self.call_and_sweep(script, id, sku, operation, arguments)).await
+    }
+
+    async fn call_and_sweep(
+        &self,
+        script: &str,
+        id: ReservationId,
+        sku: Sku,
+        operation: Option<OperationId>,
+        arguments: &[&str],
+    ) -> Result<Reply, Error> {
+        let keys = self.layout.stock(&sku);
+        let (shard, operation) = (&keys.shard, operation.map(|operation| keys.shard.operation(&operation)));
+        let reservation = shard.reservation(&id);
+        let mut names = vec![&*shard.audit, &*shard.due, &*shard.settings];
+        names.extend(operation.as_deref());
+        names.extend([&*keys.inventory, &*keys.active, &*reservation]);
+        let (mut waited, mut left) = (false, None);
+        loop {
+            let replies = self.scripts.call(script, &names, arguments).await?;
+            let reply = only(&replies)?;
+            let ["INSUFFICIENT", _available, lapsed] = &*reply.parts() else { return Ok(reply.clone()) };
+            let lapsed = number(lapsed)?;
+            // Holds that lapse later do not count: otherwise this might never end.
+            let left = left.get_or_insert(lapsed);
+            if lapsed == 0 || *left == 0 {
+                return Ok(reply.clone());
+            }
+            if self.in_turn(&keys, &mut waited, self.sweep_earliest(&keys)).await? {
+                *left = left.saturating_sub(SWEPT_PER_CALL as u64);
+            }
+        }
     }
 
     async fn call_of(

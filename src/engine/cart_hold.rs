@@ -170,6 +170,7 @@ impl Engine {
                 created_at_ms,
                 updated_at_ms: created_at_ms,
                 metadata: None,
+                initial_quantity: None,
                 returned: 0,
                 confirmed_at_ms: None,
             })

@@ -152,6 +152,7 @@ impl Engine {
         let cart_key = shard.cart(&CartId::parse("stockhold-readiness-probe").expect("a good cart"));
         let adjusted = vec![&inventory, &active, &operation];
         let [stock, item] = [vec![&inventory, &active], vec![&inventory, &active, &reservation]];
+        let changed = vec![&operation, &inventory, &active, &reservation];
         let both = vec![&shard.audit, &shard.due];
         let settings = [&shard.settings];
         let cart = vec!["readiness-probe", "1000000000", "1"];
@@ -167,6 +168,7 @@ impl Engine {
             probe("confirm", &[&both, &settings, &item], &[&["all", ""]]),
             probe("release", &[&both, &settings, &item], &[&["all", ""]]),
             probe("extend", &[&both, &settings, &item], &[&["all", "1"]]),
+            probe("change", &[&both, &settings, &changed], &[&["set", "1", ""]]),
             probe("sweep", &[&both, &settings, &stock], &[]),
             probe("seed", &[&both, &[&shard.skus], &settings, &[&operation], &stock], &[&["probe", ""]]),
             probe(

@@ -46,6 +46,8 @@ pub struct Reservation {
     pub sku: Sku,
     /// How many units.
     pub quantity: Quantity,
+    /// How many units it held at first, if that was ever different. Only a read tells; the replies of operations do not.
+    pub initial_quantity: Option<Quantity>,
     /// Its state.
     pub state: ReservationState,
     /// Why it was released; empty otherwise.
@@ -54,7 +56,7 @@ pub struct Reservation {
     pub expires_at_ms: u64,
     /// When it was held.
     pub created_at_ms: u64,
-    /// When its state or its expiry last changed, or units last came back.
+    /// When its state, its expiry or its quantity last changed, or units last came back.
     pub updated_at_ms: u64,
     /// What it keeps for its client. Only a read and a hold tell; the replies of other operations do not.
     pub metadata: Option<Metadata>,
@@ -74,7 +76,8 @@ impl Reservation {
             id,
             cart: CartId::parse(cart).map_err(|_| malformed("the cart of a reservation"))?,
             sku: Sku::parse(sku).map_err(|_| malformed("the SKU of a reservation"))?,
-            quantity: Quantity::new(number(quantity)?).map_err(|_| malformed("the quantity of a reservation"))?,
+            quantity: self::quantity(quantity)?,
+            initial_quantity: None,
             state: ReservationState::read(state)?,
             reason: (*reason).to_owned(),
             expires_at_ms: number(expires_at)?,
@@ -94,14 +97,15 @@ impl Reservation {
         let field = |name| fields.get(name).map_or("", String::as_str);
         let mut record =
             ["cartId", "sku", "quantity", "state", "reason", "expiresAt", "createdAt", "updatedAt"].map(field);
-        // What is active and was not extended was not updated since it was made.
+        // What is active and was neither extended nor changed was not updated since it was made.
         if field("state") == ReservationState::Active.as_str() && record[7].is_empty() {
             record[7] = record[6];
         }
         let metadata = fields.get("metadata").map(|json| metadata(json)).transpose()?;
         let optional = |name| fields.get(name).map(|text| number(text)).transpose();
         let (returned, confirmed_at_ms) = (optional("returned")?.unwrap_or(0), optional("confirmedAt")?);
-        Ok(Some(Self { metadata, returned, confirmed_at_ms, ..Self::read(id, &record)? }))
+        let initial_quantity = fields.get("initialQuantity").map(|units| quantity(units)).transpose()?;
+        Ok(Some(Self { metadata, initial_quantity, returned, confirmed_at_ms, ..Self::read(id, &record)? }))
     }
 
     /// Makes the record of a request that was just granted.
@@ -112,6 +116,7 @@ impl Reservation {
             cart: of.cart.clone(),
             sku: of.sku.clone(),
             quantity: of.quantity,
+            initial_quantity: None,
             state: ReservationState::Active,
             reason: String::new(),
             expires_at_ms: number(expires_at)?,
@@ -195,6 +200,8 @@ pub enum EventKind {
     Hold,
     /// A hold lapses later.
     Extend,
+    /// A hold holds another number of units.
+    Change,
     /// The units of a hold were sold.
     Confirm,
     /// The units of a hold were released, or taken back by a seed.
@@ -216,6 +223,7 @@ impl EventKind {
             Self::Seed => "seed",
             Self::Hold => "hold",
             Self::Extend => "extend",
+            Self::Change => "change",
             Self::Confirm => "confirm",
             Self::Release => "release",
             Self::Expired => "expired",
@@ -230,6 +238,7 @@ impl EventKind {
             Self::Seed,
             Self::Hold,
             Self::Extend,
+            Self::Change,
             Self::Confirm,
             Self::Release,
             Self::Expired,
@@ -349,6 +358,10 @@ impl Event {
 
 fn metadata(json: &str) -> Result<Metadata, Error> {
     Metadata::parse(json).map_err(|_| malformed("the metadata of a reservation"))
+}
+
+fn quantity(text: &str) -> Result<Quantity, Error> {
+    Quantity::new(number(text)?).map_err(|_| malformed("the quantity of a reservation"))
 }
 
 pub(super) fn number(text: &str) -> Result<u64, Error> {

@@ -51,7 +51,7 @@ catalogue! {
         "the path has other methods; `Allow` lists them";
     BodyTimeout = REQUEST_TIMEOUT, "body_timeout", "Body not received in time", "the body took longer than 5 s";
     InsufficientInventory = CONFLICT, "insufficient_inventory", "Insufficient inventory",
-        "a hold, or an adjustment, of more than is there: `requested`, `available`; of a cart, `errors` names these for each \
+        "a hold, a change or an adjustment to more than is there: `requested`, `available`; of a cart, `errors` names these for each \
          `sku`";
     /// The code is that of a read, and the title is that of every hold refused for lack of units.
     UnknownSkuHeld = CONFLICT, "unknown_sku", "Insufficient inventory", "a hold of a SKU that was never seeded";
@@ -63,6 +63,8 @@ catalogue! {
         "a return of more units than were sold and not yet returned: `requested`, `returnable`";
     ExtensionLimitReached = CONFLICT, "extension_limit_reached", "Extension limit reached",
         "an extension beyond what the operator allows: `maxExpiresAt`; the reservation stays as it is";
+    ExceedsReservation = CONFLICT, "exceeds_reservation", "Quantity exceeds reservation",
+        "a release of more units than the reservation holds: `quantity`; it stays as it is";
     StaleVersion = CONFLICT, "stale_version", "Stale version", "an adjustment of a SKU that has another `version`";
     ExcessiveInventory = CONFLICT, "excessive_inventory", "Excessive inventory",
         "after the adjustment, or the return, the SKU would have more than 1,000,000,000,000 units in all";
@@ -76,8 +78,8 @@ catalogue! {
     HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "Misdirected request",
         "the server is not called by this `Host` (`--allowed-hosts`)";
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency-Key used again",
-        "the key came before with another cart, SKU, quantity, time or metadata, with other items, or for another adjustment, \
-         return or seed";
+        "the key came before with another cart, SKU, quantity, time or metadata, with other items, or for another change, \
+         adjustment, return or seed";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Header fields too large",
         "more than 100 header fields, or more than 16 KiB of them";
     Internal = INTERNAL_SERVER_ERROR, "internal", "Internal server error",

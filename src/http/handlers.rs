@@ -2,6 +2,7 @@
 
 mod adjust;
 mod cart;
+mod change;
 mod list;
 mod returns;
 
@@ -26,6 +27,7 @@ use crate::keys::{CartId, IdempotencyKey, Invalid, Metadata, ReservationId, Sku}
 
 pub(super) use adjust::{adjust, adjust_many};
 pub(super) use cart::{cart, confirm_cart, extend_cart, hold_cart, release_cart};
+pub(super) use change::change;
 pub(super) use list::{active, skus};
 pub(super) use returns::take_back;
 
@@ -118,6 +120,9 @@ pub(super) async fn confirm(engine: &Engine, request: WholeRequest) -> Answer {
 }
 
 pub(super) async fn release(engine: &Engine, request: WholeRequest) -> Answer {
+    if request.fields.has("quantity") {
+        return Box::pin(change::release_part(engine, request)).await;
+    }
     let (id, key) = to_settle(request)?;
     settled(engine.release(id, key.as_ref()).await?)
 }

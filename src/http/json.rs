@@ -62,6 +62,8 @@ pub(super) fn reservation(record: &Reservation) -> impl Serialize + use<'_> {
         cart_id: &'a str,
         sku: &'a str,
         quantity: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        initial_quantity: Option<u64>,
         state: &'static str,
         expires_at: Time,
         created_at: Time,
@@ -80,6 +82,7 @@ pub(super) fn reservation(record: &Reservation) -> impl Serialize + use<'_> {
         cart_id: record.cart.as_str(),
         sku: record.sku.as_str(),
         quantity: record.quantity.get(),
+        initial_quantity: record.initial_quantity.map(|quantity| quantity.get()),
         state: record.state.as_str(),
         expires_at: Time(record.expires_at_ms),
         created_at: Time(record.created_at_ms),

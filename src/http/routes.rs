@@ -64,6 +64,7 @@ operations! {
     Confirm     = POST "/api/reservations/:reservationId/confirm" OptionalJson => confirm;
     Release     = POST "/api/reservations/:reservationId/release" OptionalJson => release;
     Extend      = POST "/api/reservations/:reservationId/extend"  Json         => extend;
+    Change      = POST "/api/reservations/:reservationId/change"  Json         => change;
     Return      = POST "/api/reservations/:reservationId/return"  Json         => take_back;
     HoldCart    = POST "/api/carts/:cartId/hold"                  Json         => hold_cart;
     ConfirmCart = POST "/api/carts/:cartId/confirm"               OptionalJson => confirm_cart;

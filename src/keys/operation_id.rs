@@ -10,6 +10,7 @@ use super::{CartId, IdempotencyKey, ReservationId, Sku};
 /// They separate the ids of different kinds, and those of reservations: the same key may be used for all.
 const ADJUST: &str = "adjust";
 const CART_HOLD: &str = "cart hold";
+const CHANGE: &str = "change";
 const RETURN: &str = "return";
 const SEED: &str = "seed";
 
@@ -29,6 +30,11 @@ impl OperationId {
         // No SKU contains the colon.
         let turn = if earlier > 0 { format!(":{earlier}") } else { String::new() };
         Self::of(ADJUST, key, &format!("{sku}{turn}"))
+    }
+
+    /// The id of the change that `key` stands for on a reservation.
+    pub fn of_change(key: &IdempotencyKey, reservation: ReservationId) -> Self {
+        Self::of(CHANGE, key, &reservation.to_string())
     }
 
     /// The id of the return that `key` stands for on a reservation.
@@ -83,9 +89,10 @@ mod tests {
         let returns = [OperationId::of_return(&one, reservation), OperationId::of_return(&other, reservation)];
         let seeds = [OperationId::of_seed(&one, &tea), OperationId::of_seed(&one, &cup)];
         let carts = ["tea", "box"].map(|cart| OperationId::of_cart_hold(&one, &CartId::parse(cart).unwrap()));
-        let returns = returns.into_iter().chain(seeds).chain(carts);
+        let changes = [OperationId::of_change(&one, reservation)];
+        let returns = returns.into_iter().chain(seeds).chain(carts).chain(changes);
         let ids = ids.into_iter().chain([reservation.to_string()]).chain(returns.map(|id| id.to_string()));
-        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 12);
+        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 13);
         assert_ne!(OperationId::mint(), OperationId::mint());
     }
 }

@@ -69,7 +69,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 fn good(rng: &mut Rng) -> Vec<u8> {
-    let (method, target, body) = match rng.u32(..19) {
+    let (method, target, body) = match rng.u32(..20) {
         0 => ("POST", "/api/inventory/seed".to_owned(), r#"{"sku":"tea","quantity":5}"#.to_owned()),
         1 | 2 => (
             "POST",
@@ -109,6 +109,10 @@ fn good(rng: &mut Rng) -> Vec<u8> {
         ),
         16 => ("POST", format!("/api/carts/c/{}", ["confirm", "release"][rng.usize(..2)]), String::new()),
         17 => ("GET", "/api/carts/c".to_owned(), String::new()),
+        18 => {
+            let body = format!(r#"{{"quantity":{}}}"#, rng.u32(0..4));
+            ("POST", format!("/api/reservations/{ID}/{}", ["change", "release"][rng.usize(..2)]), body)
+        }
         _ => ("GET", "/readyz".to_owned(), String::new()),
     };
     let key = if rng.bool() { format!("idempotency-key: key-{}\r\n", rng.u32(..50)) } else { String::new() };

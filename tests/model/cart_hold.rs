@@ -76,7 +76,7 @@ impl Model {
             let same = [
                 ("cartId", record.cart == hold.cart),
                 ("sku", record.sku == line.sku),
-                ("quantity", record.quantity == line.quantity),
+                ("quantity", record.initial_quantity.unwrap_or(record.quantity) == line.quantity),
                 ("metadata", record.metadata.is_empty()),
                 ("items", is_repeat),
             ];

@@ -96,7 +96,7 @@ impl Comparison {
         let Some(record) = self.model.records.get_mut(id).filter(|record| record.state == "active") else { return };
         record.created_at += ms;
         // What was not extended was not updated: it has the one time.
-        if !record.is_extended {
+        if !record.is_updated {
             record.updated_at = record.created_at;
         }
         record.expires_at += ms;

@@ -49,7 +49,7 @@ impl Model {
             return record.shown("EXTENDED");
         }
         record.ttl_ms = record.ttl_ms.or(Some(record.expires_at - record.created_at));
-        (record.expires_at, record.updated_at, record.is_extended) = (expires_at, turn.now, true);
+        (record.expires_at, record.updated_at, record.is_updated) = (expires_at, turn.now, true);
         let shown = record.shown("EXTENDED");
         self.log_of(&item.id, "extend", turn);
         shown

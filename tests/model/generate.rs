@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::call::{
-    AS_MANY_AS_FIT, Act, Adjustment, CART_OPERATIONS, CARTS, Extension, IDS, Item, Line, METADATA, OPERATIONS, REASONS,
-    RETURNS, Record, Restart, SEEDS, SKUS, STRANGERS, Step, TOKENS,
+    AS_MANY_AS_FIT, Act, Adjustment, CART_OPERATIONS, CARTS, CHANGES, Change, Extension, IDS, Item, Line, METADATA,
+    OPERATIONS, REASONS, RETURNS, Record, Restart, SEEDS, SKUS, STRANGERS, Step, TOKENS,
 };
 use crate::spoil::{self, Spoil};
 
@@ -24,7 +24,7 @@ pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
     let unspoiled = |act| Step { act, spoil: None };
     let keep_ms = keep_ms().prop_map(move |keep_ms| vec![unspoiled(Act::Keep(keep_ms))]);
     let first = vec(seed().prop_map(unspoiled), 0..=FIRST_SEEDS);
-    let then = prop_oneof![40 => step().prop_map(|step| vec![step]), 1 => sale_and_returns()];
+    let then = prop_oneof![40 => step().prop_map(|step| vec![step]), 1 => sale_and_returns(), 1 => hold_and_changes()];
     (keep_ms, first, vec(then, 1..=LONGEST - FIRST_SEEDS))
         .prop_map(|(keep_ms, first, then)| [keep_ms, first, then.concat()].concat())
 }
@@ -61,11 +61,34 @@ fn sale_and_returns() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
+/// Something is held and changed, often twice under one operation, as after a lost reply.
+fn hold_and_changes() -> impl Strategy<Value = Vec<Step>> {
+    let how = || select(vec!["set", "release"]);
+    let units = || prop_oneof![6 => 1..=5u64, 1 => 61..=70u64];
+    let changes = vec((how(), units(), CHANGES, mostly(4), any::<bool>()), 1..=4);
+    (0..SKUS.len() as u8, IDS, prop::option::of(4..=12u64), changes).prop_map(|(n, id, few, changes)| {
+        let (sku, id) = (SKUS[usize::from(n)], id - id % SKUS.len() as u8 + n);
+        let ids = (0..IDS_OF_SKU).map(|turn| id_of_sku(n, turn)).collect();
+        let line = Line { sku, id, cart: CARTS[0], quantity: 4, ttl_ms: LONG_MS, metadata: "" };
+        // The same seed again under its operation does nothing.
+        let operation = SEEDS.start() + 1 + n;
+        let seed = Act::Seed { sku, quantity: Some(few.unwrap_or(60)), ids, operation, once: few.is_none() };
+        let mut acts = vec![seed.clone(); if few.is_none() { 2 } else { 1 }];
+        acts.push(Act::Hold { mode: "each", lines: vec![line] });
+        for (how, quantity, operation, once, again) in changes {
+            let change = Act::Change(Change { sku, id, how, quantity, operation, once });
+            acts.extend(again.then(|| change.clone()));
+            acts.push(change);
+        }
+        acts.into_iter().map(|act| Step { act, spoil: None }).collect()
+    })
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         30 => (act(), prop::option::weighted(0.07, spoil())),
         // Calls of these kinds are rare, and their errors must be covered too.
-        2 => (prop_oneof![2 => read(), 1 => seed(), 1 => sweep(), 1 => repair(), 1 => returns()], spoil().prop_map(Some)),
+        2 => (prop_oneof![2 => read(), 1 => seed(), 1 => sweep(), 1 => repair(), 1 => returns(), 1 => change()], spoil().prop_map(Some)),
     ]
     .prop_map(|(act, spoil)| Step { act, spoil })
 }
@@ -83,6 +106,7 @@ fn act() -> impl Strategy<Value = Act> {
         15 => (mode(), some(item())).prop_map(|(mode, items)| Act::Release { mode, items }),
         12 => (mode(), some(extension())).prop_map(|(mode, items)| Act::Extend { mode, items }),
         12 => (mode(), some(adjustment())).prop_map(|(mode, items)| Act::Adjust { mode, items }),
+        16 => change(),
         10 => returns(),
         14 => cart_hold(),
         6 => (select(CARTS.to_vec()), 98..=100usize).prop_map(|(cart, most)| Act::FillCart { cart, most }),
@@ -262,6 +286,23 @@ fn cart_hold() -> impl Strategy<Value = Act> {
                 }
             }
             Act::CartHold { cart, operation, once, ttl_ms, lines: kept, others }
+        },
+    )
+}
+
+/// Often what is usual for the operation, so that it may be repeated.
+fn change() -> impl Strategy<Value = Act> {
+    let how = select(vec!["set", "release"]);
+    let quantity = prop_oneof![7 => 1..=6u64, 4 => 7..=60u64, 1 => Just(1_000_000_000)];
+    (reservation(), how, quantity, CHANGES, mostly(4), prop::bool::weighted(0.6)).prop_map(
+        |((sku, id), how, quantity, operation, is_usual, once)| {
+            if is_usual && once {
+                let id = operation % (*IDS.end() + 1);
+                let how = if operation.is_multiple_of(3) { "release" } else { "set" };
+                let quantity = u64::from(operation % 2) + 1;
+                return Act::Change(Change { sku: usual_sku(id), id, how, quantity, operation, once });
+            }
+            Act::Change(Change { sku, id, how, quantity, operation, once })
         },
     )
 }

@@ -9,6 +9,7 @@ mod support;
 mod adjust;
 mod call;
 mod cart_hold;
+mod change;
 mod comparison;
 mod extend;
 mod generate;

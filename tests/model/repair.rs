@@ -131,13 +131,18 @@ impl Model {
             sku: event.sku().to_owned(),
             quantity: event.quantity(),
             state: state.expect("one of three"),
-            reason: reasons.into_iter().find(|reason| *reason == event.reason()).expect("one of ours"),
+            // The reason of a change is told in the audit alone.
+            reason: match event.kind() {
+                "change" => "",
+                _ => reasons.into_iter().find(|reason| *reason == event.reason()).expect("one of ours"),
+            },
             expires_at: expires.unwrap_or(now.max(created_at + 1)),
             created_at,
             updated_at: at,
-            is_extended: event.kind() == "extend",
-            // Of a hold that was never extended nothing is left.
+            is_updated: ["extend", "change"].contains(&event.kind()),
+            // Of a hold that was neither extended nor changed nothing is left.
             ttl_ms: kept.filter(|_| event.kind() != "hold").and_then(|record| record.ttl_ms),
+            initial_quantity: kept.filter(|_| event.kind() != "hold").and_then(|record| record.initial_quantity),
             token: kept.filter(|_| event.state() != "active").map_or(String::new(), |record| record.token.clone()),
             metadata: if event.kind() == "hold" {
                 event.metadata().to_owned()
@@ -159,7 +164,7 @@ impl Record {
         let created_at = self.created_at.min(now);
         let expires_at = created_at + ttl;
         // What was not extended was not updated: it has the one time.
-        let updated_at = if self.is_extended { self.updated_at } else { created_at };
+        let updated_at = if self.is_updated { self.updated_at } else { created_at };
         let shortened = Self { created_at, expires_at, updated_at, ..self.clone() };
         (expires_at < self.expires_at).then_some(shortened)
     }

@@ -29,6 +29,7 @@ pub enum Request {
     Release { all: bool, items: Vec<Item> },
     Extend { all: bool, items: Vec<Extension> },
     Adjust { all: bool, items: Vec<Adjustment> },
+    Change(Change),
     Return(Return),
     CartHold(CartHold),
     Sweep { sku: String, ids: Vec<String> },
@@ -78,6 +79,16 @@ pub struct Seed {
     pub operation: String,
     /// Without one, it is a probe.
     pub quantity: Option<u64>,
+    pub once: bool,
+}
+
+pub struct Change {
+    pub sku: String,
+    pub id: String,
+    pub operation: String,
+    /// Whether the units are those that go back; otherwise they are those that it shall hold.
+    pub releases: bool,
+    pub quantity: u64,
     pub once: bool,
 }
 
@@ -217,6 +228,19 @@ impl Request {
                 });
                 let items = items.collect::<Result<_, _>>()?;
                 Ok(Self::Adjust { all, items })
+            }
+            "change" => {
+                let [audit, due, settings, operation, inventory, active, reservation] = &call.keys[..] else {
+                    return Err(Fault::BadArgs);
+                };
+                count(call.args.len() == 3)?;
+                let releases = args.word(0, [b"set", b"release"])?;
+                let quantity = args.number(1, 1, MOST_UNITS)?;
+                let once = args.word(2, [b"", b"once"])?;
+                let (sku, id) = (stock(inventory, active)?, id(reservation)?);
+                fits(audit == b"inventory:audit" && due == b"stockhold:due" && settings == b"stockhold:settings")?;
+                let operation = id_after(operation, b"operation:")?;
+                Ok(Self::Change(Change { sku, id, operation, releases, quantity, once }))
             }
             "return" => {
                 let [audit, settings, operation, inventory, reservation] = &call.keys[..] else {

@@ -30,6 +30,7 @@ impl Model {
             Request::Release { all, items } => self.settle_items(&RELEASE, *all, items, keep_ms, turn),
             Request::Extend { all, items } => self.extend_items(*all, items, keep_ms, turn),
             Request::Adjust { all, items } => return self.adjust_items(*all, items, keep_ms, turn),
+            Request::Change(change) => vec![self.change(change, keep_ms, turn)?],
             Request::Return(request) => vec![self.take_back(request, keep_ms, turn)?],
             Request::CartHold(hold) => return self.cart_hold(hold, keep_ms, turn),
             Request::Sweep { sku, ids } => vec![self.sweep(sku, ids, keep_ms, turn)],
@@ -109,7 +110,7 @@ impl Model {
             let same = [
                 ("cartId", record.cart == *cart),
                 ("sku", record.sku == *sku),
-                ("quantity", record.quantity == *quantity),
+                ("quantity", record.initial_quantity.unwrap_or(record.quantity) == *quantity),
                 ("metadata", record.metadata == *metadata),
             ];
             return match same.iter().find(|(_, same)| !same) {

@@ -24,7 +24,7 @@ pub struct Turn<'a> {
 pub struct Model {
     pub stocks: BTreeMap<String, Stock>,
     pub records: BTreeMap<String, Record>,
-    /// The adjustments and returns that are remembered.
+    /// The adjustments, changes, returns and seeds that are remembered.
     pub operations: BTreeMap<String, Operation>,
     /// What each cart lists.
     pub carts: BTreeMap<String, Cart>,
@@ -62,9 +62,12 @@ pub struct Record {
     pub expires_at: u64,
     pub created_at: u64,
     pub updated_at: u64,
-    pub is_extended: bool,
+    /// Whether it was extended or changed.
+    pub is_updated: bool,
     /// The time that the hold asked for; known once it was extended.
     pub ttl_ms: Option<u64>,
+    /// The units that it held at first; known once they were changed.
+    pub initial_quantity: Option<u64>,
     pub token: String,
     /// Empty if there is none.
     pub metadata: String,
@@ -187,7 +190,8 @@ impl Model {
             expires_at: turn.now + ttl_ms,
             created_at: turn.now,
             updated_at: turn.now,
-            is_extended: false,
+            is_updated: false,
+            initial_quantity: None,
             ttl_ms: None,
             token: String::new(),
             metadata: metadata.to_owned(),
@@ -230,7 +234,12 @@ impl Model {
 
     /// Records what happened to a reservation.
     pub fn log_of(&mut self, id: &str, event: &str, turn: &Turn) {
-        let Record { cart, sku, quantity, state, reason, metadata, .. } = self.records[id].clone();
+        self.log_for(id, event, self.records[id].reason, turn);
+    }
+
+    /// The same with a reason that its record does not keep.
+    pub fn log_for(&mut self, id: &str, event: &str, reason: &str, turn: &Turn) {
+        let Record { cart, sku, quantity, state, metadata, .. } = self.records[id].clone();
         self.log(&sku, [event, id, &cart, &sku, &quantity.to_string(), state, reason], turn);
         if event == "hold" && !metadata.is_empty() {
             let held = Rc::get_mut(self.events.last_mut().expect("it was just logged")).expect("it is not shared yet");

@@ -119,13 +119,14 @@ impl Stores {
                 ("token", &record.token),
                 ("metadata", &record.metadata),
             ];
-            // Empty texts are not stored, and what is active was updated only if it was extended.
+            // Empty texts are not stored, and what is active was updated only if it was extended or changed.
             let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
             let updated =
-                Some(("updatedAt", record.updated_at)).filter(|_| record.state != "active" || record.is_extended);
+                Some(("updatedAt", record.updated_at)).filter(|_| record.state != "active" || record.is_updated);
             let numbers =
                 [("quantity", record.quantity), ("expiresAt", record.expires_at), ("createdAt", record.created_at)];
             let numbers = numbers.into_iter().chain(updated).chain(record.ttl_ms.map(|ttl_ms| ("ttlMs", ttl_ms)));
+            let numbers = numbers.chain(record.initial_quantity.map(|units| ("initialQuantity", units)));
             let sold = record.confirmed_at.map(|at| [("confirmedAt", at), ("returned", record.returned)]);
             let numbers = numbers.chain(sold.into_iter().flatten());
             if let Some((_, latest)) = record.dropped_at {

@@ -87,6 +87,7 @@ pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
         "limit" => numbers(&["0", "101"]),
         "mode" => bytes(NOT_MODES),
         "before" => bytes(NOT_EVENTS.split_whitespace().chain([" ", " 1-1", "1-1\n"])),
+        "how" if script == "change" => bytes(["", "SET", "add", "set ", "released"]),
         "how" => bytes(["", "ADD", "sub", "add ", "+"]),
         // Of a call that adds; what is wrong only for one that sets is tested apart.
         "units" => numbers_with_sign(&["0", "-0", "1000000001", "-1000000001"]),

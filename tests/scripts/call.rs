@@ -194,6 +194,27 @@ pub fn extend(mode: &str, items: &[(&str, &str, u64)]) -> Call {
     Call::new("extend", triples(&[AUDIT, DUE, SETTINGS], items.iter().map(|(sku, id, _)| (*sku, *id))), args)
 }
 
+/// Changes how many units a reservation holds; the call is remembered under the operation if that is not empty.
+fn change(sku: &str, id: &str, how: &str, quantity: u64, operation: &str) -> Call {
+    const UNUSED: &str = "00000000-0000-8000-8000-0000000000ff";
+    let mut keys = [AUDIT, DUE, SETTINGS].map(String::from).to_vec();
+    keys.push(format!("operation:{}", if operation.is_empty() { UNUSED } else { operation }));
+    keys.extend(stock_keys(sku));
+    keys.push(reservation_key(id));
+    let once = if operation.is_empty() { "" } else { "once" };
+    Call::new("change", keys, vec![how.to_owned(), quantity.to_string(), once.to_owned()])
+}
+
+/// A reservation shall hold this number of units.
+pub fn change_to(sku: &str, id: &str, quantity: u64, operation: &str) -> Call {
+    change(sku, id, "set", quantity, operation)
+}
+
+/// This number of units of a reservation go back.
+pub fn release_part(sku: &str, id: &str, quantity: u64, operation: &str) -> Call {
+    change(sku, id, "release", quantity, operation)
+}
+
 /// Changes what is available.
 pub fn adjust(mode: &str, items: &[Adjustment]) -> Call {
     let word = |is_so: bool, word: &str| if is_so { word.to_owned() } else { String::new() };

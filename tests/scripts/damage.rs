@@ -3,8 +3,8 @@
 use redis::cmd;
 
 use crate::call::{
-    Call, LONG_MS, add, adjust, audit, cart_hold, confirm, extend, hold, inventory, line, release, seed, sweep,
-    take_back,
+    Call, LONG_MS, add, adjust, audit, cart_hold, change_to, confirm, extend, hold, inventory, line, release,
+    release_part, seed, seed_under, sweep, take_back,
 };
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 
@@ -55,7 +55,12 @@ async fn a_damaged_record_stops_every_script_that_settles_it() {
     // Settled, and never updated.
     damages.extend(["confirmed", "released"].map(|value| vec!["HSET", &key, "state", value]));
 
-    let mut calls = vec![seed("tea", 7, &[ACTIVE, LAPSED]), sweep("tea", &[LAPSED])];
+    let mut calls = vec![
+        seed("tea", 7, &[ACTIVE, LAPSED]),
+        sweep("tea", &[LAPSED]),
+        change_to("tea", LAPSED, 2, ""),
+        release_part("tea", LAPSED, 1, ""),
+    ];
     for mode in ["each", "all"] {
         calls.push(confirm(mode, &[("tea", ACTIVE, ""), ("tea", LAPSED, "")]));
         calls.push(release(mode, &[("tea", ACTIVE, ""), ("tea", LAPSED, "")]));
@@ -140,6 +145,32 @@ async fn a_damaged_memory_of_an_operation_is_not_replayed() {
     }
 }
 
+/// An operation of another kind is no change, and the other way round.
+#[tokio::test]
+async fn a_damaged_memory_of_a_change_is_not_replayed() {
+    let mut fixture = ScriptFixture::open().await;
+    for field in ["sku", "reservationId", "how", "quantity", "updatedAt"] {
+        fixture.stock().await;
+        let call = change_to("tea", ACTIVE, 3, NEW);
+        assert_eq!(fixture.words(&call).await, ["CHANGED"]);
+        fixture.run::<i64>(cmd("HDEL").arg(format!("operation:{NEW}")).arg(field)).await;
+        assert!(fixture.refusal(&call).await.text.starts_with("operation"), "without {field}");
+    }
+    let change = change_to("tea", ACTIVE, 3, NEW);
+    let others = [
+        adjust("each", &[add("tea", NEW, 1).once()]),
+        take_back("tea", CONFIRMED, NEW, 1).once(),
+        seed_under(NEW, "new", 3, &[]).once(),
+    ];
+    for other in others {
+        for [first, second] in [[&change, &other], [&other, &change]] {
+            fixture.stock().await;
+            fixture.replies(first).await;
+            assert_eq!(fixture.refusal(second).await.word, "BADKEY", "{second:?} after {first:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_damaged_memory_of_a_cart_is_not_replayed() {
     let mut damages: Vec<Vec<&str>> =
@@ -174,7 +205,7 @@ async fn a_damaged_memory_of_a_cart_is_not_replayed() {
 async fn a_record_of_more_units_than_are_reserved_is_not_settled() {
     let key = format!("reservation:{LAPSED}");
     let damages = [vec!["HSET", &key, "quantity", "4"]];
-    let mut calls = vec![seed("tea", 7, &[LAPSED]), sweep("tea", &[LAPSED])];
+    let mut calls = vec![seed("tea", 7, &[LAPSED]), sweep("tea", &[LAPSED]), change_to("tea", LAPSED, 1, "")];
     for mode in ["each", "all"] {
         calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", LAPSED, "")]));
         calls.push(release(mode, &[("cup", CUP, ""), ("tea", LAPSED, "")]));
@@ -187,6 +218,7 @@ async fn a_record_of_more_units_than_are_reserved_is_not_settled() {
 async fn a_record_of_a_vanished_sku_is_not_settled() {
     let damages = [vec!["DEL", "inventory:tea"]];
     let mut calls = vec![seed("tea", 7, &[ACTIVE]), adjust("each", &[add("tea", NEW, 1).create()])];
+    calls.extend([change_to("tea", ACTIVE, 3, ""), release_part("tea", ACTIVE, 1, "")]);
     for mode in ["each", "all"] {
         calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
         calls.push(release(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));

@@ -1,10 +1,10 @@
-//! When memory is full, no new hold is made, and existing holds can still be extended, settled and read.
+//! When memory is full, no new hold is made, and existing holds can still be extended, changed, settled and read.
 
 use redis::cmd;
 
 use crate::call::{
-    add, adjust, audit, audit_all, cart_hold, confirm, extend, hold, inventory, line, release, repair, seed, sweep,
-    take_back,
+    add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, inventory, line, release, release_part,
+    repair, seed, sweep, take_back,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture};
@@ -16,11 +16,13 @@ async fn full() -> ScriptFixture {
 }
 
 #[tokio::test]
-async fn extending_settling_sweeping_and_reading_go_on() {
+async fn extending_changing_settling_sweeping_and_reading_go_on() {
     for mode in ["each", "all"] {
         let mut fixture = full().await;
         let calls = [
             (extend(mode, &[("tea", ACTIVE, 1_200_000)]), vec!["EXTENDED"]),
+            (change_to("tea", ACTIVE, 3, ACTIVE), vec!["CHANGED"]),
+            (release_part("tea", ACTIVE, 2, ""), vec!["CHANGED"]),
             (confirm(mode, &[("tea", ACTIVE, "token")]), vec!["CONFIRMED"]),
             (release(mode, &[("cup", CUP, "token")]), vec!["RELEASED"]),
             (sweep("tea", &[LAPSED]), vec!["SWEPT"]),

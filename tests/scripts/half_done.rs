@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use redis::cmd;
 
 use crate::call::{
-    Call, LAST_EVENT, add, adjust, cart_hold, confirm, extend, hold, hold_with_metadata, line, release, repair, seed,
-    sweep, take_back, write_off,
+    Call, LAST_EVENT, add, adjust, cart_hold, change_to, confirm, extend, hold, hold_with_metadata, line, release,
+    release_part, repair, seed, sweep, take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
@@ -47,6 +47,13 @@ fn calls() -> Vec<Call> {
     calls.push(take_back("tea", CONFIRMED, NEW, 1).once());
     calls.push(write_off("tea", CONFIRMED, NEW, 1));
     calls.push(take_back("tea", CONFIRMED, NEW, 2));
+    calls.extend([
+        change_to("tea", ACTIVE, 3, &other),
+        change_to("tea", ACTIVE, 100, ""),
+        change_to("tea", LAPSED, 2, ""),
+        release_part("tea", ACTIVE, 1, ""),
+        release_part("cup", CUP, 1, &other),
+    ]);
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("tea", NEW)]));
         calls.push(hold(mode, &[line("tea", NEW).quantity(100)]));

@@ -14,6 +14,7 @@ mod fixture;
 mod adjust;
 mod audit;
 mod cart_hold;
+mod change;
 mod damage;
 mod edges;
 mod extend;

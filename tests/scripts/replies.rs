@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::call::{
-    Call, LAST_EVENT, add, adjust, audit, audit_all, cart_hold, confirm, extend, hold, hold_with_metadata, inventory,
-    line, release, repair, seed, seed_under, set, sweep, take_back, write_off,
+    Call, LAST_EVENT, add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, hold_with_metadata,
+    inventory, line, release, release_part, repair, seed, seed_under, set, sweep, take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, ScriptFixture, id};
@@ -17,7 +17,8 @@ const LONGER_MS: u64 = 1_200_000;
 /// For adjustments, the fixture has one more: [`DONE_ONCE`] has added 2 `cup`. Of `pot` there are as many as there can
 /// be. For returns, it has one more, too: [`DONE_ONCE`] has returned 1 `cup` of the 3 of [`CUPS`]; and all `pot` that
 /// there can be came after the sale of [`POT`]. For seeds, [`DONE_ONCE`] has seeded 7 `pot`. For carts, [`DONE_ONCE`] has
-/// held [`IN_CART`] and one that is gone; and the cart `full` lists 97 that are gone and those of [`IN_FULL`].
+/// held [`IN_CART`] and one that is gone; and the cart `full` lists 97 that are gone and those of [`IN_FULL`]. For
+/// changes, it has made [`CUP`] hold 2 units.
 type Case = (Call, &'static [&'static str]);
 
 #[tokio::test]
@@ -37,6 +38,9 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
         }
         if call.script == "cart_hold" {
             fixture.hold_before().await;
+        }
+        if call.script == "change" {
+            fixture.evalsha(&change_to("cup", CUP, 2, DONE_ONCE)).await.unwrap();
         }
         let replies = fixture.replies(&call).await;
         let matches = replies.len() == expected.len()
@@ -143,6 +147,7 @@ fn cases() -> Vec<Case> {
     let mut cases = alone();
     cases.extend(of_carts());
     cases.extend(of_returning());
+    cases.extend(of_changing());
     for mode in ["each", "all"] {
         cases.extend(of_hold(mode));
         cases.extend(of_hold_with_metadata(mode));
@@ -345,6 +350,33 @@ fn of_extending(mode: &str) -> Vec<Case> {
             extend(&[("tea", ACTIVE, LONGER_MS), ("cup", CUP, LONGER_MS)]),
             &["EXTENDED cart-1 tea 2 active _ * * *", "EXTENDED cart-1 cup 1 active _ * * *"],
         ),
+    ]
+}
+
+fn of_changing() -> Vec<Case> {
+    vec![
+        (change_to("tea", ACTIVE, 3, ""), &["CHANGED cart-1 tea 3 active _ * * *"]),
+        (change_to("tea", ACTIVE, 2, ""), &["CHANGED cart-1 tea 2 active _ * * *"]),
+        // What it holds already does not count as missing.
+        (change_to("tea", ACTIVE, 8, ""), &["CHANGED cart-1 tea 8 active _ * * *"]),
+        (change_to("tea", ACTIVE, 9, ""), &["INSUFFICIENT 6 1"]),
+        (release_part("tea", ACTIVE, 1, ""), &["CHANGED cart-1 tea 1 active _ * * *"]),
+        (release_part("tea", ACTIVE, 2, ""), &["RELEASED cart-1 tea 2 released manual_release * * *"]),
+        (release_part("tea", ACTIVE, 3, ""), &["EXCEEDS 2"]),
+        (change_to("tea", NEW, 3, ""), &["NOT_FOUND"]),
+        (change_to("nil", NEW, 3, ""), &["NOT_FOUND"]),
+        (change_to("cup", ACTIVE, 3, ""), &["CONFLICT sku"]),
+        (change_to("nil", ACTIVE, 3, ""), &["CONFLICT sku"]),
+        (change_to("tea", CONFIRMED, 3, ""), &["NOT_ACTIVE confirmed _"]),
+        (release_part("tea", RELEASED, 3, ""), &["NOT_ACTIVE released manual_release"]),
+        // It has lapsed before its units count.
+        (change_to("tea", LAPSED, 100, ""), &["EXPIRED"]),
+        (release_part("tea", LAPSED, 2, ""), &["EXPIRED"]),
+        (change_to("cup", CUP, 2, DONE_ONCE), &["REPLAYED cart-1 cup 2 active _ * * *"]),
+        (change_to("cup", CUP, 3, DONE_ONCE), &["CONFLICT quantity"]),
+        (release_part("cup", CUP, 3, DONE_ONCE), &["CONFLICT how"]),
+        // The operation decides before the state.
+        (change_to("tea", LAPSED, 2, DONE_ONCE), &["CONFLICT sku"]),
     ]
 }
 

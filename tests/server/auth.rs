@@ -29,7 +29,7 @@ const READS: [&str; 6] = [
     "/api/carts/c",
     "/nowhere",
 ];
-const WRITES: [&str; 9] = [
+const WRITES: [&str; 10] = [
     "/api/inventory/seed",
     "/api/reservations/hold",
     "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002/confirm",
@@ -38,6 +38,7 @@ const WRITES: [&str; 9] = [
     "/api/carts/c/confirm",
     "/api/carts/c/extend",
     "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002/return",
+    "/api/reservations/018f3b9e-5c1a-8000-9f10-0242ac120002/change",
     "/nowhere",
 ];
 

@@ -44,11 +44,19 @@ async fn quantities_and_ttls() {
         let body = format!(r#"{{"cartId":"c","sku":"sku","quantity":1,"ttlSeconds":{bad}}}"#);
         assert_eq!(bad_fields(post_raw(&server, HOLD, body).await), ["ttlSeconds"], "{bad}");
     }
-    let extend = format!("/api/reservations/{}/extend", server.held("sku", 1).await);
+    let held = server.held("sku", 1).await;
+    let [extend, change, release] =
+        ["extend", "change", "release"].map(|verb| format!("/api/reservations/{held}/{verb}"));
     let before = Snapshot::take(&mut redis.connection().await).await;
     for bad in wrong.into_iter().chain(["0", "2592001"]) {
         let extended = post_raw(&server, &extend, format!(r#"{{"ttlSeconds":{bad}}}"#)).await;
         assert_eq!(bad_fields(extended), ["ttlSeconds"], "{bad}");
+    }
+    for bad in wrong.into_iter().chain(["0", "1000000001"]) {
+        for path in [&change, &release] {
+            let changed = post_raw(&server, path, format!(r#"{{"quantity":{bad}}}"#)).await;
+            assert_eq!(bad_fields(changed), ["quantity"], "{bad}");
+        }
     }
     for bad in ["nan", "NaN", "inf", "-Infinity", "0x10", "01", "+1", "1.", ".5", "1_000", "'1'", ""] {
         let body = format!(r#"{{"sku":"sku","quantity":{bad}}}"#);
@@ -99,6 +107,10 @@ async fn names() {
         assert_eq!(bad_fields(server.release(id).await), ["reservationId"]);
         let extend = server.post(&format!("/api/reservations/{id}/extend"), json!({ "ttlSeconds": 60 })).await;
         assert_eq!(bad_fields(extend), ["reservationId"]);
+        for verb in ["change", "release"] {
+            let change = server.post(&format!("/api/reservations/{id}/{verb}"), json!({ "quantity": 1 })).await;
+            assert_eq!(bad_fields(change), ["reservationId"]);
+        }
     }
     assert_eq!(Snapshot::take(&mut redis.connection().await).await, before);
 }
@@ -139,6 +151,12 @@ async fn fields() {
     assert_eq!(bad_fields(server.post(&extend, json!({})).await), ["ttlSeconds"]);
     assert_eq!(bad_fields(server.post(&extend, json!({ "ttlSeconds": 60, "ttlMs": 1 })).await), ["ttlMs"]);
     post_raw(&server, &extend, "").await.problem(400, "invalid_json");
+    let [change, release] = ["change", "release"].map(|verb| format!("/api/reservations/{id}/{verb}"));
+    assert_eq!(bad_fields(server.post(&change, json!({})).await), ["quantity"]);
+    for path in [&change, &release] {
+        assert_eq!(bad_fields(server.post(path, json!({ "quantity": 1, "units": 1 })).await), ["units"]);
+        assert_eq!(bad_fields(server.post(path, json!({ "quantity": 0, "units": 1 })).await), ["quantity", "units"]);
+    }
     for (query, field) in [
         ("inventory/sku?active=-1", "active"),
         ("inventory/sku?active=10001", "active"),
@@ -256,6 +274,7 @@ async fn resources_by_methods() {
         ("/api/carts/c/confirm".to_owned(), "POST"),
         ("/api/carts/c/release".to_owned(), "POST"),
         ("/api/carts/c/extend".to_owned(), "POST"),
+        (format!("/api/reservations/{id}/change"), "POST"),
         (format!("/api/reservations/{id}/return"), "POST"),
         ("/api/audit".to_owned(), "GET, HEAD"),
     ] {

@@ -4,6 +4,7 @@ mod adjust;
 mod auth;
 mod cart_settling;
 mod carts;
+mod change;
 mod cli;
 mod durability;
 mod expiry;

@@ -26,6 +26,9 @@ const STOCK_FIELDS: [&str; 8] =
 const RETURN_FIELDS: [&str; 7] =
     ["confirmedAt", "quantity", "reservationId", "restock", "returned", "sku", "updatedAt"];
 
+/// Those of a change.
+const CHANGE_FIELDS: [&str; 5] = ["how", "quantity", "reservationId", "sku", "updatedAt"];
+
 /// Those of a seed.
 const SEED_FIELDS: [&str; 4] = ["quantity", "sku", "updatedAt", "version"];
 
@@ -196,8 +199,10 @@ impl Books {
         let mut replay: Option<Replay> = None;
         let mut lives: BTreeMap<&str, Life> = BTreeMap::new();
         let (mut seeded, mut is_repaired): (Option<&Event>, bool) = (None, false);
-        // Whether a reservation was extended, except of a record that was made again from its last event.
+        // Whether a reservation was extended, except of a record that was made again from its last event; and the units
+        // that it held at first, and whether they were ever changed.
         let mut was_extended: BTreeMap<&str, bool> = BTreeMap::new();
+        let mut was_changed: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
         // What a hold noted, except on a record that was made again from a later event.
         let mut noted: BTreeMap<&str, Option<&String>> = BTreeMap::new();
         let events: Vec<Event> = self.events(prefix, sku);
@@ -206,7 +211,7 @@ impl Books {
                 Some(before) => {
                     assert_eq!(event.version, before.version + 1, "a gap before {event:?}");
                     assert_eq!(event["previous"], before.event_id, "the link of {event:?}");
-                    before.counts_after(event)
+                    before.counts_after(event, lives.get(&*event["reservationId"]).and_then(|life| life.state))
                 }
                 None if history == History::Whole => {
                     assert_eq!((event.version, &*event["previous"]), (1, ""), "the first event: {event:?}");
@@ -251,6 +256,12 @@ impl Books {
                 _ => {}
             }
             match &*event["event"] {
+                "hold" => drop(was_changed.insert(&event["reservationId"], (&event["quantity"], false))),
+                "change" => drop(was_changed.entry(&event["reservationId"]).and_modify(|of| of.1 = true)),
+                "repair" => drop(was_changed.remove(&*event["reservationId"])),
+                _ => {}
+            }
+            match &*event["event"] {
                 "hold" => drop(noted.insert(&event["reservationId"], event.fields.get("metadata"))),
                 "repair" => drop(noted.remove(&*event["reservationId"])),
                 _ => {}
@@ -274,6 +285,12 @@ impl Books {
                 let record = self.records.get(&format!("{prefix}reservation:{id}"));
                 let has_ttl = record.filter(|record| record["sku"] == sku).map(|record| record.contains_key("ttlMs"));
                 assert!(has_ttl.is_none_or(|has_ttl| has_ttl == was_extended), "ttlMs of {id}: {record:?}");
+            }
+            for (id, (first, is_changed)) in was_changed {
+                let record = self.records.get(&format!("{prefix}reservation:{id}"));
+                let Some(record) = record.filter(|record| record["sku"] == sku) else { continue };
+                let kept = record.get("initialQuantity").map(String::as_str);
+                assert_eq!(kept, is_changed.then_some(first), "initialQuantity of {id}: {record:?}");
             }
             for (id, metadata) in noted {
                 let record = self.records.get(&format!("{prefix}reservation:{id}"));
@@ -305,8 +322,10 @@ impl Books {
         // What is active has no token, and was updated only if it was extended; an empty reason is not stored.
         let is_active = record["state"] == "active";
         let was_updated = last["event"] != "hold";
+        // The reason of a change is told in the audit alone.
+        let reason = if last["event"] == "change" { "" } else { &last["reason"] };
         let comes_later = |field: &&str| match *field {
-            "reason" => last["reason"].is_empty(),
+            "reason" => reason.is_empty(),
             "updatedAt" => !was_updated,
             _ => false,
         };
@@ -315,7 +334,7 @@ impl Books {
         let is_returned = !life.returns.is_empty();
         let may_have = |field: &str| {
             !is_active && field == "token"
-                || was_updated && field == "ttlMs"
+                || was_updated && ["ttlMs", "initialQuantity"].contains(&field)
                 || field == "metadata"
                 || is_returned && ["returned", "confirmedAt"].contains(&field)
         };
@@ -324,7 +343,7 @@ impl Books {
         for field in ["cartId", "sku", "quantity", "state"] {
             assert_eq!(record[field], last[field], "{field} of {key}");
         }
-        assert_eq!(record.get("reason").map_or("", String::as_str), last["reason"], "reason of {key}");
+        assert_eq!(record.get("reason").map_or("", String::as_str), reason, "reason of {key}");
         assert!(number(&record["createdAt"]) < number(&record["expiresAt"]), "{key} expired when it was made");
         // Earlier than its event when a hold by a clock that was ahead was shortened, or when it was extended.
         assert!(record["createdAt"] <= last["happenedAt"], "createdAt of {key}");
@@ -345,6 +364,10 @@ impl Books {
             let fields: Vec<_> = operation.keys().map(String::as_str).collect();
             if fields == RETURN_FIELDS {
                 assert_return(name, operation, &all, history);
+                continue;
+            }
+            if fields == CHANGE_FIELDS {
+                assert_change(name, operation, &all, history);
                 continue;
             }
             assert!(fields == SEED_FIELDS || fields == ADJUST_FIELDS, "fields of {name}: {fields:?}");
@@ -412,6 +435,24 @@ fn assert_return(name: &str, operation: &Fields, events: &[Event], history: Hist
     assert!(is_it || history == History::Trimmed, "{name} has no event: {operation:?}");
 }
 
+/// A change that is remembered is in the audit. One that changed nothing has no event, but then the reservation had held
+/// that quantity already.
+fn assert_change(name: &str, operation: &Fields, events: &[Event], history: History) {
+    let of = events.iter().filter(|event| event["reservationId"] == operation["reservationId"]);
+    let is_it = of.clone().any(|event| match &*operation["how"] {
+        "set" => {
+            let told = ["state", "quantity"].map(|field| &*event[field]);
+            told == ["active", &operation["quantity"]] && event["happenedAt"] <= operation["updatedAt"]
+        }
+        _ => {
+            let is_end = event["event"] == "release" && event["quantity"] == operation["quantity"];
+            let is_part = event["reason"] == "partial_release";
+            (is_end || is_part) && event["happenedAt"] == operation["updatedAt"]
+        }
+    });
+    assert!(is_it || history == History::Trimmed, "{name} has no event: {operation:?}");
+}
+
 /// The events of a reservation since its last hold: the last one that is no return, and the returns after it.
 #[derive(Default)]
 struct Life<'a> {
@@ -457,7 +498,8 @@ struct Replay {
 }
 
 impl Replay {
-    fn counts_after(&self, event: &Event) -> [u64; 3] {
+    /// `earlier` is the last event of the same reservation, if it is known.
+    fn counts_after(&self, event: &Event, earlier: Option<&Event>) -> [u64; 3] {
         let [available, reserved, confirmed] = self.counts;
         let units = number(&event["quantity"]);
         match (&*event["event"], &*event["state"], &*event["reason"]) {
@@ -469,6 +511,11 @@ impl Replay {
             ("release", _, "inventory_reseeded") => [available, reserved - units, confirmed],
             ("release" | "expired", ..) => [available + units, reserved - units, confirmed],
             ("extend", ..) => self.counts,
+            ("change", ..) => {
+                // Without the event before, the event itself tells what it moved.
+                let before = earlier.map_or(reserved + units - event.counts[1], |earlier| number(&earlier["quantity"]));
+                [available + before - units, reserved + units - before, confirmed]
+            }
             ("return", _, "restocked") => [available + units, reserved, confirmed - units],
             ("return", _, "written_off") => [available, reserved, confirmed - units],
             // A seed did not count what was sold before.
@@ -517,6 +564,7 @@ impl Event {
                 | ("seed", "draining", "inventory_reseeded")
                 | ("hold", "active", "")
                 | ("extend", "active", "")
+                | ("change", "active", "" | "partial_release")
                 | ("confirm", "confirmed", "")
                 | ("release", "released", "manual_release" | "inventory_reseeded")
                 | ("expired", "released", "reservation_ttl_elapsed")

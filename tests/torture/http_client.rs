@@ -44,6 +44,13 @@ pub async fn buy(world: Arc<World>, number: u64) {
             settle(&world, &mut order, &name, "hold").await;
         }
         if order.hold.is_done() || order.hold.is_unknown() {
+            let changes: &[&str] = if order.changes { &["change", "give_back"] } else { &[] };
+            for verb in changes {
+                make(&world, &mut rng, &mut order, &name, verb).await;
+                if is_persistent {
+                    settle(&world, &mut order, &name, verb).await;
+                }
+            }
             if let Some(typing) = typing(&mut rng) {
                 make(&world, &mut rng, &mut order, &name, "extend").await;
                 if is_persistent {
@@ -136,13 +143,22 @@ pub async fn ask(world: &World, order: &Order, name: &str, verb: &str) -> Told {
             let body = json!({ "ttlSeconds": order.extension_ms / 1000 });
             (format!("/api/reservations/{}/extend", order.id), Bytes::from(body.to_string()))
         }
+        "change" => {
+            let body = json!({ "quantity": order.changed_to });
+            (format!("/api/reservations/{}/change", order.id), Bytes::from(body.to_string()))
+        }
+        "give_back" => {
+            (format!("/api/reservations/{}/release", order.id), Bytes::from(json!({ "quantity": 1 }).to_string()))
+        }
         "return" => {
             let body = json!({ "quantity": order.back, "restock": order.restock });
             (format!("/api/reservations/{}/return", order.id), Bytes::from(body.to_string()))
         }
         verb => (format!("/api/reservations/{}/{verb}", order.id), Bytes::new()),
     };
-    let mut request = Request::post(server.url(&path)).header("idempotency-key", name);
+    // A change and another one of the same reservation have different keys.
+    let key = if ["change", "give_back"].contains(&verb) { format!("{name}-{verb}") } else { name.to_owned() };
+    let mut request = Request::post(server.url(&path)).header("idempotency-key", key);
     if !body.is_empty() {
         request = request.header("content-type", "application/json");
     }

@@ -88,6 +88,11 @@ pub struct Order {
     pub extend: Attempts,
     pub confirm: Attempts,
     pub release: Attempts,
+    /// The units that it shall hold later, and whether its buyer asks for that and then gives one unit back.
+    pub changed_to: u64,
+    pub changes: bool,
+    pub change: Attempts,
+    pub give_back: Attempts,
     /// The units that come back after the sale, and whether they are on sale again.
     pub back: u64,
     pub restock: bool,
@@ -99,14 +104,19 @@ pub struct Order {
 
 impl Order {
     pub fn operations(&self) -> u64 {
-        let Self { hold, extend, confirm, release, returning, .. } = self;
-        [hold, extend, confirm, release, returning].iter().map(|attempts| u64::from(attempts.total)).sum()
+        let Self { hold, extend, change, give_back, confirm, release, returning, .. } = self;
+        [hold, extend, change, give_back, confirm, release, returning]
+            .iter()
+            .map(|attempts| u64::from(attempts.total))
+            .sum()
     }
 
     pub fn attempts(&mut self, verb: &str) -> &mut Attempts {
         match verb {
             "hold" => &mut self.hold,
             "extend" => &mut self.extend,
+            "change" => &mut self.change,
+            "give_back" => &mut self.give_back,
             "confirm" => &mut self.confirm,
             "return" => &mut self.returning,
             _ => &mut self.release,
@@ -139,8 +149,10 @@ struct Trace {
     held_at: u64,
     extended_at: Vec<u64>,
     ended_at: u64,
-    /// SKU, cart and quantity of all its events but its return.
-    about: Option<[String; 3]>,
+    /// SKU and cart of all its events but its return.
+    about: Option<[String; 2]>,
+    /// What its events are, in their order, each with its quantity.
+    quantities: Vec<(String, u64)>,
     /// SKU, cart, quantity and reason of its return.
     back: Option<[String; 4]>,
 }
@@ -154,6 +166,7 @@ pub struct Audited {
     pub carts_held: u64,
     pub carts_sold: u64,
     pub returns: u64,
+    pub changes: u64,
 }
 
 /// What the audit has of orders, by their reservations.
@@ -200,7 +213,19 @@ pub async fn compare(
         let ends = count("confirm") + count("release") + count("expired");
         assert!(ends <= count("hold"), "{order:?} and {trace:?}");
         if let Some(about) = &trace.about {
-            assert_eq!(about, &[order.sku.to_owned(), order.cart.clone(), order.quantity.to_string()], "{order:?}");
+            assert_eq!(about, &[order.sku.to_owned(), order.cart.clone()], "{order:?}");
+        }
+        assert!(order.change.allow(count("change")), "{order:?} and {trace:?}");
+        assert!(order.give_back.allow(count("partial_release")), "{order:?} and {trace:?}");
+        audited.changes += u64::from(count("change") + count("partial_release"));
+        let mut held = order.quantity;
+        for (event, quantity) in &trace.quantities {
+            held = match &**event {
+                "change" => order.changed_to,
+                "partial_release" => held - 1,
+                _ => held,
+            };
+            assert_eq!(*quantity, held, "{event} of {order:?} and {trace:?}");
         }
         assert!(order.returning.allow(count("return")), "{order:?} and {trace:?}");
         assert!(count("return") <= count("confirm"), "{order:?} and {trace:?}");
@@ -287,10 +312,14 @@ async fn traces(redis: &mut MultiplexedConnection) -> (Traces, Adjusted, Vec<u64
             match &*kind {
                 "hold" => trace.held_at = at,
                 "extend" => trace.extended_at.push(at),
+                "change" => {}
                 _ => trace.ended_at = at,
             }
-            *trace.events.entry(kind).or_default() += 1;
-            let about = ["sku", "cartId", "quantity"].map(field);
+            let reason = field("reason");
+            let kind = if kind == "change" && !reason.is_empty() { reason } else { kind };
+            *trace.events.entry(kind.clone()).or_default() += 1;
+            trace.quantities.push((kind, field("quantity").parse().unwrap()));
+            let about = ["sku", "cartId"].map(field);
             assert_eq!(trace.about.get_or_insert(about.clone()), &about);
         }
     }

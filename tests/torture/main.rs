@@ -113,8 +113,9 @@ async fn every_client_was_told_what_happened() {
     let operations: u64 = orders.iter().map(Order::operations).sum::<u64>() + of_carts;
     let faults: usize = statistics.recoveries.values().map(Vec::len).sum();
     let kinds = statistics.recoveries.len();
-    let Audited { events, extensions, sold_after_first_expiry, carts_held, carts_sold, returns } = audited;
+    let Audited { events, extensions, sold_after_first_expiry, carts_held, carts_sold, returns, changes } = audited;
     println!("{operations} operations in {took:.0?}, {events} events, {faults} faults of {kinds} kinds");
+    println!("{changes} holds were changed, or a part of them was released");
     println!("{returns} sales were returned, or a part of them");
     println!("{extensions} extensions; {sold_after_first_expiry} holds were sold after their first expiry");
     let settled: u32 = orders.iter().map(|order| order.settled).sum();
@@ -137,6 +138,7 @@ async fn every_client_was_told_what_happened() {
             && sold_after_first_expiry > 0
             && made > 0
             && returns > 0
+            && changes > 0
             && seeded > 0
             && carts_sold > 0,
         "that was no torture"

@@ -40,6 +40,16 @@ pub async fn buy(world: Arc<World>, number: u64) {
             (0..count).map(|item| order(&mut rng, &format!("sha-{number}-{turn}-{item}"), 1)).collect();
         let mode = if rng.bool() { "each" } else { "all" };
         make(&mut caller, &mut rng, &mut orders, mode, "hold").await;
+        for order in orders.iter_mut().filter(|order| order.changes) {
+            if order.hold.is_done() || order.hold.is_unknown() {
+                for verb in ["change", "give_back"] {
+                    for _ in 0..if manner(&mut rng) == Manner::Once { 1 } else { 2 } {
+                        let told = caller.change(order, verb).await;
+                        order.attempts(verb).note(told);
+                    }
+                }
+            }
+        }
         if let Some(typing) = typing(&mut rng) {
             let is_held = |order: &Order| order.hold.is_done() || order.hold.is_unknown();
             let (mut held, others) = orders.into_iter().partition::<Vec<_>, _>(is_held);
@@ -132,6 +142,28 @@ impl Caller {
         }
     }
 
+    /// Changes the quantity of an order. A repeat is the same operation.
+    async fn change(&mut self, order: &Order, verb: &str) -> Told {
+        let Order { id, sku, cart, changed_to, .. } = order;
+        let key = IdempotencyKey::parse(&format!("{cart}-{verb}")).unwrap();
+        let operation = OperationId::of_change(&key, ReservationId::parse(id).unwrap());
+        let keys = [
+            "inventory:audit".to_owned(),
+            "stockhold:due".to_owned(),
+            "stockhold:settings".to_owned(),
+            format!("operation:{operation}"),
+            format!("inventory:{sku}"),
+            format!("inventory:{sku}:active"),
+            format!("reservation:{id}"),
+        ];
+        let (how, quantity) = if verb == "change" { ("set", *changed_to) } else { ("release", 1) };
+        let args = [how.to_owned(), quantity.to_string(), "once".to_owned()];
+        match self.evalsha("change", &keys, &args, *sku == BROKEN).await {
+            Ok(replies) => understand(&replies[0], order, verb),
+            Err(told) => told,
+        }
+    }
+
     /// Returns what comes back of an order. A repeat is the same operation.
     async fn take_back(&mut self, order: &Order) -> Told {
         let Order { id, sku, cart, back, restock, .. } = order;
@@ -201,7 +233,9 @@ fn understand(reply: &[String], order: &Order, verb: &str) -> Told {
         ("hold", "HELD" | "REPLAYED")
         | ("confirm", "CONFIRMED" | "REPLAYED")
         | ("release", "RELEASED" | "REPLAYED") => Told::Done,
-        ("return", "RETURNED" | "REPLAYED") => Told::Done,
+        ("return", "RETURNED" | "REPLAYED") | ("change" | "give_back", "CHANGED" | "REPLAYED") => Told::Done,
+        ("change", "INSUFFICIENT") | ("change" | "give_back", "NOT_FOUND") => Told::No,
+        ("change" | "give_back", "NOT_ACTIVE" | "EXPIRED") => Told::Never,
         // It may be sold yet: by a call that is still on its way.
         ("return", "NOT_SOLD" | "NOT_FOUND") => Told::No,
         ("extend", "EXTENDED") => Told::Until(reply[6].parse().unwrap()),

@@ -76,6 +76,9 @@ impl World {
     }
 }
 
+/// How often the buyer of more than one unit changes the quantity, of 100.
+const CHANGED: u32 = 40;
+
 /// A new order of a random SKU.
 pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
     let sku = if rng.u32(..100) < 60 { HOT[rng.usize(..HOT.len())] } else { COLD[rng.usize(..COLD.len())] };
@@ -83,8 +86,10 @@ pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
     let ttl_ms = if rng.u32(..100) < 30 { shortest_ms.max(rng.u64(1..200)) } else { 5000 };
     let extension_ms = shortest_ms.max(rng.u64(1..8000));
     // Readers count the units of the hot SKUs: none of them leaves the books.
-    let (back, restock) = (rng.u64(1..=quantity), HOT.contains(&sku) || rng.bool());
-    Order { extension_ms, back, restock, ..order_of(sku, name, quantity, ttl_ms) }
+    let (changes, restock) = (quantity > 1 && rng.u32(..100) < CHANGED, HOT.contains(&sku) || rng.bool());
+    let back = if changes { 1 } else { rng.u64(1..=quantity) };
+    let changed_to = quantity + rng.u64(1..3);
+    Order { extension_ms, back, restock, changed_to, changes, ..order_of(sku, name, quantity, ttl_ms) }
 }
 
 /// A new order. Its id comes from its name as an `Idempotency-Key`, so it is known whatever happens to the request.
@@ -101,6 +106,10 @@ pub fn order_of(sku: &'static str, name: &str, quantity: u64, ttl_ms: u64) -> Or
         extend: Attempts::default(),
         confirm: Attempts::default(),
         release: Attempts::default(),
+        changed_to: quantity,
+        changes: false,
+        change: Attempts::default(),
+        give_back: Attempts::default(),
         back: 1,
         restock: true,
         returning: Attempts::default(),

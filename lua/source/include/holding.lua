@@ -40,10 +40,11 @@ for i = 1, n do
   if earlier then record = record_of(earlier) end
   if record then
     local field = record.cartId ~= cart and 'cartId' or record.sku ~= stock.sku and 'sku'
-      or record.quantity ~= quantity and 'quantity'
     if not field then
-      local noted = earlier and record.metadata or not earlier and call('HGET', reservation, 'metadata') or nil
-      field = noted ~= metadata[i] and 'metadata'
+      -- It is recognized by what it asked for: its quantity may have been changed since.
+      local kept = earlier and { record.metadata } or call('HMGET', reservation, 'metadata', 'initialQuantity')
+      field = (kept[2] or record.quantity) ~= quantity and 'quantity'
+        or (kept[1] or nil) ~= metadata[i] and 'metadata'
     end
     if field then
       replies[i], refused = { 'CONFLICT', field }, true
