@@ -22,6 +22,7 @@ const FLAGS: [(&str, &str); 14] = [
     ("repair", "#!lua flags=allow-oom"),
     ("return", "#!lua flags=allow-oom"),
     ("seed", "#!lua"),
+    ("sell", "#!lua flags=allow-oom"),
     ("sweep", "#!lua flags=allow-oom"),
 ];
 

@@ -202,7 +202,7 @@ pub enum EventKind {
     Extend,
     /// A hold holds another number of units.
     Change,
-    /// The units of a hold were sold.
+    /// The units of a hold were sold, also of one that had lapsed.
     Confirm,
     /// The units of a hold were released, or taken back by a seed.
     Release,
