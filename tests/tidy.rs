@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 
 /// The scripts that only read, and the scripts that run when memory is full. The others are refused then.
-const FLAGS: [(&str, &str); 14] = [
+const FLAGS: [(&str, &str); 15] = [
     ("adjust", "#!lua"),
     ("audit", "#!lua flags=no-writes"),
     ("cart_hold", "#!lua"),
