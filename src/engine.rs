@@ -25,6 +25,7 @@ mod record;
 mod returns;
 mod rounds;
 mod seed;
+mod sell;
 mod settings;
 mod settle;
 
@@ -59,6 +60,7 @@ pub use record::{Event, EventKind, Reservation, ReservationState, Stock};
 pub use returns::{Return, ReturnRequest};
 pub use rounds::Rounds;
 pub use seed::Seed;
+pub use sell::{Sale, SaleRequest};
 pub use settings::{Change, Settings};
 pub use settle::Settle;
 

@@ -667,6 +667,40 @@ async fn a_changed_hold_is_sound_and_its_damage_is_repaired() {
     }
 }
 
+/// What has lapsed may be sold late, once; the check replays it and makes its record again.
+#[tokio::test]
+async fn a_late_or_partial_sale_is_sound_and_its_damage_is_repaired() {
+    for (damage, what) in [
+        (&[][..], ""),
+        (&["HSET reservation:LATE state released"], "state is"),
+        (&["HDEL reservation:LATE reason"], "reason is missing"),
+        (&["HSET reservation:LATE quantity 9"], "quantity is"),
+        (&["HSET reservation:ID quantity 9"], "quantity is"),
+        (&["HINCRBY inventory:tea confirmed 1", "HINCRBY inventory:tea available -1"], "they are"),
+    ] {
+        let mut fixture = CheckFixture::open(100).await;
+        let late = fixture.server.held_for("tea", 3, 1).await;
+        tokio::time::sleep(Duration::from_millis(1050)).await;
+        let path = |id: &str| format!("/api/reservations/{id}/confirm");
+        let body = json!({ "quantity": 2, "ifExpired": "reacquire" });
+        assert_eq!(fixture.server.post(&path(&late), body).await.ok()["reason"], "late_confirm");
+        fixture.server.post(&path(&fixture.active.clone()), json!({ "quantity": 1 })).await.ok();
+        let counts = fixture.server.counts("tea").await;
+        assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]));
+        let damage: Vec<String> = damage.iter().map(|command| command.replace("LATE", &late)).collect();
+        fixture.plant(&damage.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
+        let told: Vec<_> = findings.iter().map(|finding| finding["what"].as_str().unwrap()).collect();
+        assert!(
+            status == 0 && told.iter().any(|told| told.contains(what)) != damage.is_empty(),
+            "{damage:?}: {findings:#?}"
+        );
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "{damage:?}");
+        assert_eq!(fixture.server.counts("tea").await, counts);
+        assert_invariants(&mut fixture.connection, History::Whole).await;
+    }
+}
+
 /// With all its extensions, no hold lasts longer than the longest that one request can be made for.
 #[tokio::test]
 async fn an_extended_hold_that_would_outlive_thirty_days_is_shortened() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 
 /// The scripts that only read, and the scripts that run when memory is full. The others are refused then.
-const FLAGS: [(&str, &str); 14] = [
+const FLAGS: [(&str, &str); 15] = [
     ("adjust", "#!lua"),
     ("audit", "#!lua flags=no-writes"),
     ("cart_hold", "#!lua"),
@@ -22,6 +22,7 @@ const FLAGS: [(&str, &str); 14] = [
     ("repair", "#!lua flags=allow-oom"),
     ("return", "#!lua flags=allow-oom"),
     ("seed", "#!lua"),
+    ("sell", "#!lua flags=allow-oom"),
     ("sweep", "#!lua flags=allow-oom"),
 ];
 

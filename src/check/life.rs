@@ -21,6 +21,8 @@ impl<'a> Life<'a> {
             // When the record of a settled reservation was dropped, its id may be used again: by a hold.
             EventKind::Hold => earlier.state != "active",
             EventKind::Return => earlier.state == "confirmed",
+            // What has lapsed may be sold after all.
+            EventKind::Confirm if event.reason == "late_confirm" => earlier.event == EventKind::Expired,
             _ => earlier.state == "active",
         };
         let wrong = earlier.filter(|earlier| !follows(earlier));

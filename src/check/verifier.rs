@@ -294,6 +294,7 @@ fn after([available, reserved, confirmed]: [i64; 3], event: &Event, earlier: Opt
             };
             [available - more, reserved + more, confirmed]
         }
+        (EventKind::Confirm, "late_confirm") => [available - count, reserved, confirmed + count],
         (EventKind::Confirm, _) => [available, reserved - count, confirmed + count],
         // This hold was released for a new count, and its units are not given back.
         (EventKind::Release, "inventory_reseeded") => [available, reserved - count, confirmed],

@@ -19,7 +19,7 @@ pub enum Extend {
     NotActive {
         /// The state.
         state: ReservationState,
-        /// Why it was released; empty when it was confirmed.
+        /// Why it was released, or `late_confirm`; otherwise empty.
         reason: String,
     },
     /// It was due, and is now expired.

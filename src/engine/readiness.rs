@@ -167,6 +167,7 @@ impl Engine {
             probe("cart_hold", &[&both, &settings, &[&cart_key, &operation], &item], &[&["", "1", "1000000000"]]),
             probe("confirm", &[&both, &settings, &item], &[&["all", ""]]),
             probe("release", &[&both, &settings, &item], &[&["all", ""]]),
+            probe("sell", &[&both, &settings, &item], &[&["", "", ""]]),
             probe("extend", &[&both, &settings, &item], &[&["all", "1"]]),
             probe("change", &[&both, &settings, &changed], &[&["set", "1", ""]]),
             probe("sweep", &[&both, &settings, &stock], &[]),

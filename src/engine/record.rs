@@ -6,7 +6,7 @@ use super::{Error, HoldRequest, Quantity};
 use crate::keys::{CartId, Metadata, ReservationId, Sku};
 use crate::redis::Entry;
 
-/// The life of a reservation: active, and then one of the other states, finally.
+/// The life of a reservation: active, and then one of the other states; what has lapsed may still be confirmed late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReservationState {
     /// Its units are reserved.
@@ -50,7 +50,7 @@ pub struct Reservation {
     pub initial_quantity: Option<Quantity>,
     /// Its state.
     pub state: ReservationState,
-    /// Why it was released; empty otherwise.
+    /// Why it was released, or `late_confirm`; empty otherwise.
     pub reason: String,
     /// When it lapses, or would have lapsed: epoch milliseconds of Redis's clock, like all times here.
     pub expires_at_ms: u64,
@@ -202,7 +202,7 @@ pub enum EventKind {
     Extend,
     /// A hold holds another number of units.
     Change,
-    /// The units of a hold were sold.
+    /// The units of a hold were sold, also of one that had lapsed.
     Confirm,
     /// The units of a hold were released, or taken back by a seed.
     Release,

@@ -51,7 +51,7 @@ catalogue! {
         "the path has other methods; `Allow` lists them";
     BodyTimeout = REQUEST_TIMEOUT, "body_timeout", "Body not received in time", "the body took longer than 5 s";
     InsufficientInventory = CONFLICT, "insufficient_inventory", "Insufficient inventory",
-        "a hold, a change or an adjustment to more than is there: `requested`, `available`; of a cart, `errors` names these for each \
+        "a hold, a change, a late confirm or an adjustment to more than is there: `requested`, `available`; of a cart, `errors` names these for each \
          `sku`";
     /// The code is that of a read, and the title is that of every hold refused for lack of units.
     UnknownSkuHeld = CONFLICT, "unknown_sku", "Insufficient inventory", "a hold of a SKU that was never seeded";
@@ -64,7 +64,7 @@ catalogue! {
     ExtensionLimitReached = CONFLICT, "extension_limit_reached", "Extension limit reached",
         "an extension beyond what the operator allows: `maxExpiresAt`; the reservation stays as it is";
     ExceedsReservation = CONFLICT, "exceeds_reservation", "Quantity exceeds reservation",
-        "a release of more units than the reservation holds: `quantity`; it stays as it is";
+        "a release or a confirm of more units than the reservation has: `quantity`; it stays as it is";
     StaleVersion = CONFLICT, "stale_version", "Stale version", "an adjustment of a SKU that has another `version`";
     ExcessiveInventory = CONFLICT, "excessive_inventory", "Excessive inventory",
         "after the adjustment, or the return, the SKU would have more than 1,000,000,000,000 units in all";

@@ -5,6 +5,7 @@ mod cart;
 mod change;
 mod list;
 mod returns;
+mod sell;
 
 use std::pin::Pin;
 
@@ -115,6 +116,9 @@ pub(super) async fn reservation(engine: &Engine, mut request: WholeRequest) -> A
 }
 
 pub(super) async fn confirm(engine: &Engine, request: WholeRequest) -> Answer {
+    if sell::CHOICES.iter().any(|choice| request.fields.has(choice)) {
+        return Box::pin(sell::sell(engine, request)).await;
+    }
     let (id, key) = to_settle(request)?;
     settled(engine.confirm(id, key.as_ref()).await?)
 }

@@ -69,7 +69,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 fn good(rng: &mut Rng) -> Vec<u8> {
-    let (method, target, body) = match rng.u32(..20) {
+    let (method, target, body) = match rng.u32(..21) {
         0 => ("POST", "/api/inventory/seed".to_owned(), r#"{"sku":"tea","quantity":5}"#.to_owned()),
         1 | 2 => (
             "POST",
@@ -112,6 +112,10 @@ fn good(rng: &mut Rng) -> Vec<u8> {
         18 => {
             let body = format!(r#"{{"quantity":{}}}"#, rng.u32(0..4));
             ("POST", format!("/api/reservations/{ID}/{}", ["change", "release"][rng.usize(..2)]), body)
+        }
+        19 => {
+            let body = format!(r#"{{"quantity":{},"ifExpired":"reacquire"}}"#, rng.u32(1..3));
+            ("POST", format!("/api/reservations/{ID}/confirm"), body)
         }
         _ => ("GET", "/readyz".to_owned(), String::new()),
     };

@@ -78,6 +78,7 @@ pub enum Act {
         items: Vec<Adjustment>,
     },
     Change(Change),
+    Sell(Sale),
     Return {
         sku: &'static str,
         id: u8,
@@ -187,6 +188,16 @@ pub struct Change {
     pub once: bool,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub struct Sale {
+    pub sku: &'static str,
+    pub id: u8,
+    pub token: &'static str,
+    /// 0 is all.
+    pub quantity: u64,
+    pub late: bool,
+}
+
 /// One `EVALSHA`.
 #[derive(Clone)]
 pub struct Call {
@@ -260,6 +271,12 @@ impl Act {
                 let keys = keys.into_iter().chain([operation_key(*operation)]).chain(stock_keys(sku));
                 let args = [(*how).to_owned(), quantity.to_string(), word(*once, "once")];
                 Call::new("change", keys.chain([reservation_key(id)]), args)
+            }
+            Self::Sell(Sale { sku, id, token, quantity, late }) => {
+                let of_shard = ["inventory:audit", "stockhold:due", "stockhold:settings"];
+                let quantity = if *quantity == 0 { String::new() } else { quantity.to_string() };
+                let args = [(*token).to_owned(), quantity, word(*late, "reacquire")];
+                Call::new("sell", item_keys(&of_shard, [(*sku, *id)].into_iter()), args)
             }
             Self::Return { sku, id, operation, quantity, restock, once } => {
                 let keys = ["inventory:audit".to_owned(), "stockhold:settings".to_owned(), operation_key(*operation)];

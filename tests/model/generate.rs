@@ -6,7 +6,7 @@ use proptest::sample::select;
 
 use crate::call::{
     AS_MANY_AS_FIT, Act, Adjustment, CART_OPERATIONS, CARTS, CHANGES, Change, Extension, IDS, Item, Line, METADATA,
-    OPERATIONS, REASONS, RETURNS, Record, Restart, SEEDS, SKUS, STRANGERS, Step, TOKENS,
+    OPERATIONS, REASONS, RETURNS, Record, Restart, SEEDS, SKUS, STRANGERS, Sale, Step, TOKENS,
 };
 use crate::spoil::{self, Spoil};
 
@@ -24,7 +24,7 @@ pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
     let unspoiled = |act| Step { act, spoil: None };
     let keep_ms = keep_ms().prop_map(move |keep_ms| vec![unspoiled(Act::Keep(keep_ms))]);
     let first = vec(seed().prop_map(unspoiled), 0..=FIRST_SEEDS);
-    let then = prop_oneof![40 => step().prop_map(|step| vec![step]), 1 => sale_and_returns(), 1 => hold_and_changes()];
+    let then = prop_oneof![40 => step().prop_map(|step| vec![step]), 1 => sale_and_returns(), 1 => hold_and_changes(), 1 => short_hold_and_sales()];
     (keep_ms, first, vec(then, 1..=LONGEST - FIRST_SEEDS))
         .prop_map(|(keep_ms, first, then)| [keep_ms, first, then.concat()].concat())
 }
@@ -88,7 +88,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         30 => (act(), prop::option::weighted(0.07, spoil())),
         // Calls of these kinds are rare, and their errors must be covered too.
-        2 => (prop_oneof![2 => read(), 1 => seed(), 1 => sweep(), 1 => repair(), 1 => returns(), 1 => change()], spoil().prop_map(Some)),
+        2 => (prop_oneof![2 => read(), 1 => seed(), 1 => sweep(), 1 => repair(), 1 => returns(), 1 => change(), 1 => sale()], spoil().prop_map(Some)),
     ]
     .prop_map(|(act, spoil)| Step { act, spoil })
 }
@@ -107,6 +107,7 @@ fn act() -> impl Strategy<Value = Act> {
         12 => (mode(), some(extension())).prop_map(|(mode, items)| Act::Extend { mode, items }),
         12 => (mode(), some(adjustment())).prop_map(|(mode, items)| Act::Adjust { mode, items }),
         16 => change(),
+        16 => sale(),
         10 => returns(),
         14 => cart_hold(),
         6 => (select(CARTS.to_vec()), 98..=100usize).prop_map(|(cart, most)| Act::FillCart { cart, most }),
@@ -288,6 +289,40 @@ fn cart_hold() -> impl Strategy<Value = Act> {
             Act::CartHold { cart, operation, once, ttl_ms, lines: kept, others }
         },
     )
+}
+
+fn sale() -> impl Strategy<Value = Act> {
+    let quantity = prop_oneof![5 => Just(0), 6 => 1..=3u64, 1 => Just(1_000_000_000)];
+    (item(), quantity, any::<bool>())
+        .prop_map(|(Item { sku, id, token }, quantity, late)| Act::Sell(Sale { sku, id, token, quantity, late }))
+}
+
+/// Something is held for a moment, and sold in part or late; often its units are gone by then.
+fn short_hold_and_sales() -> impl Strategy<Value = Vec<Step>> {
+    let sales = vec((0..=4u64, prop::bool::weighted(0.8), select(TOKENS.to_vec()), any::<bool>()), 1..=3);
+    let waits = (1..=8u64, any::<bool>(), prop::option::of(0..=3i64), sales);
+    (0..SKUS.len() as u8, IDS, waits).prop_map(|(n, id, (ttl_ms, is_swept, left, sales))| {
+        let (sku, id) = (SKUS[usize::from(n)], id - id % SKUS.len() as u8 + n);
+        let ids: Vec<_> = (0..IDS_OF_SKU).map(|turn| id_of_sku(n, turn)).collect();
+        let seed = Act::Seed { sku, quantity: Some(9), ids: ids.clone(), operation: *SEEDS.start(), once: false };
+        let line = Line { sku, id, cart: CARTS[0], quantity: 3, ttl_ms, metadata: "" };
+        let mut acts = vec![Act::Keep(Some(300)), seed, Act::Hold { mode: "each", lines: vec![line] }, Act::WaitMs(4)];
+        if is_swept {
+            acts.push(Act::Sweep { sku, ids });
+        }
+        if let Some(left) = left {
+            let (how, if_version, create, reason, once) = ("set", None, false, "", false);
+            let item = Adjustment { sku, operation: 0, how, units: left, if_version, create, reason, once };
+            acts.push(Act::Adjust { mode: "each", items: vec![item] });
+        }
+        for (quantity, late, token, again) in sales {
+            let sale = Act::Sell(Sale { sku, id, token, quantity, late });
+            acts.extend(again.then(|| sale.clone()));
+            acts.push(sale);
+        }
+        acts.push(Act::Keep(Some(15)));
+        acts.into_iter().map(|act| Step { act, spoil: None }).collect()
+    })
 }
 
 /// Often what is usual for the operation, so that it may be repeated.

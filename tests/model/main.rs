@@ -19,6 +19,7 @@ mod request;
 mod returns;
 mod rules;
 mod search;
+mod sell;
 mod spoil;
 mod state;
 mod stored;

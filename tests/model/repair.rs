@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::names::event_id;
 use crate::request::{Fault, Repair, RepairItem, Restart};
+use crate::sell::LATE_CONFIRM;
 use crate::state::{CONFIRM, DRAIN, EXPIRE, Event, Model, RELEASE, Record, Turn, reply};
 
 const MOST: i64 = 1_000_000_000_000;
@@ -125,7 +126,7 @@ impl Model {
         let created_at = created.filter(|created| *created <= at).unwrap_or(at);
         let expires = kept.map(|record| record.expires_at).filter(|expires| *expires > created_at);
         let state = ["active", CONFIRM.state, RELEASE.state].into_iter().find(|state| *state == event.state());
-        let reasons = ["", RELEASE.reason, EXPIRE.reason, DRAIN.reason];
+        let reasons = ["", RELEASE.reason, EXPIRE.reason, DRAIN.reason, LATE_CONFIRM];
         Record {
             cart: event.cart().to_owned(),
             sku: event.sku().to_owned(),

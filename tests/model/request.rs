@@ -30,6 +30,7 @@ pub enum Request {
     Extend { all: bool, items: Vec<Extension> },
     Adjust { all: bool, items: Vec<Adjustment> },
     Change(Change),
+    Sell(Sale),
     Return(Return),
     CartHold(CartHold),
     Sweep { sku: String, ids: Vec<String> },
@@ -90,6 +91,16 @@ pub struct Change {
     pub releases: bool,
     pub quantity: u64,
     pub once: bool,
+}
+
+pub struct Sale {
+    pub sku: String,
+    pub id: String,
+    pub token: String,
+    /// All, if there is none.
+    pub quantity: Option<u64>,
+    /// Whether it is sold although it has lapsed.
+    pub late: bool,
 }
 
 pub struct Return {
@@ -241,6 +252,18 @@ impl Request {
                 fits(audit == b"inventory:audit" && due == b"stockhold:due" && settings == b"stockhold:settings")?;
                 let operation = id_after(operation, b"operation:")?;
                 Ok(Self::Change(Change { sku, id, operation, releases, quantity, once }))
+            }
+            "sell" => {
+                let [audit, due, settings, inventory, active, reservation] = &call.keys[..] else {
+                    return Err(Fault::BadArgs);
+                };
+                count(call.args.len() == 3)?;
+                let token = if call.args[0].is_empty() { String::new() } else { args.text(0)? };
+                let quantity = if call.args[1].is_empty() { None } else { Some(args.number(1, 1, MOST_UNITS)?) };
+                let late = args.word(2, [b"", b"reacquire"])?;
+                let (sku, id) = (stock(inventory, active)?, id(reservation)?);
+                fits(audit == b"inventory:audit" && due == b"stockhold:due" && settings == b"stockhold:settings")?;
+                Ok(Self::Sell(Sale { sku, id, token, quantity, late }))
             }
             "return" => {
                 let [audit, settings, operation, inventory, reservation] = &call.keys[..] else {

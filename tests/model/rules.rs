@@ -31,6 +31,7 @@ impl Model {
             Request::Extend { all, items } => self.extend_items(*all, items, keep_ms, turn),
             Request::Adjust { all, items } => return self.adjust_items(*all, items, keep_ms, turn),
             Request::Change(change) => vec![self.change(change, keep_ms, turn)?],
+            Request::Sell(sale) => vec![self.sell(sale, keep_ms, turn)],
             Request::Return(request) => vec![self.take_back(request, keep_ms, turn)?],
             Request::CartHold(hold) => return self.cart_hold(hold, keep_ms, turn),
             Request::Sweep { sku, ids } => vec![self.sweep(sku, ids, keep_ms, turn)],

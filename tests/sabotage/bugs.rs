@@ -35,7 +35,7 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 77] = [
+pub const BUGS: [Bug; 83] = [
     rule(
         "lua/hold_with_metadata.lua",
         "`hold_with_metadata` takes another request for a repeat",
@@ -322,6 +322,42 @@ pub const BUGS: [Bug; 77] = [
         "`change` revives what has lapsed",
         "local has_lapsed = record.expires <= now",
         "local has_lapsed = false",
+    ),
+    rule(
+        "lua/sell.lua",
+        "`sell` of a part keeps the rest reserved",
+        "own.available, own.reserved = own.available + rest, own.reserved - rest",
+        "rest = 0",
+    ),
+    rule(
+        "lua/sell.lua",
+        "`sell` sells what has lapsed although its units are somebody else's",
+        "  if sold > own.available then",
+        "  if false then",
+    ),
+    rule(
+        "lua/sell.lua",
+        "`sell` sells what somebody has released",
+        "local was_expired = record.state == 'released' and record.reason == 'reservation_ttl_elapsed'",
+        "local was_expired = record.state == 'released'",
+    ),
+    rule(
+        "lua/sell.lua",
+        "`sell` of what has lapsed leaves out that it had expired",
+        "    append_event(own, 'expired', id, record.cartId, before, 'released', 'reservation_ttl_elapsed')\n",
+        "",
+    ),
+    rule(
+        "lua/sell.lua",
+        "`sell` leaves the record of a late sale to be dropped when its expiry was to be",
+        "call('PEXPIRE', reservation_key, keep_ms) else",
+        "call('PTTL', reservation_key) else",
+    ),
+    way(
+        "src/engine/sell.rs",
+        "the engine sells without the token of the key",
+        "&[&token, &quantity, if_expired]",
+        "&[\"\", &quantity, if_expired]",
     ),
     rule(
         "lua/return.lua",

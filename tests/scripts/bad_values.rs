@@ -81,6 +81,10 @@ const NOT_UTF8: [&[u8]; 14] = [
 pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
     match name {
         "quantity" if script == "seed" => numbers(&["1000000001", "Probe"]),
+        "quantity" if script == "sell" => {
+            numbers(&["0", "1000000001", "all"]).into_iter().filter(|value| !value.is_empty()).collect()
+        }
+        "ifExpired" => bytes(["0", "true", "Reacquire", "reacquire ", " "]),
         "quantity" => numbers(&["0", "1000000001", "probe"]),
         "ttlMs" => numbers(&["0", "2592000001"]),
         "limit" if script == "inventory" => numbers(&["1001"]),

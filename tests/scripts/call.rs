@@ -187,6 +187,13 @@ pub fn settle(script: &'static str, mode: &str, items: &[(&str, &str, &str)]) ->
     Call::new(script, triples(&[AUDIT, DUE, SETTINGS], items.iter().map(|(sku, id, _)| (*sku, *id))), args)
 }
 
+/// Confirms one with a choice: `quantity` 0 is all, and `if_expired` is empty or reacquire.
+pub fn sell(sku: &str, id: &str, token: &str, quantity: u64, if_expired: &str) -> Call {
+    let quantity = if quantity == 0 { String::new() } else { quantity.to_string() };
+    let keys = triples(&[AUDIT, DUE, SETTINGS], [(sku, id)].into_iter());
+    Call::new("sell", keys, vec![token.to_owned(), quantity, if_expired.to_owned()])
+}
+
 /// Extends; an item is a SKU, an id and the time from now, in ms.
 pub fn extend(mode: &str, items: &[(&str, &str, u64)]) -> Call {
     let ttls = items.iter().map(|(_, _, ttl_ms)| ttl_ms.to_string());

@@ -4,7 +4,7 @@ use redis::cmd;
 
 use crate::call::{
     Call, LONG_MS, add, adjust, audit, cart_hold, change_to, confirm, extend, hold, inventory, line, release,
-    release_part, seed, seed_under, sweep, take_back,
+    release_part, seed, seed_under, sell, sweep, take_back,
 };
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 
@@ -58,6 +58,8 @@ async fn a_damaged_record_stops_every_script_that_settles_it() {
     let mut calls = vec![
         seed("tea", 7, &[ACTIVE, LAPSED]),
         sweep("tea", &[LAPSED]),
+        sell("tea", LAPSED, "", 0, ""),
+        sell("tea", LAPSED, "", 1, "reacquire"),
         change_to("tea", LAPSED, 2, ""),
         release_part("tea", LAPSED, 1, ""),
     ];
@@ -206,6 +208,7 @@ async fn a_record_of_more_units_than_are_reserved_is_not_settled() {
     let key = format!("reservation:{LAPSED}");
     let damages = [vec!["HSET", &key, "quantity", "4"]];
     let mut calls = vec![seed("tea", 7, &[LAPSED]), sweep("tea", &[LAPSED]), change_to("tea", LAPSED, 1, "")];
+    calls.extend(["", "reacquire"].map(|if_expired| sell("tea", LAPSED, "", 0, if_expired)));
     for mode in ["each", "all"] {
         calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", LAPSED, "")]));
         calls.push(release(mode, &[("cup", CUP, ""), ("tea", LAPSED, "")]));
@@ -218,7 +221,7 @@ async fn a_record_of_more_units_than_are_reserved_is_not_settled() {
 async fn a_record_of_a_vanished_sku_is_not_settled() {
     let damages = [vec!["DEL", "inventory:tea"]];
     let mut calls = vec![seed("tea", 7, &[ACTIVE]), adjust("each", &[add("tea", NEW, 1).create()])];
-    calls.extend([change_to("tea", ACTIVE, 3, ""), release_part("tea", ACTIVE, 1, "")]);
+    calls.extend([change_to("tea", ACTIVE, 3, ""), release_part("tea", ACTIVE, 1, ""), sell("tea", ACTIVE, "", 1, "")]);
     for mode in ["each", "all"] {
         calls.push(confirm(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));
         calls.push(release(mode, &[("cup", CUP, ""), ("tea", ACTIVE, "")]));

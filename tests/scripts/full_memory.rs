@@ -4,7 +4,7 @@ use redis::cmd;
 
 use crate::call::{
     add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, inventory, line, release, release_part,
-    repair, seed, sweep, take_back,
+    repair, seed, sell, sweep, take_back,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture};
@@ -26,6 +26,7 @@ async fn extending_changing_settling_sweeping_and_reading_go_on() {
             (confirm(mode, &[("tea", ACTIVE, "token")]), vec!["CONFIRMED"]),
             (release(mode, &[("cup", CUP, "token")]), vec!["RELEASED"]),
             (sweep("tea", &[LAPSED]), vec!["SWEPT"]),
+            (sell("tea", LAPSED, "token", 0, "reacquire"), vec!["CONFIRMED"]),
             (take_back("tea", CONFIRMED, NEW, 1).once(), vec!["RETURNED"]),
             (repair("tea", ["", "", ""], [0; 3], &[]), vec!["REPAIRED"]),
             (inventory("tea", 10), vec!["STOCK"]),

@@ -10,7 +10,7 @@ use redis::cmd;
 
 use crate::call::{
     Call, LAST_EVENT, add, adjust, cart_hold, change_to, confirm, extend, hold, hold_with_metadata, line, release,
-    release_part, repair, seed, sweep, take_back, write_off,
+    release_part, repair, seed, sell, sweep, take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
@@ -48,6 +48,11 @@ fn calls() -> Vec<Call> {
     calls.push(write_off("tea", CONFIRMED, NEW, 1));
     calls.push(take_back("tea", CONFIRMED, NEW, 2));
     calls.extend([
+        sell("tea", ACTIVE, "token", 1, ""),
+        sell("tea", ACTIVE, "", 0, "reacquire"),
+        sell("tea", LAPSED, "", 0, ""),
+        sell("tea", LAPSED, "token", 0, "reacquire"),
+        sell("cup", NEW, "", 0, "reacquire"),
         change_to("tea", ACTIVE, 3, &other),
         change_to("tea", ACTIVE, 100, ""),
         change_to("tea", LAPSED, 2, ""),
@@ -77,6 +82,16 @@ fn calls() -> Vec<Call> {
     calls
 }
 
+impl ScriptFixture {
+    /// A hold of `cup` expires, and its units are gone since.
+    async fn sell_out_after_an_expiry(&mut self) {
+        self.evalsha(&hold("each", &[line("cup", NEW).ttl_ms(1)])).await.unwrap();
+        self.lapse(NEW).await;
+        self.evalsha(&sweep("cup", &[NEW])).await.unwrap();
+        self.evalsha(&adjust("each", &[add("cup", &id(3), -4)])).await.unwrap();
+    }
+}
+
 /// The commands that a script contains.
 fn commands(script: &str) -> BTreeSet<String> {
     let source = &Contract::of(script).source;
@@ -88,6 +103,9 @@ fn commands(script: &str) -> BTreeSet<String> {
 /// must be no partial change.
 async fn call_as_weak(fixture: &mut ScriptFixture, call: &Call, rights: &[String]) -> bool {
     fixture.stock().await;
+    if call.script == "sell" {
+        fixture.sell_out_after_an_expiry().await;
+    }
     // With this setting a settled record gets a TTL, which is one more write.
     fixture.keep_ms(60_000).await;
     let mut acl = cmd("ACL");

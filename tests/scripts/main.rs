@@ -27,6 +27,7 @@ mod repair;
 mod replies;
 mod returns;
 mod seed;
+mod sell;
 mod settling;
 mod sweep;
 mod wrong_type;

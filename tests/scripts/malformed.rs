@@ -5,7 +5,7 @@
 use crate::bad_values::{bad_arguments, bad_keys};
 use crate::call::{
     Call, LAST_EVENT, add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, hold_with_metadata,
-    inventory, line, release, release_part, repair, seed, set, sweep, take_back,
+    inventory, line, release, release_part, repair, seed, sell, set, sweep, take_back,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, ScriptFixture, id, stocking};
@@ -158,6 +158,8 @@ fn calls() -> Vec<Call> {
         adjust("each", &[add("tea", NEW, 1)]),
         cart_hold(NEW, &[("tea", NEW, 1)]).call(),
         take_back("tea", CONFIRMED, NEW, 1),
+        sell("tea", ACTIVE, "token", 1, ""),
+        sell("tea", LAPSED, "", 0, "reacquire"),
         change_to("tea", ACTIVE, 3, ""),
         release_part("tea", ACTIVE, 1, NEW),
     ];

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::call::{
     Call, LAST_EVENT, add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, hold_with_metadata,
-    inventory, line, release, release_part, repair, seed, seed_under, set, sweep, take_back, write_off,
+    inventory, line, release, release_part, repair, seed, seed_under, sell, set, sweep, take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, ScriptFixture, id};
@@ -19,6 +19,8 @@ const LONGER_MS: u64 = 1_200_000;
 /// there can be came after the sale of [`POT`]. For seeds, [`DONE_ONCE`] has seeded 7 `pot`. For carts, [`DONE_ONCE`] has
 /// held [`IN_CART`] and one that is gone; and the cart `full` lists 97 that are gone and those of [`IN_FULL`]. For
 /// changes, it has made [`CUP`] hold 2 units.
+/// For sales with a choice, [`CUPS`] has held 3 `cup` and expired, and only 2 are left; [`POT`] was expired, and is sold
+/// after all.
 type Case = (Call, &'static [&'static str]);
 
 #[tokio::test]
@@ -38,6 +40,9 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
         }
         if call.script == "cart_hold" {
             fixture.hold_before().await;
+        }
+        if call.script == "sell" {
+            fixture.sell_before().await;
         }
         if call.script == "change" {
             fixture.evalsha(&change_to("cup", CUP, 2, DONE_ONCE)).await.unwrap();
@@ -148,6 +153,7 @@ fn cases() -> Vec<Case> {
     cases.extend(of_carts());
     cases.extend(of_returning());
     cases.extend(of_changing());
+    cases.extend(of_selling());
     for mode in ["each", "all"] {
         cases.extend(of_hold(mode));
         cases.extend(of_hold_with_metadata(mode));
@@ -350,6 +356,57 @@ fn of_extending(mode: &str) -> Vec<Case> {
             extend(&[("tea", ACTIVE, LONGER_MS), ("cup", CUP, LONGER_MS)]),
             &["EXTENDED cart-1 tea 2 active _ * * *", "EXTENDED cart-1 cup 1 active _ * * *"],
         ),
+    ]
+}
+
+impl ScriptFixture {
+    /// What the cases of `sell` need besides the stock.
+    async fn sell_before(&mut self) {
+        for call in
+            [seed("pot", 1, &[]), hold("each", &[line("cup", CUPS).quantity(3).ttl_ms(1), line("pot", POT).ttl_ms(1)])]
+        {
+            self.evalsha(&call).await.unwrap();
+        }
+        self.lapse(POT).await;
+        let left = id(2);
+        for call in [
+            sweep("cup", &[CUPS]),
+            hold("each", &[line("cup", &left).quantity(2)]),
+            sell("pot", POT, "token", 0, "reacquire"),
+        ] {
+            self.evalsha(&call).await.unwrap();
+        }
+    }
+}
+
+fn of_selling() -> Vec<Case> {
+    const LATE: &str = "reacquire";
+    vec![
+        (sell("tea", ACTIVE, "", 0, ""), &["CONFIRMED cart-1 tea 2 confirmed _ * * *"]),
+        (sell("tea", ACTIVE, "", 0, LATE), &["CONFIRMED cart-1 tea 2 confirmed _ * * *"]),
+        (sell("tea", ACTIVE, "t", 1, ""), &["CONFIRMED cart-1 tea 1 confirmed _ * * *"]),
+        (sell("tea", ACTIVE, "", 2, ""), &["CONFIRMED cart-1 tea 2 confirmed _ * * *"]),
+        (sell("tea", ACTIVE, "", 3, ""), &["EXCEEDS 2"]),
+        (sell("tea", NEW, "", 1, LATE), &["NOT_FOUND"]),
+        (sell("nil", NEW, "", 1, LATE), &["NOT_FOUND"]),
+        (sell("cup", ACTIVE, "", 9, ""), &["CONFLICT sku"]),
+        (sell("nil", ACTIVE, "", 1, LATE), &["CONFLICT sku"]),
+        (sell("tea", CONFIRMED, "token", 0, ""), &["REPLAYED cart-1 tea 1 confirmed _ * * *"]),
+        (sell("tea", CONFIRMED, "token", 1, LATE), &["REPLAYED cart-1 tea 1 confirmed _ * * *"]),
+        (sell("tea", CONFIRMED, "token", 2, ""), &["CONFLICT quantity"]),
+        (sell("tea", CONFIRMED, "other", 2, LATE), &["NOT_ACTIVE confirmed _"]),
+        (sell("tea", CONFIRMED, "", 1, ""), &["NOT_ACTIVE confirmed _"]),
+        (sell("tea", RELEASED, "token", 1, LATE), &["NOT_ACTIVE released manual_release"]),
+        (sell("pot", POT, "", 0, LATE), &["NOT_ACTIVE confirmed late_confirm"]),
+        (sell("pot", POT, "token", 0, ""), &["REPLAYED cart-1 pot 1 confirmed late_confirm * * *"]),
+        // It has lapsed before its units count.
+        (sell("tea", LAPSED, "", 9, ""), &["EXPIRED"]),
+        (sell("cup", CUPS, "", 9, ""), &["EXPIRED"]),
+        (sell("tea", LAPSED, "", 9, LATE), &["EXCEEDS 1"]),
+        (sell("tea", LAPSED, "t", 0, LATE), &["CONFIRMED cart-1 tea 1 confirmed late_confirm * * *"]),
+        (sell("cup", CUPS, "", 0, LATE), &["INSUFFICIENT 2 0"]),
+        (sell("cup", CUPS, "", 4, LATE), &["EXCEEDS 3"]),
+        (sell("cup", CUPS, "", 2, LATE), &["CONFIRMED cart-1 cup 2 confirmed late_confirm * * *"]),
     ]
 }
 

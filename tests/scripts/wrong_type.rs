@@ -4,7 +4,7 @@ use redis::cmd;
 
 use crate::call::{
     Call, add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, inventory, line, release,
-    release_part, repair, seed, sweep, take_back, write_off,
+    release_part, repair, seed, sell, sweep, take_back, write_off,
 };
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 
@@ -36,6 +36,8 @@ fn calls() -> Vec<Call> {
         sweep("tea", &[LAPSED]),
         sweep("tea", &[LAPSED, ACTIVE]),
         repair("tea", ["", "", ""], [0; 3], &[(ACTIVE, "")]),
+        sell("tea", ACTIVE, "token", 1, ""),
+        sell("tea", LAPSED, "token", 1, "reacquire"),
         change_to("tea", ACTIVE, 3, &other),
         release_part("tea", ACTIVE, 2, ""),
         inventory("tea", 10),

@@ -151,6 +151,16 @@ async fn fields() {
     assert_eq!(bad_fields(server.post(&extend, json!({})).await), ["ttlSeconds"]);
     assert_eq!(bad_fields(server.post(&extend, json!({ "ttlSeconds": 60, "ttlMs": 1 })).await), ["ttlMs"]);
     post_raw(&server, &extend, "").await.problem(400, "invalid_json");
+    let confirm = format!("/api/reservations/{id}/confirm");
+    for (body, bad) in [
+        (json!({ "quantity": 0 }), vec!["quantity"]),
+        (json!({ "quantity": null, "ifExpired": "reacquire" }), vec!["quantity"]),
+        (json!({ "ifExpired": "" }), vec!["ifExpired"]),
+        (json!({ "ifExpired": true, "quantity": 1 }), vec!["ifExpired"]),
+        (json!({ "ifExpired": "release", "quantity": "1", "force": 1 }), vec!["quantity", "ifExpired", "force"]),
+    ] {
+        assert_eq!(bad_fields(server.post(&confirm, body.clone()).await), bad, "{body}");
+    }
     let [change, release] = ["change", "release"].map(|verb| format!("/api/reservations/{id}/{verb}"));
     assert_eq!(bad_fields(server.post(&change, json!({})).await), ["quantity"]);
     for path in [&change, &release] {

@@ -21,6 +21,7 @@ mod readiness;
 mod reads;
 mod returns;
 mod scripts;
+mod sell;
 mod settings;
 mod walk;
 

@@ -60,6 +60,7 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
         "release",
         "extend",
         "change",
+        "sell",
         "sweep",
         "seed",
         "adjust",
@@ -67,15 +68,15 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
         "inventory",
         "audit",
     ];
-    let writing = &all[..11];
+    let writing = &all[..12];
     for (command, operations) in [
         ("xadd", writing),
         ("hset", writing),
         ("zadd", &["hold", "hold_with_metadata", "cart_hold", "extend", "sweep", "seed", "adjust"]),
-        ("zrem", &["confirm", "release", "extend", "change", "sweep", "seed"]),
-        ("pexpire", &["cart_hold", "confirm", "release", "extend", "change", "seed", "adjust", "return"]),
+        ("zrem", &["confirm", "release", "extend", "change", "sell", "sweep", "seed"]),
+        ("pexpire", &["cart_hold", "confirm", "release", "extend", "change", "sell", "seed", "adjust", "return"]),
         ("hdel", &["cart_hold"]),
-        ("persist", &["cart_hold"]),
+        ("persist", &["cart_hold", "sell"]),
     ] {
         // The scripts are published before; otherwise that would fail first.
         run(&mut connection, "ACL SETUSER weak reset on nopass ~* &* +@all").await;

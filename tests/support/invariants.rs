@@ -199,10 +199,10 @@ impl Books {
         let mut replay: Option<Replay> = None;
         let mut lives: BTreeMap<&str, Life> = BTreeMap::new();
         let (mut seeded, mut is_repaired): (Option<&Event>, bool) = (None, false);
-        // Whether a reservation was extended, except of a record that was made again from its last event; and the units
-        // that it held at first, and whether they were ever changed.
+        // Whether a reservation was extended, except of a record that was made again from its last event; and its units at
+        // first, its units now, and whether these were ever changed.
         let mut was_extended: BTreeMap<&str, bool> = BTreeMap::new();
-        let mut was_changed: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
+        let mut was_changed: BTreeMap<&str, (&str, &str, bool)> = BTreeMap::new();
         // What a hold noted, except on a record that was made again from a later event.
         let mut noted: BTreeMap<&str, Option<&String>> = BTreeMap::new();
         let events: Vec<Event> = self.events(prefix, sku);
@@ -233,8 +233,12 @@ impl Books {
                     "hold" => earlier.is_none_or(|earlier| earlier["state"] != "active"),
                     kind => {
                         let state = if kind == "return" { "confirmed" } else { "active" };
-                        earlier.is_some_and(|earlier| earlier["state"] == state)
-                            || earlier.is_none() && history == History::Trimmed
+                        // What has lapsed may be sold after all.
+                        let is_late = event["reason"] == "late_confirm";
+                        let fits = |earlier: &Event| {
+                            if is_late { earlier["event"] == "expired" } else { earlier["state"] == state }
+                        };
+                        earlier.is_some_and(fits) || earlier.is_none() && history == History::Trimmed
                     }
                 };
                 assert!(follows, "{event:?} after {earlier:?}");
@@ -256,8 +260,15 @@ impl Books {
                 _ => {}
             }
             match &*event["event"] {
-                "hold" => drop(was_changed.insert(&event["reservationId"], (&event["quantity"], false))),
-                "change" => drop(was_changed.entry(&event["reservationId"]).and_modify(|of| of.1 = true)),
+                "hold" => {
+                    let units = &*event["quantity"];
+                    was_changed.insert(&event["reservationId"], (units, units, false));
+                }
+                "change" | "confirm" => {
+                    let units = &*event["quantity"];
+                    let of = was_changed.entry(&event["reservationId"]);
+                    of.and_modify(|(_, now, is_changed)| (*now, *is_changed) = (units, *is_changed || *now != units));
+                }
                 "repair" => drop(was_changed.remove(&*event["reservationId"])),
                 _ => {}
             }
@@ -286,7 +297,7 @@ impl Books {
                 let has_ttl = record.filter(|record| record["sku"] == sku).map(|record| record.contains_key("ttlMs"));
                 assert!(has_ttl.is_none_or(|has_ttl| has_ttl == was_extended), "ttlMs of {id}: {record:?}");
             }
-            for (id, (first, is_changed)) in was_changed {
+            for (id, (first, _, is_changed)) in was_changed {
                 let record = self.records.get(&format!("{prefix}reservation:{id}"));
                 let Some(record) = record.filter(|record| record["sku"] == sku) else { continue };
                 let kept = record.get("initialQuantity").map(String::as_str);
@@ -506,6 +517,7 @@ impl Replay {
             ("seed", "seeded", _) => [units, 0, 0],
             ("seed", "draining", _) => [0, reserved, confirmed],
             ("hold", ..) => [available - units, reserved + units, confirmed],
+            ("confirm", _, "late_confirm") => [available - units, reserved, confirmed + units],
             ("confirm", ..) => [available, reserved - units, confirmed + units],
             // This hold was released for a new count, and its units are not given back.
             ("release", _, "inventory_reseeded") => [available, reserved - units, confirmed],
@@ -564,8 +576,8 @@ impl Event {
                 | ("seed", "draining", "inventory_reseeded")
                 | ("hold", "active", "")
                 | ("extend", "active", "")
-                | ("change", "active", "" | "partial_release")
-                | ("confirm", "confirmed", "")
+                | ("change", "active", "" | "partial_release" | "partial_confirm")
+                | ("confirm", "confirmed", "" | "late_confirm")
                 | ("release", "released", "manual_release" | "inventory_reseeded")
                 | ("expired", "released", "reservation_ttl_elapsed")
                 | (

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::adjuster::{IN_A_HUNDRED, adjust_over_http};
 use super::carts::{self, buy_cart_over_http};
 use super::journal::{Order, Told};
-use super::world::{BROKEN, Manner, STUCK, World, comes_back, manner, order, typing, verbs};
+use super::world::{BROKEN, Manner, STUCK, World, comes_back, lateness, manner, order, typing, verbs};
 use crate::support::stockhold::Answer;
 
 const PAUSE: Duration = Duration::from_millis(5);
@@ -57,6 +57,9 @@ pub async fn buy(world: Arc<World>, number: u64) {
                     settle(&world, &mut order, &name, "extend").await;
                 }
                 sleep(typing).await;
+            }
+            if let Some(lateness) = lateness(&order) {
+                sleep(lateness).await;
             }
             let both = verbs(&mut rng, &order);
             if let [first, second] = both {
@@ -142,6 +145,16 @@ pub async fn ask(world: &World, order: &Order, name: &str, verb: &str) -> Told {
         "extend" => {
             let body = json!({ "ttlSeconds": order.extension_ms / 1000 });
             (format!("/api/reservations/{}/extend", order.id), Bytes::from(body.to_string()))
+        }
+        "sell" => {
+            let mut body = json!({});
+            if let Some(units) = order.sells {
+                body["quantity"] = json!(units);
+            }
+            if order.late {
+                body["ifExpired"] = json!("reacquire");
+            }
+            (format!("/api/reservations/{}/confirm", order.id), Bytes::from(body.to_string()))
         }
         "change" => {
             let body = json!({ "quantity": order.changed_to });

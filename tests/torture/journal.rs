@@ -93,6 +93,9 @@ pub struct Order {
     pub changes: bool,
     pub change: Attempts,
     pub give_back: Attempts,
+    /// The units that its buyer confirms, if not all; and whether the confirm comes late.
+    pub sells: Option<u64>,
+    pub late: bool,
     /// The units that come back after the sale, and whether they are on sale again.
     pub back: u64,
     pub restock: bool,
@@ -117,7 +120,7 @@ impl Order {
             "extend" => &mut self.extend,
             "change" => &mut self.change,
             "give_back" => &mut self.give_back,
-            "confirm" => &mut self.confirm,
+            "confirm" | "sell" => &mut self.confirm,
             "return" => &mut self.returning,
             _ => &mut self.release,
         }
@@ -148,6 +151,7 @@ struct Trace {
     events: BTreeMap<String, u32>,
     held_at: u64,
     extended_at: Vec<u64>,
+    expired_at: u64,
     ended_at: u64,
     /// SKU and cart of all its events but its return.
     about: Option<[String; 2]>,
@@ -167,6 +171,8 @@ pub struct Audited {
     pub carts_sold: u64,
     pub returns: u64,
     pub changes: u64,
+    pub partial_sales: u64,
+    pub late_sales: u64,
 }
 
 /// What the audit has of orders, by their reservations.
@@ -208,10 +214,15 @@ pub async fn compare(
         let trace = traces.remove(&order.id).unwrap_or_default();
         let count = |event: &str| trace.events.get(event).copied().unwrap_or(0);
         assert!(order.hold.allow(count("hold")), "{order:?} and {trace:?}");
-        assert!(order.confirm.allow(count("confirm")), "{order:?} and {trace:?}");
+        let (late, sold) = (count("late_confirm"), count("confirm") + count("late_confirm"));
+        assert!(order.confirm.allow(sold), "{order:?} and {trace:?}");
+        assert!(u32::from(order.late) >= late, "{order:?} and {trace:?}");
         assert!(order.release.allow(count("release")), "{order:?} and {trace:?}");
+        // What has expired may be sold late.
         let ends = count("confirm") + count("release") + count("expired");
-        assert!(ends <= count("hold"), "{order:?} and {trace:?}");
+        assert!(ends <= count("hold") && late <= count("expired"), "{order:?} and {trace:?}");
+        audited.partial_sales += u64::from(count("partial_confirm"));
+        audited.late_sales += u64::from(late);
         if let Some(about) = &trace.about {
             assert_eq!(about, &[order.sku.to_owned(), order.cart.clone()], "{order:?}");
         }
@@ -223,12 +234,13 @@ pub async fn compare(
             held = match &**event {
                 "change" => order.changed_to,
                 "partial_release" => held - 1,
+                "partial_confirm" | "late_confirm" => order.sells.unwrap_or(held),
                 _ => held,
             };
             assert_eq!(*quantity, held, "{event} of {order:?} and {trace:?}");
         }
         assert!(order.returning.allow(count("return")), "{order:?} and {trace:?}");
-        assert!(count("return") <= count("confirm"), "{order:?} and {trace:?}");
+        assert!(count("return") <= sold, "{order:?} and {trace:?}");
         if let Some(back) = &trace.back {
             // These SKUs are not seeded again.
             let reason = if order.restock { "restocked" } else { "written_off" };
@@ -244,7 +256,7 @@ pub async fn compare(
             audited.sold_after_first_expiry += u64::from(trace.ended_at >= expiries[0]);
         }
         if count("expired") == 1 {
-            assert!(trace.ended_at >= last, "{order:?} expired too early: {trace:?}");
+            assert!(trace.expired_at >= last, "{order:?} expired too early: {trace:?}");
         }
         audited.extensions += u64::from(count("extend"));
     }
@@ -313,10 +325,12 @@ async fn traces(redis: &mut MultiplexedConnection) -> (Traces, Adjusted, Vec<u64
                 "hold" => trace.held_at = at,
                 "extend" => trace.extended_at.push(at),
                 "change" => {}
+                "expired" => trace.expired_at = at,
                 _ => trace.ended_at = at,
             }
             let reason = field("reason");
-            let kind = if kind == "change" && !reason.is_empty() { reason } else { kind };
+            let is_told_apart = ["change", "confirm"].contains(&&*kind) && !reason.is_empty();
+            let kind = if is_told_apart { reason } else { kind };
             *trace.events.entry(kind.clone()).or_default() += 1;
             trace.quantities.push((kind, field("quantity").parse().unwrap()));
             let about = ["sku", "cartId"].map(field);

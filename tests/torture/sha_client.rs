@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::adjuster::{IN_A_HUNDRED, adjust_by_sha};
 use super::carts::{self, buy_cart_by_sha};
 use super::journal::{Order, Told};
-use super::world::{BROKEN, Manner, STUCK, World, comes_back, manner, order, typing, verbs};
+use super::world::{BROKEN, Manner, STUCK, World, comes_back, lateness, manner, order, typing, verbs};
 
 const ITEMS: usize = 20;
 /// How long it waits for a reply that may be lost.
@@ -59,6 +59,17 @@ pub async fn buy(world: Arc<World>, number: u64) {
             }
             orders = others;
             orders.extend(held);
+        }
+        if let Some(lateness) = orders.iter().filter_map(lateness).max() {
+            sleep(lateness).await;
+        }
+        for order in orders.iter_mut().filter(|order| order.late || order.sells.is_some()) {
+            if order.hold.is_done() || order.hold.is_unknown() {
+                for _ in 0..if manner(&mut rng) == Manner::Once { 1 } else { 2 } {
+                    let told = caller.sell(order).await;
+                    order.confirm.note(told);
+                }
+            }
         }
         for verb in ["confirm", "release"] {
             let (mut some, others) = orders.into_iter().partition::<Vec<_>, _>(|order| {
@@ -139,6 +150,25 @@ impl Caller {
                 replies.iter().zip(orders).map(|(reply, order)| understand(reply, order, verb)).collect()
             }
             Err(told) => vec![told; orders.len()],
+        }
+    }
+
+    /// Confirms an order with its choice.
+    async fn sell(&mut self, order: &Order) -> Told {
+        let Order { id, sku, cart, sells, late, .. } = order;
+        let keys = [
+            "inventory:audit".to_owned(),
+            "stockhold:due".to_owned(),
+            "stockhold:settings".to_owned(),
+            format!("inventory:{sku}"),
+            format!("inventory:{sku}:active"),
+            format!("reservation:{id}"),
+        ];
+        let if_expired = if *late { "reacquire" } else { "" };
+        let args = [cart.clone(), sells.map_or(String::new(), |units| units.to_string()), if_expired.to_owned()];
+        match self.evalsha("sell", &keys, &args, *sku == BROKEN).await {
+            Ok(replies) => understand(&replies[0], order, "sell"),
+            Err(told) => told,
         }
     }
 
@@ -234,6 +264,9 @@ fn understand(reply: &[String], order: &Order, verb: &str) -> Told {
         | ("confirm", "CONFIRMED" | "REPLAYED")
         | ("release", "RELEASED" | "REPLAYED") => Told::Done,
         ("return", "RETURNED" | "REPLAYED") | ("change" | "give_back", "CHANGED" | "REPLAYED") => Told::Done,
+        ("sell", "CONFIRMED" | "REPLAYED") => Told::Done,
+        ("sell", "INSUFFICIENT" | "NOT_FOUND") => Told::No,
+        ("sell", "NOT_ACTIVE" | "EXPIRED") => Told::Never,
         ("change", "INSUFFICIENT") | ("change" | "give_back", "NOT_FOUND") => Told::No,
         ("change" | "give_back", "NOT_ACTIVE" | "EXPIRED") => Told::Never,
         // It may be sold yet: by a call that is still on its way.

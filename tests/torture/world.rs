@@ -79,6 +79,9 @@ impl World {
 /// How often the buyer of more than one unit changes the quantity, of 100.
 const CHANGED: u32 = 40;
 
+/// How often a buyer confirms one unit only, and how often late, of 100.
+const CHOSEN: u32 = 12;
+
 /// A new order of a random SKU.
 pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
     let sku = if rng.u32(..100) < 60 { HOT[rng.usize(..HOT.len())] } else { COLD[rng.usize(..COLD.len())] };
@@ -87,9 +90,12 @@ pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
     let extension_ms = shortest_ms.max(rng.u64(1..8000));
     // Readers count the units of the hot SKUs: none of them leaves the books.
     let (changes, restock) = (quantity > 1 && rng.u32(..100) < CHANGED, HOT.contains(&sku) || rng.bool());
-    let back = if changes { 1 } else { rng.u64(1..=quantity) };
+    // Of the scarce units, most shall be there again and again.
+    let (sells, late) = (rng.u32(..100) < CHOSEN && sku != "scarce", rng.u32(..100) < CHOSEN && sku != "scarce");
+    let sells = sells.then_some(1);
+    let back = if changes || sells.is_some() { 1 } else { rng.u64(1..=quantity) };
     let changed_to = quantity + rng.u64(1..3);
-    Order { extension_ms, back, restock, changed_to, changes, ..order_of(sku, name, quantity, ttl_ms) }
+    Order { extension_ms, back, restock, changed_to, changes, sells, late, ..order_of(sku, name, quantity, ttl_ms) }
 }
 
 /// A new order. Its id comes from its name as an `Idempotency-Key`, so it is known whatever happens to the request.
@@ -110,6 +116,8 @@ pub fn order_of(sku: &'static str, name: &str, quantity: u64, ttl_ms: u64) -> Or
         changes: false,
         change: Attempts::default(),
         give_back: Attempts::default(),
+        sells: None,
+        late: false,
         back: 1,
         restock: true,
         returning: Attempts::default(),
@@ -151,9 +159,17 @@ pub fn typing(rng: &mut Rng) -> Option<Duration> {
     (rng.u32(..100) < EXTENDED).then(|| Duration::from_millis(rng.u64(..TYPING_MS)))
 }
 
+/// How long a buyer whose confirm is late waits before it: often until after the expiry. `None` if it is not late.
+pub fn lateness(order: &Order) -> Option<Duration> {
+    (order.late && order.ttl_ms <= 1000).then(|| Duration::from_millis(order.ttl_ms + 10))
+}
+
 /// How an order is settled: confirmed, released, both at once, or left to expire; some are extended at the same time. A
 /// scarce SKU is seldom confirmed.
 pub fn verbs(rng: &mut Rng, order: &Order) -> &'static [&'static str] {
+    if order.late || order.sells.is_some() {
+        return &["sell"];
+    }
     let sells = if order.sku == "hot" { 30 } else { 1 };
     match rng.u32(..100) {
         at if at < sells => &["confirm"],

@@ -46,6 +46,7 @@ async fn carry_out(engine: &Engine, request: WholeRequest, how: fn(Quantity) -> 
     }
 }
 
-fn exceeds(quantity: u64) -> Problem {
+/// The reservation has fewer units than shall go back, or be sold.
+pub(super) fn exceeds(quantity: u64) -> Problem {
     Problem::new(Kind::ExceedsReservation, "the reservation holds fewer units").with("quantity", quantity)
 }

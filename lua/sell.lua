@@ -1,0 +1,344 @@
+#!lua flags=allow-oom
+-- sell: confirm a reservation with a choice: a part of its units, or although it has lapsed.
+--
+-- KEYS
+--   1     audit        stream  inventory:audit
+--   2     due          zset    stockhold:due
+--   3     settings     hash    stockhold:settings
+--   4     inventory    hash    inventory:<sku>
+--   5     active       zset    inventory:<sku>:active
+--   6     reservation  hash    reservation:<id>
+--
+-- ARGV
+--   1     token        empty, or 1 to 128 bytes of UTF-8, no control character: makes a repeat safe
+--   2     quantity     empty (all its units) | units to sell, 1 to 1000000000: the others go back
+--   3     ifExpired    empty | reacquire: sell it although it has lapsed, if its units are available
+--
+-- REPLIES: one array, in the order in which they are decided
+--   NOT_FOUND                       no such reservation, or its record was dropped: settled ones are kept for a time
+--   CONFLICT field                  sku: the reservation is another SKU's. quantity: it was confirmed by this same
+--                                   non-empty token, and quantity is not empty and not what was sold
+--   REPLAYED cartId sku quantity state reason expiresAt createdAt updatedAt
+--                                   already confirmed, by this same non-empty token
+--   EXPIRED                         too late: it has lapsed. This call expires it, if nothing did
+--   NOT_ACTIVE state reason         already confirmed, or released before it lapsed
+--   EXCEEDS quantity                it has only this number of units, and stays as it is
+--   INSUFFICIENT available lapsed   it has lapsed, and fewer units are available than it would sell; this number of
+--                                   holds of the SKU is due: sweep them and try again
+--   CONFIRMED cartId sku quantity state reason expiresAt createdAt updatedAt
+--                                   done: quantity is what was sold, and reason is late_confirm if it had lapsed
+--
+-- ERRORS: nothing has been written
+--   BADARGS what                    an argument breaks its rule, or there are other counts of keys and arguments
+--   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
+--
+-- Of a part the audit has two events: change, with the reason partial_confirm, and confirm. Of what had lapsed it has
+-- the event expired, whoever expired it, and then confirm. If fewer units are sold than were held, the record keeps
+-- what was held at first in the field initialQuantity. Safe to repeat after a lost reply with the same non-empty token:
+-- REPLAYED, of confirm, too. Runs when memory is full: a sale that was promised must be settled.
+
+local audit, due, settings = KEYS[1], KEYS[2], KEYS[3]
+local inventory, active, reservation_key = KEYS[4], KEYS[5], KEYS[6]
+local token, quantity, if_expired = ARGV[1], ARGV[2], ARGV[3]
+
+if #KEYS ~= 6 or #ARGV ~= 3 then return redis.error_reply('BADARGS keys: 6, with 3 arguments') end
+
+-- Looked up once: a global costs a look-up each time.
+local call, find, match = redis.call, string.find, string.match
+
+-- Numbers are written with %d: tostring(1e14) is 1e+14, and a bare number handed to Redis may be, too.
+local format = string.format
+
+-- A whole number in plain decimal from low to high, or nil: tonumber alone lets nan, inf, 0x10 and 1e3 in.
+local function whole(s, low, high)
+  if not s or #s > 13 or not (s == '0' or find(s, '^[1-9]%d*$')) then return nil end
+  local value = tonumber(s)
+  if value < low or value > high then return nil end
+  return value
+end
+
+-- 1 to 128 bytes of valid UTF-8 with no control character (C0, DEL, C1). Most text is plain ASCII: one pattern decides.
+local function is_text(s)
+  if find(s, '^[ -~]+$') then return #s <= 128 end
+  if #s < 1 or #s > 128 then return false end
+  if find(s, '[%z\1-\31\127]') or find(s, '\194[\128-\159]') then return false end
+  local rest = s:gsub('[\194-\223][\128-\191]', '-')
+    :gsub('\224[\160-\191][\128-\191]', '-')
+    :gsub('\237[\128-\159][\128-\191]', '-')
+    :gsub('[\225-\236\238\239][\128-\191][\128-\191]', '-')
+    :gsub('\240[\144-\191][\128-\191][\128-\191]', '-')
+    :gsub('[\241-\243][\128-\191][\128-\191][\128-\191]', '-')
+    :gsub('\244[\128-\143][\128-\191][\128-\191]', '-')
+  return not find(rest, '[\128-\255]')
+end
+
+-- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one. A SKU is text with none of space : { } and no
+-- Unicode white space. inventory:audit is the stream, so audit is reserved; clients that normalize paths cannot ask for
+-- . and .. over HTTP.
+local function split(name)
+  local prefix, sku = match(name, '^(.-)inventory:(.*)$')
+  if not prefix or sku == 'audit' or sku == '.' or sku == '..' then return nil end
+  if prefix ~= '' and not find(prefix, '^{%d%d?%d?%d?}:$') then return nil end
+  -- Most names are plain ASCII: one pattern decides.
+  if find(sku, '^[!-9;-z|~]+$') and #sku <= 128 then return prefix, sku end
+  if find(sku, '[ :{}]') or not is_text(sku) then return nil end
+  if find(sku, '[\194\225-\227]') and (find(sku, '\194\160') or find(sku, '\225\154\128')
+    or find(sku, '\226\128[\128-\138\168\169\175]') or find(sku, '\226\129\159') or find(sku, '\227\128\128')) then
+    return nil
+  end
+  return prefix, sku
+end
+
+-- The key of a reservation, after its prefix: reservation:<uuid>, the UUID in its canonical lower-case form.
+local KEY_OF_ID = 'reservation:()([%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+)$'
+
+-- The UUID in a key; nil when the key is not of the pattern.
+local function id_of(key, pattern)
+  local first, id, a, b, c, d = match(key, pattern)
+  if id and #id == 36 and a - first == 8 and b - first == 13 and c - first == 18 and d - first == 23 then return id end
+  return nil
+end
+
+-- One reading of one clock: that of Redis. Two readings in one script can differ.
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now_text = format('%d', now)
+
+-- Whether the calling user may run a write. Redis itself asks only when the write is run, and undoes none before it. It
+-- is asked with a whole command: Redis 8 judges no other.
+local may = redis.acl_check_cmd
+
+-- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
+-- stored cannot be right.
+local function read_stock(stock)
+  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  local available, reserved, confirmed, seeded, version, last_event = f[1], f[2], f[3], f[4], f[5], f[6]
+  if not (available and reserved and confirmed and seeded and version and last_event) then
+    if available or reserved or confirmed or seeded or version or last_event then return nil end
+    return false
+  end
+  -- As whole() would look at them: this is on the path of every hold.
+  if not ((available == '0' or find(available, '^[1-9]%d*$')) and (reserved == '0' or find(reserved, '^[1-9]%d*$'))
+    and (confirmed == '0' or find(confirmed, '^[1-9]%d*$')) and find(version, '^[1-9]%d*$')) then
+    return nil
+  end
+  local sum = available + reserved + confirmed
+  -- A call has room for two events of each item.
+  if sum > 1000000000000 or format('%d', sum) ~= seeded or version + 0 > 1000000000000 - 200 then return nil end
+  stock.available, stock.reserved, stock.confirmed = available + 0, reserved + 0, confirmed + 0
+  stock.version, stock.last_event = version + 0, last_event
+  return true
+end
+
+-- A reservation's fields by name; false when there is none; nil when what is stored cannot be right. What is active
+-- has no reason, and was updated only if it was extended: these fields come later.
+local function read_record(key, id)
+  local f = call('HMGET', key,
+    'cartId', 'sku', 'quantity', 'state', 'reason', 'expiresAt', 'createdAt', 'updatedAt', 'token')
+  if not (f[1] or f[2] or f[3] or f[4] or f[5] or f[6] or f[7] or f[8]) then return false end
+  local units, expires = whole(f[3], 1, 1000000000), whole(f[6], 1, 9999999999999)
+  if not (f[1] and is_text(f[1]) and f[2] and units and expires and f[7]) then return nil end
+  local state, reason, updated = f[4], f[5] or '', f[8]
+  if state == 'active' then
+    updated = updated or f[7]
+  elseif state ~= 'confirmed' and state ~= 'released' or not updated then
+    return nil
+  end
+  return {
+    key = key, id = id, cartId = f[1], sku = f[2], quantity = f[3], state = state, reason = reason,
+    expiresAt = f[6], createdAt = f[7], updatedAt = updated, token = f[9], units = units, expires = expires,
+  }
+end
+
+-- Appends what happened to a SKU to the audit. An event that concerns no reservation has an empty id and cart. The
+-- counts are those after it; version has no gap, and previous is the SKU's event before. More fields may follow.
+local function append_event(stock, event, id, cart, units, state, reason, ...)
+  stock.version = stock.version + 1
+  stock.available_text, stock.reserved_text = format('%d', stock.available), format('%d', stock.reserved)
+  stock.confirmed_text, stock.version_text = format('%d', stock.confirmed), format('%d', stock.version)
+  stock.last_event = call('XADD', audit, '*', 'event', event, 'reservationId', id, 'cartId', cart,
+    'sku', stock.sku, 'quantity', units, 'state', state, 'reason', reason, 'happenedAt', now_text,
+    'available', stock.available_text, 'reserved', stock.reserved_text, 'confirmed', stock.confirmed_text,
+    'version', stock.version_text, 'previous', stock.last_event, ...)
+end
+
+-- Stores what the latest event of a stock has left; what it adds up to, too, when that is set anew.
+local function write_stock(stock, is_set)
+  call('HSET', stock.key, 'available', stock.available_text, 'reserved', stock.reserved_text,
+    'confirmed', stock.confirmed_text, 'updatedAt', now_text, 'version', stock.version_text,
+    'lastEvent', stock.last_event)
+  if is_set then
+    local seeded = format('%d', stock.available + stock.reserved + stock.confirmed)
+    call('HSET', stock.key, 'sku', stock.sku, 'seeded', seeded)
+  end
+end
+
+-- The keys of a call about one SKU.
+local prefix, sku = split(inventory)
+if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
+if active ~= inventory .. ':active' then return redis.error_reply('BADKEY active: not inventory:<sku>:active') end
+local id = id_of(reservation_key, '^' .. prefix .. KEY_OF_ID)
+if not id then return redis.error_reply('BADKEY reservation: not reservation:<uuid>') end
+-- The keys that all SKUs of a shard have in common.
+if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
+if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
+-- Lists of one: what serves a call about many reservations serves this one.
+local own = { key = inventory, sku = sku, active = active }
+local stocks, reservations, ids = { own }, { reservation_key }, { id }
+
+-- A record as a reply.
+local function shown(word, record)
+  return { word, record.cartId, record.sku, record.quantity, record.state, record.reason,
+    record.expiresAt, record.createdAt, record.updatedAt }
+end
+
+-- Guards: no key is read before every name and number is right.
+
+if token ~= '' and not is_text(token) then
+  return redis.error_reply('BADARGS token: empty, or 1 to 128 bytes of UTF-8, no control character')
+end
+if quantity ~= '' and not whole(quantity, 1, 1000000000) then
+  return redis.error_reply('BADARGS quantity: empty, or a whole number from 1 to 1000000000')
+end
+if if_expired ~= '' and if_expired ~= 'reacquire' then
+  return redis.error_reply('BADARGS ifExpired: empty or reacquire')
+end
+
+-- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
+
+local may_all = may('XADD', audit, '*', 'field', '0') and may('ZREM', due, 'member')
+for _, stock in ipairs(stocks) do
+  may_all = may_all and may('HSET', stock.key, 'field', '0') and may('ZREM', stock.active, 'member')
+end
+for _, reservation in ipairs(reservations) do
+  may_all = may_all and may('HSET', reservation, 'field', '0') and may('PEXPIRE', reservation, '1')
+end
+may_all = may_all and may('PERSIST', reservation_key)
+if not may_all then return redis.error_reply('NOPERM this user may not write what selling writes') end
+
+-- Reads: everything that will be written is read first, so that a key of the wrong type stops the script here.
+
+-- Milliseconds that a settled reservation is kept, as the operator decided: 0 keeps for ever, nothing set is 30 days.
+if settings ~= prefix .. 'stockhold:settings' then
+  return redis.error_reply('BADKEY settings: not stockhold:settings')
+end
+local keep_ms = call('HGET', settings, 'keepMs') or '2592000000'
+if not whole(keep_ms, 0, 1000000000000) then
+  return redis.error_reply('BADKEY settings: keepMs is not a whole number from 0 to 1000000000000')
+end
+
+-- Ends an active reservation: its units leave reserved for a pool (available, confirmed; withdrawn is none of them).
+-- What ended leaves the active set later, all at once: a key that one write may have emptied is not touched again.
+local function end_reservation(stock, record, event, state, reason, pool)
+  stock.reserved = stock.reserved - record.units
+  stock[pool] = (stock[pool] or 0) + record.units
+  append_event(stock, event, record.id, record.cartId, record.quantity, state, reason)
+  if reason == '' then
+    call('HSET', record.key, 'state', state, 'updatedAt', now_text)
+  else
+    call('HSET', record.key, 'state', state, 'reason', reason, 'updatedAt', now_text)
+  end
+  if record.token and record.token ~= '' then call('HSET', record.key, 'token', record.token) end
+  stock.ended[#stock.ended + 1] = record.id
+  -- Last: a record that is kept for a moment only is gone now.
+  if keep_ms ~= '0' then call('PEXPIRE', record.key, keep_ms) end
+end
+
+-- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
+local newest = call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
+if newest and #match(newest[1], '^%d+') > 15 then return redis.error_reply('BADKEY audit: its ids are used up') end
+call('ZCARD', due)
+for _, stock in ipairs(stocks) do
+  local found = read_stock(stock)
+  if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. stock.key) end
+  stock.live, stock.owed, stock.ended = call('ZCARD', stock.active), 0, {}
+end
+
+local records = {}
+for i, reservation in ipairs(reservations) do
+  if records[reservation] == nil then
+    local record = read_record(reservation, ids[i])
+    if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. reservation) end
+    records[reservation] = record
+  end
+end
+
+-- Decisions.
+
+local record = records[reservation_key]
+if not record then return { { 'NOT_FOUND' } } end
+if record.sku ~= sku then return { { 'CONFLICT', 'sku' } } end
+if record.state == 'confirmed' and token ~= '' and token == record.token then
+  if quantity ~= '' and quantity ~= record.quantity then return { { 'CONFLICT', 'quantity' } } end
+  return { shown('REPLAYED', record) }
+end
+local is_active = record.state == 'active'
+local has_lapsed = is_active and record.expires <= now
+local was_expired = record.state == 'released' and record.reason == 'reservation_ttl_elapsed'
+if was_expired and if_expired == '' then return { { 'EXPIRED' } } end
+if not is_active and not was_expired then return { { 'NOT_ACTIVE', record.state, record.reason } } end
+own.owed = is_active and record.units or 0
+-- The units of the active reservations of a call are among those reserved: they can be moved, and there is a stock.
+for _, stock in ipairs(stocks) do
+  if stock.owed > (stock.reserved or 0) then
+    return redis.error_reply('BADKEY inventory: fewer units reserved than the reservations hold in ' .. stock.key)
+  end
+end
+local sold = quantity == '' and record.units or quantity + 0
+if (not has_lapsed or if_expired ~= '') and sold > record.units then return { { 'EXCEEDS', record.quantity } } end
+if was_expired then
+  if not own.available then return redis.error_reply('BADKEY inventory: no counts in ' .. inventory) end
+  if sold > own.available then
+    local lapsed = call('ZCOUNT', active, '-inf', now_text)
+    return { { 'INSUFFICIENT', format('%d', own.available), format('%d', lapsed) } }
+  end
+end
+local is_first = sold < record.units and not call('HGET', reservation_key, 'initialQuantity')
+
+-- Writes: none of them can fail.
+
+local before, rest = record.quantity, record.units - sold
+if has_lapsed and if_expired == '' then
+  end_reservation(own, record, 'expired', 'released', 'reservation_ttl_elapsed', 'available')
+else
+  record.token = token
+  if has_lapsed then
+    own.available, own.reserved = own.available + record.units, own.reserved - record.units
+    append_event(own, 'expired', id, record.cartId, before, 'released', 'reservation_ttl_elapsed')
+    own.ended[1] = id
+  end
+  record.units, record.quantity = sold, format('%d', sold)
+  if rest > 0 then
+    if is_active and not has_lapsed then
+      own.available, own.reserved = own.available + rest, own.reserved - rest
+      append_event(own, 'change', id, record.cartId, record.quantity, 'active', 'partial_confirm')
+    end
+    call('HSET', reservation_key, 'quantity', record.quantity)
+    if is_first then call('HSET', reservation_key, 'initialQuantity', before) end
+  end
+  record.state, record.updatedAt = 'confirmed', now_text
+  if is_active and not has_lapsed then
+    end_reservation(own, record, 'confirm', 'confirmed', '', 'confirmed')
+  else
+    record.reason = 'late_confirm'
+    own.available, own.confirmed = own.available - sold, own.confirmed + sold
+    append_event(own, 'confirm', id, record.cartId, record.quantity, 'confirmed', 'late_confirm')
+    call('HSET', reservation_key, 'state', 'confirmed', 'reason', 'late_confirm', 'updatedAt', now_text)
+    if token ~= '' then call('HSET', reservation_key, 'token', token) end
+    if was_expired then write_stock(own) end
+    -- Its time to be kept begins again. Last: a record that is kept for a moment only is gone now.
+    if keep_ms ~= '0' then call('PEXPIRE', reservation_key, keep_ms) else call('PERSIST', reservation_key) end
+  end
+end
+-- What ended leaves the active set.
+local idle = {}
+for _, stock in ipairs(stocks) do
+  if #stock.ended > 0 then
+    write_stock(stock)
+    -- The score in due may stay: it is a lower bound. Only a SKU with no hold left has nothing to poll for.
+    if call('ZREM', stock.active, unpack(stock.ended)) == stock.live then idle[#idle + 1] = stock.sku end
+  end
+end
+if #idle > 0 then call('ZREM', due, unpack(idle)) end
+if record.state ~= 'confirmed' then return { { 'EXPIRED' } } end
+return { shown('CONFIRMED', record) }
