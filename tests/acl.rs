@@ -452,7 +452,6 @@ async fn the_caller_may_do_nothing_else() {
         "HSETNX stockhold:scripts other x",
         "HGETALL inventory:tea",
         "HDEL reservation:x sku",
-        "PERSIST reservation:x",
         "ZSCAN stockhold:skus 0",
         "ZRANGEBYSCORE stockhold:due 0 1",
     ];
@@ -507,6 +506,7 @@ async fn the_caller_can_write_by_hand_what_the_scripts_write() {
         "ZREM stockhold:due tea",
         "ZADD stockhold:skus 0 other",
         &format!("PEXPIRE reservation:{A} 1"),
+        &format!("PERSIST reservation:{A}"),
         "XADD inventory:audit MAXLEN 1 * event hold",
     ];
     guarded.assert_allowed(CALLER, &limits).await;
