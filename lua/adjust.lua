@@ -13,7 +13,7 @@
 -- ARGV
 --   1     mode         each (items are independent) | all (all or nothing)
 --   then six for each item:
---   6i-4  how          add (so many units come or go) | set (so many units shall be available)
+--   6i-4  how          add (units come or go) | set (units shall be available)
 --   6i-3  units        add: -1000000000 to 1000000000, not 0; set: 0 to 1000000000
 --   6i-2  ifVersion    empty, or the version that the SKU must have, 0 to 1000000000000; 0: it has no event yet
 --   6i-1  create       empty | create: a SKU that was never seeded comes into being, with nothing available

@@ -51,8 +51,8 @@ catalogue! {
         "the path has other methods; `Allow` lists them";
     BodyTimeout = REQUEST_TIMEOUT, "body_timeout", "Body not received in time", "the body took longer than 5 s";
     InsufficientInventory = CONFLICT, "insufficient_inventory", "Insufficient inventory",
-        "a hold, a change, a late confirm or an adjustment to more than is there: `requested`, `available`; of a cart, `errors` names these for each \
-         `sku`";
+        "a hold, a change, a late confirm or an adjustment to more than is there: `requested`, `available`; of a cart, \
+         `errors` names these for each `sku`";
     /// The code is that of a read, and the title is that of every hold refused for lack of units.
     UnknownSkuHeld = CONFLICT, "unknown_sku", "Insufficient inventory", "a hold of a SKU that was never seeded";
     ReservationNotActive = CONFLICT, "reservation_not_active", "Reservation is not active",
