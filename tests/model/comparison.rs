@@ -131,9 +131,9 @@ impl Comparison {
         }
 
         let mut least: Option<Vec<String>> = None;
-        for (began, now) in moments(&self.model, &seen) {
+        for (gone_before, began, now) in moments(&self.model, &seen) {
             let mut model = self.model.clone();
-            let answer = model.step(call, &Turn { began, now, ended: seen.ended, ids: &self.ids });
+            let answer = model.step(call, &Turn { gone_before, began, now, ended: seen.ended, ids: &self.ids });
             model.see_dropped(&seen.stores.keys, &seen.stores.dropped_at, seen.read);
             let mut differences = Stores::from_model(&model, since).differences(&seen.stores);
             if answer != seen.answer {
@@ -214,13 +214,15 @@ impl Comparison {
     }
 }
 
-/// The moments at which the call can have begun, each with the times that the script can have read. The moment of the
-/// beginning matters only for what is dropped in between.
-fn moments(model: &Model, seen: &Seen) -> Vec<(u64, u64)> {
+/// Before which moment the records may be gone that Redis drops, each with when the call can have begun and the times
+/// that the script can have read. In the millisecond in which a record is to be dropped, a call finds it, unless Redis
+/// drops it by itself before the call.
+fn moments(model: &Model, seen: &Seen) -> Vec<(u64, u64, u64)> {
     let (first, last) = (seen.began, seen.ended);
     let records = model.records.values().map(|record| record.dropped_at);
     let dropped = records.chain(model.operations.values().map(|operation| operation.dropped_at));
-    let drops = dropped.filter_map(|dropped_at| dropped_at.map(|(_, latest)| latest + 1));
-    let beginnings = iter::once(first).chain(drops.filter(|at| first < *at && *at <= last));
-    beginnings.flat_map(|began| (began..=last).map(move |now| (began, now))).collect()
+    let drops = dropped.filter_map(|dropped_at| dropped_at.map(|(_, latest)| latest));
+    let gone = drops.filter(|at| (first..=last).contains(at)).map(|at| (at + 1, at));
+    let beginnings = iter::once((first, first)).chain(gone);
+    beginnings.flat_map(|(gone_before, began)| (began..=last).map(move |now| (gone_before, began, now))).collect()
 }

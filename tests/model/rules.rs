@@ -18,7 +18,7 @@ pub type Answer = Result<Vec<Vec<String>>, Fault>;
 impl Model {
     /// The answer to a call. Applies its changes.
     pub fn step(&mut self, call: &Call, turn: &Turn) -> Answer {
-        let is_kept = |dropped_at: Option<(u64, u64)>| dropped_at.is_none_or(|(_, latest)| turn.began <= latest);
+        let is_kept = |dropped_at: Option<(u64, u64)>| dropped_at.is_none_or(|(_, latest)| turn.gone_before <= latest);
         self.records.retain(|_, record| is_kept(record.dropped_at));
         self.operations.retain(|_, operation| is_kept(operation.dropped_at));
         let request = Request::read(call)?;

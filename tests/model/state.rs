@@ -10,7 +10,9 @@ pub const ENTRIES_PER_NODE: usize = 4;
 
 /// What Redis chose for one call.
 pub struct Turn<'a> {
-    /// Epoch ms at which the call began: records that were to be dropped before then are gone.
+    /// Records that were to be dropped before then are gone; epoch ms, like all times here.
+    pub gone_before: u64,
+    /// When the call began.
     pub began: u64,
     /// The time that the script read.
     pub now: u64,
