@@ -164,6 +164,19 @@ local function is_event_id(s)
   return find(s, '^%d+%-%d+$') and #match(s, '^%d+') <= 19 and #match(s, '%d+$') <= 19
 end
 
+-- Whether text is a JSON object of 1 to 8 strings whose names and strings are text.
+local function is_metadata(text)
+  if #text > 4200 or not find(text, '^{') then return false end
+  local is_json, pairs_of = pcall(cjson.decode, text)
+  if not is_json then return false end
+  local count = 0
+  for name, value in pairs(pairs_of) do
+    count = count + 1
+    if type(name) ~= 'string' or type(value) ~= 'string' or not (is_text(name) and is_text(value)) then return false end
+  end
+  return count >= 1 and count <= 8
+end
+
 -- Guards: no key is read before every name and number is right.
 
 if n < 0 or n > 100 or #ARGV ~= 6 + n then
@@ -313,13 +326,14 @@ for _, item in ipairs(items) do
       return { { 'STALE' } }
     end
     -- An event tells all but the times of the hold: as stored, or else from the active set, or else it is over now.
-    local kept = call('HMGET', item.key, 'createdAt', 'expiresAt', 'initialQuantity')
+    local kept = call('HMGET', item.key, 'createdAt', 'expiresAt', 'initialQuantity', 'metadata')
     local created = event.event ~= 'hold' and whole(kept[1], 1, at) or at
     local expires = whole(kept[2], created + 1, MAX_TIME) or whole(item.score, created + 1, MAX_TIME)
       or math.max(now, created + 1)
     -- An active hold that was extended or changed keeps what it asked for at first.
     item.is_updated, item.metadata = event.event == 'extend' or event.event == 'change', event.metadata
     item.has_no_initial = kept[3] and not whole(kept[3], 1, 1000000000)
+    item.has_no_metadata = kept[4] and not is_metadata(kept[4])
     record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state,
       reason = event.state == 'active' and '' or event.reason, expiresAt = format('%d', expires),
       createdAt = format('%d', created), updatedAt = event.happenedAt }
@@ -416,6 +430,7 @@ for _, item in ipairs(items) do
       call('HSET', item.key, 'reason', record.reason, 'updatedAt', record.updatedAt)
     end
     if item.has_no_initial then call('HDEL', item.key, 'initialQuantity') end
+    if item.has_no_metadata and not item.metadata then call('HDEL', item.key, 'metadata') end
     if item.is_mortal then call('PERSIST', item.key) end
     tell(item.id, record.cartId, record.quantity, record.state, 'record_restored')
   elseif item.is_active and item.is_mortal then

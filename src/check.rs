@@ -30,6 +30,9 @@ const MAX_READINGS: u32 = 10;
 /// Attempts to check a SKU again because it changed, before it is left as it is.
 const MAX_STALLS: u32 = 20;
 
+/// Repairs in a row that end nothing, before a SKU is left as it is: each of them is an event in the audit.
+const MAX_FRUITLESS: u32 = 3;
+
 /// Checks and repairs the stock of one Redis.
 pub struct Checker {
     engine: Arc<Engine>,
@@ -143,18 +146,25 @@ impl Checker {
     pub async fn repair(&self, checked: Checked, suspects: &[String], limits: Limits) -> Result<Repaired, Error> {
         let mut repaired = Repaired { events: 0, checked, left: None };
         let sku = repaired.checked.sku.clone();
-        let mut stalled = 0;
+        let (mut stalled, mut fruitless) = (0, 0);
         while repaired.left.is_none() && repaired.checked.is_repairable() {
             if stalled > MAX_STALLS {
                 repaired.left = Some("it changes faster than it can be repaired".to_owned());
                 break;
             }
+            let events = repaired.events;
             match self.repairer.round(&repaired.checked).await? {
                 Answer::Repaired(0) | Answer::Stale => stalled += 1,
                 Answer::Repaired(events) => (repaired.events, stalled) = (repaired.events + events, 0),
                 Answer::Left(why) => repaired.left = Some(why),
             }
-            repaired.checked = self.check(&sku, suspects, limits).await?;
+            let checked = self.check(&sku, suspects, limits).await?;
+            let is_fruitless = repaired.events > events && checked.findings == repaired.checked.findings;
+            fruitless = if is_fruitless { fruitless + 1 } else { 0 };
+            repaired.checked = checked;
+            if fruitless == MAX_FRUITLESS && repaired.left.is_none() {
+                repaired.left = Some("repairs do not end it".to_owned());
+            }
         }
         Ok(repaired)
     }

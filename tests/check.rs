@@ -36,7 +36,7 @@ const fn plant(commands: &'static [&'static str], damage: &'static str, what: &'
     Plant { commands, damage, what }
 }
 
-const REPAIRABLE: [Plant; 27] = [
+const REPAIRABLE: [Plant; 29] = [
     plant(&["HINCRBY inventory:tea available 3"], "counts", "damaged: they are"),
     plant(&["HINCRBY inventory:tea reserved -1"], "counts", "damaged: they are"),
     plant(&["HSET inventory:tea confirmed -1"], "counts", "damaged: they are"),
@@ -58,6 +58,8 @@ const REPAIRABLE: [Plant; 27] = [
     plant(&["HSET reservation:ID state confirmed"], "record", "state is"),
     plant(&["HDEL reservation:ID expiresAt"], "record", "damaged"),
     plant(&["HSET reservation:SOLD state active reason x"], "record", "state is"),
+    plant(&["HSET reservation:ID metadata x"], "record", "damaged"),
+    plant(&["HSET reservation:SOLD metadata {}"], "record", "damaged"),
     plant(
         &["HSET reservation:ID expiresAt 9999999999998", "ZADD inventory:tea:active 9999999999998 ID"],
         "expiry",

@@ -63,6 +63,7 @@ local MAX_TIME = 9999999999999
 -- @include event
 -- @include write_stock
 -- @include event_id
+-- @include metadata
 
 -- Guards: no key is read before every name and number is right.
 
@@ -185,13 +186,14 @@ for _, item in ipairs(items) do
       return { { 'STALE' } }
     end
     -- An event tells all but the times of the hold: as stored, or else from the active set, or else it is over now.
-    local kept = call('HMGET', item.key, 'createdAt', 'expiresAt', 'initialQuantity')
+    local kept = call('HMGET', item.key, 'createdAt', 'expiresAt', 'initialQuantity', 'metadata')
     local created = event.event ~= 'hold' and whole(kept[1], 1, at) or at
     local expires = whole(kept[2], created + 1, MAX_TIME) or whole(item.score, created + 1, MAX_TIME)
       or math.max(now, created + 1)
     -- An active hold that was extended or changed keeps what it asked for at first.
     item.is_updated, item.metadata = event.event == 'extend' or event.event == 'change', event.metadata
     item.has_no_initial = kept[3] and not whole(kept[3], 1, 1000000000)
+    item.has_no_metadata = kept[4] and not is_metadata(kept[4])
     record = { cartId = event.cartId, sku = sku, quantity = event.quantity, state = event.state,
       reason = event.state == 'active' and '' or event.reason, expiresAt = format('%d', expires),
       createdAt = format('%d', created), updatedAt = event.happenedAt }
@@ -288,6 +290,7 @@ for _, item in ipairs(items) do
       call('HSET', item.key, 'reason', record.reason, 'updatedAt', record.updatedAt)
     end
     if item.has_no_initial then call('HDEL', item.key, 'initialQuantity') end
+    if item.has_no_metadata and not item.metadata then call('HDEL', item.key, 'metadata') end
     if item.is_mortal then call('PERSIST', item.key) end
     tell(item.id, record.cartId, record.quantity, record.state, 'record_restored')
   elseif item.is_active and item.is_mortal then

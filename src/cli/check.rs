@@ -175,7 +175,7 @@ impl Report {
         self.lines.extend(gone.map(|finding| Line { sku: sku.clone(), finding, fate: REPAIRED }));
         for mut finding in after.findings.iter().cloned() {
             if let Some(why) = left.as_ref().filter(|_| finding.damage.is_repairable()) {
-                finding.what += &format!("; left, for {why}");
+                finding.what += &format!("; left, because {why}");
             }
             self.lines.push(Line { sku: sku.clone(), finding, fate: "not repaired" });
         }
