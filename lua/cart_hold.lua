@@ -16,21 +16,30 @@
 --
 -- ARGV
 --   1       once         empty | once: remember it under operation, so that a repeat does nothing
---   2       ttlMs        milliseconds until all of it lapses, 1 to 2592000000
+--   2       ttlMs        milliseconds until all of it lapses, 1 to 2592000000; or default: 600000, or the shortest of
+--                        the longest holds of its SKUs if that is shorter
+--   3       metadata     empty, or a JSON object of 1 to 8 strings, for each of the reservations; names and strings are
+--                        text as a cartId is
 --   then one for each item:
---   2+i     quantity     units, 1 to 1000000000
+--   3+i     quantity     units, 1 to 1000000000
 --
 -- REPLIES: one array for each item, in the order in which they are decided
---   CONFLICT field                  the operation was another hold: its cartId, or its items or its ttlMs (items);
---                                   or the id exists with another cartId, sku, quantity or metadata (the first that
---                                   differs), or was not held together with the other items (items)
+--   CONFLICT field                  the operation was another hold: its cartId, or its items, its ttlMs or its metadata
+--                                   (items); or the id exists with another cartId, sku, quantity or metadata (the
+--                                   first that differs), or was not held together with the other items (items)
 --   NOT_FOUND                       the operation was carried out before, and this record was dropped since
 --   REPLAYED cartId sku quantity state reason expiresAt createdAt updatedAt
 --                                   the operation was carried out before, or all ids exist with this cart, these SKUs
 --                                   and these quantities: here it is, as it is now. Look at its state: once released,
 --                                   it holds nothing
 --   UNKNOWN_SKU                     the SKU was never seeded
---   INSUFFICIENT available lapsed   too few units, and this number of holds of the SKU is due: sweep them and try again
+--   TOO_LONG maxTtlMs               the SKU's rules allow no hold of this length
+--   UNSEEN                          the SKU's rules limit what one cart has of it, and the cart lists reservations of
+--                                   the SKU that are not named as other: name all that it lists
+--   CART_LIMIT perCart units        the SKU's rules allow one cart perCart units, and this cart has units already, held
+--                                   or sold
+--   INSUFFICIENT available lapsed   too few units, but for those that the SKU's rules keep back, and this number of
+--                                   holds of the SKU is due: sweep them and try again
 --   WITHDRAWN                       this item would have been held, another was not
 --   FULL                            the cart would list more than 100 reservations: name those that have ended as
 --                                   other, and they are forgotten
@@ -48,12 +57,15 @@
 -- left.
 
 local audit, due, settings, cart_key, operation = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local once, ttl = ARGV[1], ARGV[2]
-local n = #ARGV - 2
+local once, ttl, metadata = ARGV[1], ARGV[2], ARGV[3]
+local n = #ARGV - 3
 local others = #KEYS - 5 - 3 * n
+local function other_key(i) return KEYS[3 * n + 5 + i] end
 
 -- The longest that a hold lasts, also when it is extended.
 local LONGEST_MS = 2592000000
+-- How long a hold lasts that leaves this open, unless the longest hold of a SKU is shorter.
+local DEFAULT_TTL_MS = 600000
 local MOST_LISTED = 100
 -- What an operation remembers: what was asked, and when it was carried out.
 local ASKED = { 'cartId', 'items' }
@@ -124,10 +136,10 @@ local now_text = format('%d', now)
 -- is asked with a whole command: Redis 8 judges no other.
 local may = redis.acl_check_cmd
 
--- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
--- stored cannot be right.
+-- Reads the counts, the last event and the rules of a SKU into a stock: true; false when it was never seeded; nil when
+-- what is stored cannot be right.
 local function read_stock(stock)
-  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent', 'rules')
   local available, reserved, confirmed, seeded, version, last_event = f[1], f[2], f[3], f[4], f[5], f[6]
   if not (available and reserved and confirmed and seeded and version and last_event) then
     if available or reserved or confirmed or seeded or version or last_event then return nil end
@@ -143,6 +155,20 @@ local function read_stock(stock)
   if sum > 1000000000000 or format('%d', sum) ~= seeded or version + 0 > 1000000000000 - 200 then return nil end
   stock.available, stock.reserved, stock.confirmed = available + 0, reserved + 0, confirmed + 0
   stock.version, stock.last_event = version + 0, last_event
+  local rules = f[7]
+  if rules and rules ~= '' then
+    -- Most SKUs have none.
+    local per_cart, safety, max_ttl = match(rules, '^perCart=(%d*) safetyStock=(%d*) maxTtlMs=(%d*)$')
+    if not per_cart then return nil end
+    if per_cart ~= '' then stock.per_cart = whole(per_cart, 1, 1000000000) end
+    if safety ~= '' then stock.safety = whole(safety, 1, 1000000000) end
+    if max_ttl ~= '' then stock.max_ttl = whole(max_ttl, 1, 2592000000) end
+    if per_cart ~= '' and not stock.per_cart or safety ~= '' and not stock.safety
+      or max_ttl ~= '' and not stock.max_ttl then
+      return nil
+    end
+    stock.rules = rules
+  end
   return true
 end
 
@@ -270,20 +296,43 @@ local function reserve(stock, key, id, cart, quantity, expires, noted)
   end
 end
 
+-- Whether text is a JSON object of 1 to 8 strings whose names and strings are text.
+local function is_metadata(text)
+  if #text > 4200 or not find(text, '^{') then return false end
+  local is_json, pairs_of = pcall(cjson.decode, text)
+  if not is_json then return false end
+  local count = 0
+  for name, value in pairs(pairs_of) do
+    count = count + 1
+    if type(name) ~= 'string' or type(value) ~= 'string' or not (is_text(name) and is_text(value)) then return false end
+  end
+  return count >= 1 and count <= 8
+end
+
+-- The refusal for lack of units: how many can be held, and how many holds of the SKU are due.
+local function insufficient(stock)
+  local lapsed = call('ZCOUNT', stock.active, '-inf', now_text)
+  return { 'INSUFFICIENT', format('%d', math.max(stock.left, 0)), format('%d', lapsed) }
+end
+
 -- Guards: no key is read before every name and number is right.
 
 if n < 1 or n > 100 or others < 0 or others > 100 then
   return redis.error_reply('BADARGS items: 1 to 100, with 3 keys each after the first 5, and 1 argument each after the '
-    .. 'first 2; and 0 to 100 keys more')
+    .. 'first 3; and 0 to 100 keys more')
 end
 if once ~= '' and once ~= 'once' then return redis.error_reply('BADARGS once: empty or once') end
-if not whole(ttl, 1, LONGEST_MS) then
-  return redis.error_reply('BADARGS ttlMs: a whole number from 1 to 2592000000')
+if ttl ~= 'default' and not whole(ttl, 1, LONGEST_MS) then
+  return redis.error_reply('BADARGS ttlMs: default, or a whole number from 1 to 2592000000')
+end
+if metadata ~= '' and not is_metadata(metadata) then
+  return redis.error_reply('BADARGS metadata: empty, or a JSON object of 1 to 8 strings, names and strings as a '
+    .. 'cartId, 4200 bytes at most')
 end
 
 local stock_of, reservations, ids, quantities, asked, is_item, distinct = {}, {}, {}, {}, {}, {}, 0
 for i = 1, n do
-  local reservation, quantity = KEYS[3 * i + 5], ARGV[2 + i]
+  local reservation, quantity = KEYS[3 * i + 5], ARGV[3 + i]
   local stock, id = item_of(i, KEYS[3 * i + 3], KEYS[3 * i + 4], reservation)
   if not stock then return redis.error_reply(id) end
   if not whole(quantity, 1, 1000000000) then
@@ -296,21 +345,26 @@ end
 -- The keys that all SKUs of a shard have in common.
 if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
 if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
-local cart_id = match(cart_key, '^' .. prefix .. 'cart:(.*)$')
-if not cart_id or not is_text(cart_id) then
-  return redis.error_reply('BADKEY cart: not cart:<cartId>, 1 to 128 bytes of UTF-8, no control character')
-end
+
 -- The operation of a call whose other ids are those of reservations.
 if not id_of(operation, '^' .. prefix .. KEY_OF_ID:gsub('^reservation', 'operation')) then
   return redis.error_reply('BADKEY operation: not operation:<uuid>')
 end
-local other_keys, other_ids = {}, {}
-for i = 1, others do
-  local key = KEYS[3 * n + 5 + i]
-  local id = id_of(key, pattern)
-  if not id then return redis.error_reply('BADKEY other ' .. i .. ': not reservation:<uuid>') end
-  if not is_item[id] and not other_keys[id] then
-    other_keys[id], other_ids[#other_ids + 1] = key, id
+
+-- The cart of a call that names one, and the others of its reservations that are named, each once: their ids and keys.
+local cart_id, other_ids, other_keys = nil, {}, {}
+if cart_key then
+  cart_id = match(cart_key, '^' .. prefix .. 'cart:(.*)$')
+  if not cart_id or not is_text(cart_id) then
+    return redis.error_reply('BADKEY cart: not cart:<cartId>, 1 to 128 bytes of UTF-8, no control character')
+  end
+  for i = 1, others do
+    local key = other_key(i)
+    local other_id = id_of(key, '^' .. prefix .. KEY_OF_ID)
+    if not other_id then return redis.error_reply('BADKEY other ' .. i .. ': not reservation:<uuid>') end
+    if not is_item[other_id] and not other_keys[other_id] then
+      other_keys[other_id], other_ids[#other_ids + 1] = key, other_id
+    end
   end
 end
 if #stocks < n or distinct < n then
@@ -362,17 +416,44 @@ for i = 1, #stocks do
   local stock = stocks[i]
   local found = read_stock(stock)
   if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. stock.key) end
-  stock.left = found and stock.available
+  stock.left = found and stock.available - (stock.safety or 0)
   call('ZCARD', stock.active)
 end
 
-local listed, index = call('HGETALL', cart_key), {}
+-- What the cart lists, id -> SKU, and the records of the others that are named: false where there is none.
+local listed, index, other_records = cart_key and call('HGETALL', cart_key) or {}, {}, {}
 for at = 1, #listed, 2 do index[listed[at]] = listed[at + 1] end
+for _, other_id in ipairs(other_ids) do
+  local other = read_record(other_keys[other_id], other_id)
+  if other == nil then return redis.error_reply('BADKEY other: damaged record ' .. other_keys[other_id]) end
+  other_records[other_id] = other
+end
+
+-- The units of a SKU that the cart has by its list, but for the items of this call: held and not lapsed, or sold and
+-- not returned. nil when it lists a reservation of the SKU that is not named.
+local function units_of_cart(sku_of_item)
+  local sum = 0
+  for listed_id, listed_sku in pairs(index) do
+    if listed_sku == sku_of_item and not is_item[listed_id] then
+      local other = other_records[listed_id]
+      if other == nil then return nil end
+      if other and other.cartId == cart_id and other.sku == listed_sku then
+        if other.state == 'active' and other.expires > now then
+          sum = sum + other.units
+        elseif other.state == 'confirmed' then
+          local returned = call('HGET', other.key, 'returned') or '0'
+          sum = sum + other.units - (whole(returned, 0, other.units) or 0)
+        end
+      end
+    end
+  end
+  return sum
+end
 
 local earlier = read_operation(operation)
 if earlier == nil then return redis.error_reply('BADKEY operation: damaged record ' .. operation) end
 
--- By id, the records of the items and of the cart's other reservations: false where there is none.
+-- By id, the records of the items: false where there is none.
 local records = {}
 local known = call('EXISTS', unpack(reservations))
 for i, id in ipairs(ids) do
@@ -380,16 +461,15 @@ for i, id in ipairs(ids) do
   if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. reservations[i]) end
   records[id] = record
 end
-for _, id in ipairs(other_ids) do
-  local record = read_record(other_keys[id], id)
-  if record == nil then return redis.error_reply('BADKEY other: damaged record ' .. other_keys[id]) end
-  records[id] = record
-end
 
 -- Decisions.
 
 table.sort(asked)
-local done = { cartId = cart_id, items = redis.sha1hex(ttl .. ' ' .. table.concat(asked, ' ')), updatedAt = now_text }
+local all_asked = ttl .. ' ' .. table.concat(asked, ' ')
+if metadata ~= '' then all_asked = all_asked .. ' ' .. metadata end
+local done = { cartId = cart_id, items = redis.sha1hex(all_asked), updatedAt = now_text }
+-- How long all of it lasts.
+local lasts = ttl == 'default' and DEFAULT_TTL_MS or ttl + 0
 
 local replies, refused = {}, false
 if earlier then
@@ -415,7 +495,7 @@ for i, id in ipairs(ids) do
     if not field then
       -- It is recognized by what it asked for: its quantity may have been changed since.
       local kept = call('HMGET', reservations[i], 'metadata', 'initialQuantity')
-      field = (kept[2] or record.quantity) ~= quantities[i] and 'quantity' or kept[1] and 'metadata'
+      field = (kept[2] or record.quantity) ~= quantities[i] and 'quantity' or (kept[1] or '') ~= metadata and 'metadata'
         or known < n and 'items'
     end
     if field then
@@ -425,9 +505,18 @@ for i, id in ipairs(ids) do
     end
   elseif not stock.left then
     replies[i], refused = { 'UNKNOWN_SKU' }, true
-  elseif stock.left < quantities[i] + 0 then
-    local lapsed = call('ZCOUNT', stock.active, '-inf', now_text)
-    replies[i], refused = { 'INSUFFICIENT', format('%d', stock.left), format('%d', lapsed) }, true
+  else
+    if stock.max_ttl and ttl == 'default' then lasts = math.min(lasts, stock.max_ttl) end
+    local units = stock.per_cart and units_of_cart(stock.sku)
+    if stock.max_ttl and lasts > stock.max_ttl then
+      replies[i], refused = { 'TOO_LONG', format('%d', stock.max_ttl) }, true
+    elseif stock.per_cart and not units then
+      replies[i], refused = { 'UNSEEN' }, true
+    elseif stock.per_cart and units + quantities[i] > stock.per_cart then
+      replies[i], refused = { 'CART_LIMIT', format('%d', stock.per_cart), format('%d', units) }, true
+    elseif stock.left < quantities[i] + 0 then
+      replies[i], refused = insufficient(stock), true
+    end
   end
 end
 if refused or known == n then
@@ -440,8 +529,8 @@ local most, forgotten = #listed / 2, {}
 for _, id in ipairs(ids) do if not index[id] then most = most + 1 end end
 if most > MOST_LISTED then
   for _, id in ipairs(other_ids) do
-    local record = records[id]
-    if index[id] and (not record or record.state == 'released') then forgotten[#forgotten + 1] = id end
+    local other = other_records[id]
+    if index[id] and (not other or other.state == 'released') then forgotten[#forgotten + 1] = id end
   end
   if most - #forgotten > MOST_LISTED then
     for i = 1, n do replies[i] = { 'FULL' } end
@@ -451,10 +540,10 @@ end
 
 -- Writes: none of them can fail.
 
-local expires, entries = format('%d', now + ttl), {}
+local expires, entries = format('%d', now + lasts), {}
 for i, id in ipairs(ids) do
   local stock = stock_of[i]
-  reserve(stock, reservations[i], id, cart_id, quantities[i], expires)
+  reserve(stock, reservations[i], id, cart_id, quantities[i], expires, metadata ~= '' and metadata)
   entries[2 * i - 1], entries[2 * i] = id, stock.sku
   replies[i] = { 'HELD', expires, now_text }
 end

@@ -9,6 +9,9 @@
 --   5     inventory    hash    inventory:<sku>
 --   6     active       zset    inventory:<sku>:active
 --   7     reservation  hash    reservation:<id>
+--   8     cart         hash    cart:<cartId> of the reservation; only needed when the answer was UNSEEN
+--   then up to 100 for other reservations of the cart:
+--   8+i   other        hash    reservation:<id>
 --
 -- ARGV
 --   1     how          set (it shall hold this number of units) | release (this number of its units go back)
@@ -24,8 +27,13 @@
 --   EXPIRED                         too late: it has lapsed. This call expires it, if nothing did
 --   NOT_ACTIVE state reason         already confirmed or released
 --   EXCEEDS quantity                how is release: it holds only this number of units, and stays as it is
---   INSUFFICIENT available lapsed   fewer units are available than it would hold more, and this number of holds of the
---                                   SKU is due: sweep them and try again. It stays as it is
+--   UNSEEN cartId                   the SKU's rules limit what one cart has of it: name this cart, and all reservations
+--                                   that it lists
+--   CART_LIMIT perCart units        the SKU's rules allow one cart perCart units, and this cart has units already, held
+--                                   or sold, in other reservations. It stays as it is
+--   INSUFFICIENT available lapsed   fewer units are available than it would hold more, but for those that the SKU's
+--                                   rules keep back, and this number of holds of the SKU is due: sweep them and try
+--                                   again. It stays as it is
 --   RELEASED cartId sku quantity state reason expiresAt createdAt updatedAt
 --                                   how is release, and that was all that it held: it is released, as by release
 --   CHANGED cartId sku quantity state reason expiresAt createdAt updatedAt
@@ -42,13 +50,18 @@
 
 local audit, due, settings, operation = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local inventory, active, reservation_key = KEYS[5], KEYS[6], KEYS[7]
+local cart_key = KEYS[8]
 local how, quantity, once = ARGV[1], ARGV[2], ARGV[3]
+local others = #KEYS - 8
+local function other_key(i) return KEYS[8 + i] end
 
 -- What an operation remembers: what was asked, and when it was done.
 local ASKED = { 'sku', 'reservationId', 'how', 'quantity' }
 local LEFT = { 'updatedAt' }
 
-if #KEYS ~= 7 or #ARGV ~= 3 then return redis.error_reply('BADARGS keys: 7, with 3 arguments') end
+if #KEYS < 7 or others > 100 or #ARGV ~= 3 then
+  return redis.error_reply('BADARGS keys: 7, and then none, or a cart and 0 to 100 more; with 3 arguments')
+end
 
 -- Looked up once: a global costs a look-up each time.
 local call, find, match = redis.call, string.find, string.match
@@ -115,10 +128,10 @@ local now_text = format('%d', now)
 -- is asked with a whole command: Redis 8 judges no other.
 local may = redis.acl_check_cmd
 
--- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
--- stored cannot be right.
+-- Reads the counts, the last event and the rules of a SKU into a stock: true; false when it was never seeded; nil when
+-- what is stored cannot be right.
 local function read_stock(stock)
-  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent', 'rules')
   local available, reserved, confirmed, seeded, version, last_event = f[1], f[2], f[3], f[4], f[5], f[6]
   if not (available and reserved and confirmed and seeded and version and last_event) then
     if available or reserved or confirmed or seeded or version or last_event then return nil end
@@ -134,6 +147,20 @@ local function read_stock(stock)
   if sum > 1000000000000 or format('%d', sum) ~= seeded or version + 0 > 1000000000000 - 200 then return nil end
   stock.available, stock.reserved, stock.confirmed = available + 0, reserved + 0, confirmed + 0
   stock.version, stock.last_event = version + 0, last_event
+  local rules = f[7]
+  if rules and rules ~= '' then
+    -- Most SKUs have none.
+    local per_cart, safety, max_ttl = match(rules, '^perCart=(%d*) safetyStock=(%d*) maxTtlMs=(%d*)$')
+    if not per_cart then return nil end
+    if per_cart ~= '' then stock.per_cart = whole(per_cart, 1, 1000000000) end
+    if safety ~= '' then stock.safety = whole(safety, 1, 1000000000) end
+    if max_ttl ~= '' then stock.max_ttl = whole(max_ttl, 1, 2592000000) end
+    if per_cart ~= '' and not stock.per_cart or safety ~= '' and not stock.safety
+      or max_ttl ~= '' and not stock.max_ttl then
+      return nil
+    end
+    stock.rules = rules
+  end
   return true
 end
 
@@ -226,11 +253,34 @@ local function shown(word, record)
     record.expiresAt, record.createdAt, record.updatedAt }
 end
 
+-- The refusal for lack of units: how many can be held, and how many holds of the SKU are due.
+local function insufficient(stock)
+  local lapsed = call('ZCOUNT', stock.active, '-inf', now_text)
+  return { 'INSUFFICIENT', format('%d', math.max(stock.left, 0)), format('%d', lapsed) }
+end
+
 -- Guards: no key is read before every name and number is right.
 
 -- The operation of a call whose other ids are those of reservations.
 if not id_of(operation, '^' .. prefix .. KEY_OF_ID:gsub('^reservation', 'operation')) then
   return redis.error_reply('BADKEY operation: not operation:<uuid>')
+end
+local is_item = { [id] = true }
+-- The cart of a call that names one, and the others of its reservations that are named, each once: their ids and keys.
+local cart_id, other_ids, other_keys = nil, {}, {}
+if cart_key then
+  cart_id = match(cart_key, '^' .. prefix .. 'cart:(.*)$')
+  if not cart_id or not is_text(cart_id) then
+    return redis.error_reply('BADKEY cart: not cart:<cartId>, 1 to 128 bytes of UTF-8, no control character')
+  end
+  for i = 1, others do
+    local key = other_key(i)
+    local other_id = id_of(key, '^' .. prefix .. KEY_OF_ID)
+    if not other_id then return redis.error_reply('BADKEY other ' .. i .. ': not reservation:<uuid>') end
+    if not is_item[other_id] and not other_keys[other_id] then
+      other_keys[other_id], other_ids[#other_ids + 1] = key, other_id
+    end
+  end
 end
 if how ~= 'set' and how ~= 'release' then return redis.error_reply('BADARGS how: set or release') end
 local units = whole(quantity, 1, 1000000000)
@@ -307,6 +357,36 @@ local function remember(key, done, more_ms)
   -- Last: an operation that is remembered for a moment only is gone now.
   if keep_ms ~= '0' then call('PEXPIRE', key, format('%d', keep_ms + (more_ms or 0))) end
 end
+
+-- What the cart lists, id -> SKU, and the records of the others that are named: false where there is none.
+local listed, index, other_records = cart_key and call('HGETALL', cart_key) or {}, {}, {}
+for at = 1, #listed, 2 do index[listed[at]] = listed[at + 1] end
+for _, other_id in ipairs(other_ids) do
+  local other = read_record(other_keys[other_id], other_id)
+  if other == nil then return redis.error_reply('BADKEY other: damaged record ' .. other_keys[other_id]) end
+  other_records[other_id] = other
+end
+
+-- The units of a SKU that the cart has by its list, but for the items of this call: held and not lapsed, or sold and
+-- not returned. nil when it lists a reservation of the SKU that is not named.
+local function units_of_cart(sku_of_item)
+  local sum = 0
+  for listed_id, listed_sku in pairs(index) do
+    if listed_sku == sku_of_item and not is_item[listed_id] then
+      local other = other_records[listed_id]
+      if other == nil then return nil end
+      if other and other.cartId == cart_id and other.sku == listed_sku then
+        if other.state == 'active' and other.expires > now then
+          sum = sum + other.units
+        elseif other.state == 'confirmed' then
+          local returned = call('HGET', other.key, 'returned') or '0'
+          sum = sum + other.units - (whole(returned, 0, other.units) or 0)
+        end
+      end
+    end
+  end
+  return sum
+end
 local asked = { sku = sku, reservationId = id, how = how, quantity = quantity, updatedAt = now_text }
 local earlier = read_operation(operation)
 if earlier == nil then return redis.error_reply('BADKEY operation: damaged record ' .. operation) end
@@ -336,10 +416,16 @@ local has_lapsed = record.expires <= now
 local held = how == 'set' and units or record.units - units
 if not has_lapsed then
   if held < 0 then return { { 'EXCEEDS', record.quantity } } end
-  if held - record.units > own.available then
-    local lapsed = call('ZCOUNT', active, '-inf', now_text)
-    return { { 'INSUFFICIENT', format('%d', own.available), format('%d', lapsed) } }
+  own.more = held - record.units
+  if own.more > 0 and own.per_cart then
+    local others_have = cart_id == record.cartId and units_of_cart(sku)
+    if not others_have then return { { 'UNSEEN', record.cartId } } end
+    if others_have + held > own.per_cart then
+      return { { 'CART_LIMIT', format('%d', own.per_cart), format('%d', others_have) } }
+    end
   end
+  own.left = own.available - (own.safety or 0)
+  if own.more > 0 and own.more > own.left then return { insufficient(own) } end
 end
 local is_first = not call('HGET', reservation_key, 'initialQuantity')
 

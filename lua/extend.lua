@@ -30,7 +30,8 @@
 --   BADKEY what                     a key's name or content breaks its rule, or an item's keys do not fit together
 --
 -- The latest expiry is extendMaxMs of the settings after the hold was made: 0 to 2592000000, 3600000 when nothing is
--- set. With 0 no hold is extended. A hold whose expiry is later than that keeps it. What has lapsed is never revived.
+-- set; or the longest hold of the SKU's rules after it, if that is earlier. With 0 no hold is extended. A hold whose
+-- expiry is later than that keeps it. What has lapsed is never revived.
 -- Safe to repeat: the time begins again with each call, within the same limit. Runs when memory is full: a sale that
 -- was promised must not lapse for that.
 
@@ -103,10 +104,10 @@ local now_text = format('%d', now)
 -- is asked with a whole command: Redis 8 judges no other.
 local may = redis.acl_check_cmd
 
--- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
--- stored cannot be right.
+-- Reads the counts, the last event and the rules of a SKU into a stock: true; false when it was never seeded; nil when
+-- what is stored cannot be right.
 local function read_stock(stock)
-  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent', 'rules')
   local available, reserved, confirmed, seeded, version, last_event = f[1], f[2], f[3], f[4], f[5], f[6]
   if not (available and reserved and confirmed and seeded and version and last_event) then
     if available or reserved or confirmed or seeded or version or last_event then return nil end
@@ -122,6 +123,20 @@ local function read_stock(stock)
   if sum > 1000000000000 or format('%d', sum) ~= seeded or version + 0 > 1000000000000 - 200 then return nil end
   stock.available, stock.reserved, stock.confirmed = available + 0, reserved + 0, confirmed + 0
   stock.version, stock.last_event = version + 0, last_event
+  local rules = f[7]
+  if rules and rules ~= '' then
+    -- Most SKUs have none.
+    local per_cart, safety, max_ttl = match(rules, '^perCart=(%d*) safetyStock=(%d*) maxTtlMs=(%d*)$')
+    if not per_cart then return nil end
+    if per_cart ~= '' then stock.per_cart = whole(per_cart, 1, 1000000000) end
+    if safety ~= '' then stock.safety = whole(safety, 1, 1000000000) end
+    if max_ttl ~= '' then stock.max_ttl = whole(max_ttl, 1, 2592000000) end
+    if per_cart ~= '' and not stock.per_cart or safety ~= '' and not stock.safety
+      or max_ttl ~= '' and not stock.max_ttl then
+      return nil
+    end
+    stock.rules = rules
+  end
   return true
 end
 
@@ -305,13 +320,14 @@ for i, reservation in ipairs(reservations) do
   elseif record.state == 'active' then
     if not record.is_owed then stock.owed, record.is_owed = stock.owed + record.units, true end
     local created, expires = whole(record.createdAt, 1, 9999999999999), now + ARGV[1 + i]
+    local most_ms = math.min(max_ms, stock.max_ttl or max_ms)
     if record.expires <= now then
       record.state, record.reason, lapses[i] = 'released', 'reservation_ttl_elapsed', true
       replies[i], refused = { 'EXPIRED' }, true
     elseif not created then
       return redis.error_reply('BADKEY reservation: damaged record ' .. reservation)
-    elseif expires > record.expires and expires > created + max_ms then
-      replies[i], refused = { 'LIMITED', format('%d', math.max(record.expires, created + max_ms)) }, true
+    elseif expires > record.expires and expires > created + most_ms then
+      replies[i], refused = { 'LIMITED', format('%d', math.max(record.expires, created + most_ms)) }, true
     else
       if expires > record.expires then
         -- A repeat of the hold is recognized by the time that it asked for.

@@ -14,7 +14,8 @@
 --   then four for each item:
 --   4i-2  cartId       1 to 128 bytes of UTF-8, no control character
 --   4i-1  quantity     units, 1 to 1000000000
---   4i    ttlMs        milliseconds until it lapses, 1 to 2592000000
+--   4i    ttlMs        milliseconds until it lapses, 1 to 2592000000; or default: 600000, or the SKU's longest hold if
+--                      that is shorter
 --   4i+1  metadata     empty, or a JSON object of 1 to 8 strings; names and strings are text as cartId is
 --
 -- REPLIES: one array for each item, in the order in which they are decided
@@ -25,7 +26,10 @@
 --   CONFLICT field                  the id exists with another cartId, sku, quantity or metadata (the first that
 --                                   differs): metadata is compared byte by byte
 --   UNKNOWN_SKU                     the SKU was never seeded
---   INSUFFICIENT available lapsed   too few units, and this number of holds of the SKU is due: sweep them and try again
+--   BY_CART                         the SKU's rules limit what one cart has of it: hold it by cart_hold
+--   TOO_LONG maxTtlMs               the SKU's rules allow no hold of this length
+--   INSUFFICIENT available lapsed   too few units, but for those that the SKU's rules keep back, and this number of
+--                                   holds of the SKU is due: sweep them and try again
 --   WITHDRAWN                       mode all: this item would have held, another did not
 --   HELD expiresAt createdAt        done
 --
@@ -109,10 +113,10 @@ local now_text = format('%d', now)
 -- is asked with a whole command: Redis 8 judges no other.
 local may = redis.acl_check_cmd
 
--- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
--- stored cannot be right.
+-- Reads the counts, the last event and the rules of a SKU into a stock: true; false when it was never seeded; nil when
+-- what is stored cannot be right.
 local function read_stock(stock)
-  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent', 'rules')
   local available, reserved, confirmed, seeded, version, last_event = f[1], f[2], f[3], f[4], f[5], f[6]
   if not (available and reserved and confirmed and seeded and version and last_event) then
     if available or reserved or confirmed or seeded or version or last_event then return nil end
@@ -128,6 +132,20 @@ local function read_stock(stock)
   if sum > 1000000000000 or format('%d', sum) ~= seeded or version + 0 > 1000000000000 - 200 then return nil end
   stock.available, stock.reserved, stock.confirmed = available + 0, reserved + 0, confirmed + 0
   stock.version, stock.last_event = version + 0, last_event
+  local rules = f[7]
+  if rules and rules ~= '' then
+    -- Most SKUs have none.
+    local per_cart, safety, max_ttl = match(rules, '^perCart=(%d*) safetyStock=(%d*) maxTtlMs=(%d*)$')
+    if not per_cart then return nil end
+    if per_cart ~= '' then stock.per_cart = whole(per_cart, 1, 1000000000) end
+    if safety ~= '' then stock.safety = whole(safety, 1, 1000000000) end
+    if max_ttl ~= '' then stock.max_ttl = whole(max_ttl, 1, 2592000000) end
+    if per_cart ~= '' and not stock.per_cart or safety ~= '' and not stock.safety
+      or max_ttl ~= '' and not stock.max_ttl then
+      return nil
+    end
+    stock.rules = rules
+  end
   return true
 end
 
@@ -189,6 +207,9 @@ local function shown(word, record)
     record.expiresAt, record.createdAt, record.updatedAt }
 end
 
+-- How long a hold lasts that leaves this open, in milliseconds, unless the SKU's longest hold is shorter.
+local DEFAULT_TTL_MS = '600000'
+
 -- Guards: no key is read before every name and number is right.
 
 if n < 1 or n > 100 or n % 1 ~= 0 or #ARGV ~= 1 + WIDTH * n then
@@ -211,8 +232,8 @@ for i = 1, n do
   if quantity ~= right_quantity and not whole(quantity, 1, 1000000000) then
     return redis.error_reply('BADARGS quantity of item ' .. i .. ': a whole number from 1 to 1000000000')
   end
-  if ttl ~= right_ttl and not whole(ttl, 1, 2592000000) then
-    return redis.error_reply('BADARGS ttlMs of item ' .. i .. ': a whole number from 1 to 2592000000')
+  if ttl ~= right_ttl and ttl ~= 'default' and not whole(ttl, 1, 2592000000) then
+    return redis.error_reply('BADARGS ttlMs of item ' .. i .. ': default, or a whole number from 1 to 2592000000')
   end
   right_quantity, right_ttl = quantity, ttl
   stock_of[i], reservations[i], ids[i] = stock, reservation, id
@@ -270,7 +291,7 @@ for i = 1, #stocks do
   local stock = stocks[i]
   local found = read_stock(stock)
   if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. stock.key) end
-  stock.left = found and stock.available
+  stock.left = found and stock.available - (stock.safety or 0)
   call('ZCARD', stock.active)
 end
 
@@ -306,6 +327,12 @@ end
 
 -- Decisions: a SKU or an id that is named twice sees what the items before it would leave.
 
+-- The refusal for lack of units: how many can be held, and how many holds of the SKU are due.
+local function insufficient(stock)
+  local lapsed = call('ZCOUNT', stock.active, '-inf', now_text)
+  return { 'INSUFFICIENT', format('%d', math.max(stock.left, 0)), format('%d', lapsed) }
+end
+
 local replies, refused = {}, false
 -- By reservation, the item that makes it; and the record that an item makes.
 local made = {}
@@ -336,12 +363,18 @@ for i = 1, n do
     end
   elseif not stock.left then
     replies[i], refused = { 'UNKNOWN_SKU' }, true
+  elseif stock.per_cart then
+    replies[i], refused = { 'BY_CART' }, true
+  elseif stock.max_ttl and ttl ~= 'default' and ttl + 0 > stock.max_ttl then
+    replies[i], refused = { 'TOO_LONG', format('%d', stock.max_ttl) }, true
   elseif stock.left < quantity + 0 then
-    local lapsed = call('ZCOUNT', stock.active, '-inf', now_text)
-    replies[i], refused = { 'INSUFFICIENT', format('%d', stock.left), format('%d', lapsed) }, true
+    replies[i], refused = insufficient(stock), true
   else
     stock.left = stock.left - quantity
     made[reservation] = i
+    if ttl == 'default' then
+      ttl = stock.max_ttl and stock.max_ttl < DEFAULT_TTL_MS + 0 and stock.max_ttl or DEFAULT_TTL_MS
+    end
     if ttl ~= held_ttl then held, held_ttl = { 'HELD', format('%d', now + ttl), now_text }, ttl end
     replies[i] = held
   end

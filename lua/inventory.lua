@@ -10,9 +10,10 @@
 --
 -- REPLIES: one array, then one for each listed reservation
 --   UNKNOWN_SKU                     the SKU was never seeded
---   STOCK sku available reserved confirmed seeded updatedAt version active lapsed
+--   STOCK sku available reserved confirmed seeded updatedAt version active lapsed rules
 --                                   active is the number of reservations not yet settled; lapsed, how many of them
---                                   are due: sweep those and read again for the counts without them
+--                                   are due: sweep those and read again for the counts without them; rules, the SKU's
+--                                   rules as the script rules stores them, and empty if it has none
 --   ACTIVE id expiresAt             one not yet settled; the first lapsed of these are the due ones
 --
 -- ERRORS
@@ -75,10 +76,10 @@ local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local now_text = format('%d', now)
 
--- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
--- stored cannot be right.
+-- Reads the counts, the last event and the rules of a SKU into a stock: true; false when it was never seeded; nil when
+-- what is stored cannot be right.
 local function read_stock(stock)
-  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent', 'rules')
   local available, reserved, confirmed, seeded, version, last_event = f[1], f[2], f[3], f[4], f[5], f[6]
   if not (available and reserved and confirmed and seeded and version and last_event) then
     if available or reserved or confirmed or seeded or version or last_event then return nil end
@@ -94,6 +95,20 @@ local function read_stock(stock)
   if sum > 1000000000000 or format('%d', sum) ~= seeded or version + 0 > 1000000000000 - 200 then return nil end
   stock.available, stock.reserved, stock.confirmed = available + 0, reserved + 0, confirmed + 0
   stock.version, stock.last_event = version + 0, last_event
+  local rules = f[7]
+  if rules and rules ~= '' then
+    -- Most SKUs have none.
+    local per_cart, safety, max_ttl = match(rules, '^perCart=(%d*) safetyStock=(%d*) maxTtlMs=(%d*)$')
+    if not per_cart then return nil end
+    if per_cart ~= '' then stock.per_cart = whole(per_cart, 1, 1000000000) end
+    if safety ~= '' then stock.safety = whole(safety, 1, 1000000000) end
+    if max_ttl ~= '' then stock.max_ttl = whole(max_ttl, 1, 2592000000) end
+    if per_cart ~= '' and not stock.per_cart or safety ~= '' and not stock.safety
+      or max_ttl ~= '' and not stock.max_ttl then
+      return nil
+    end
+    stock.rules = rules
+  end
   return true
 end
 
@@ -113,7 +128,8 @@ if not found then return { { 'UNKNOWN_SKU' } } end
 local replies = { { 'STOCK', sku,
   format('%d', stock.available), format('%d', stock.reserved), format('%d', stock.confirmed),
   format('%d', stock.available + stock.reserved + stock.confirmed), call('HGET', inventory, 'updatedAt') or '',
-  format('%d', stock.version), format('%d', live), format('%d', call('ZCOUNT', active, '-inf', now_text)) } }
+  format('%d', stock.version), format('%d', live), format('%d', call('ZCOUNT', active, '-inf', now_text)),
+  stock.rules or '' } }
 if limit ~= '0' then
   local listed = call('ZRANGE', active, 0, tonumber(limit) - 1, 'WITHSCORES')
   for i = 1, #listed, 2 do replies[#replies + 1] = { 'ACTIVE', listed[i], listed[i + 1] } end

@@ -17,8 +17,9 @@
 --   4     available    units to add to the count that is stored, which is 0 if it cannot be read; may be negative
 --   5     reserved     the same for the units reserved
 --   6     confirmed    the same for the units confirmed
+--   7     rules        empty: the SKU's rules are right | id of the event that told them last | none: it has none
 --   then one for each reservation:
---   6+i   event        id of its last event, and after commas of its returns, to make it again; empty: it is right
+--   7+i   event        id of its last event, and after commas of its returns, to make it again; empty: it is right
 --
 -- REPLIES: one array
 --   UNKNOWN_SKU                     there is no stock that could be repaired
@@ -42,6 +43,7 @@
 local audit, due, skus, settings, inventory, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local version_seen, last_seen, restart = ARGV[1], ARGV[2], ARGV[3]
 local change = { available = ARGV[4], reserved = ARGV[5], confirmed = ARGV[6] }
+local rules = ARGV[7]
 local n = #KEYS - 6
 local function reservation_key(i) return KEYS[6 + i] end
 
@@ -179,11 +181,14 @@ end
 
 -- Guards: no key is read before every name and number is right.
 
-if n < 0 or n > 100 or #ARGV ~= 6 + n then
-  return redis.error_reply('BADARGS keys: 6 and then 0 to 100 reservations, with 6 arguments and one for each')
+if n < 0 or n > 100 or #ARGV ~= 7 + n then
+  return redis.error_reply('BADARGS keys: 6 and then 0 to 100 reservations, with 7 arguments and one for each')
 end
 if restart ~= '' and restart ~= 'here' and not is_event_id(restart) then
   return redis.error_reply('BADARGS restart: empty, here, or the id of an event')
+end
+if rules ~= '' and rules ~= 'none' and not is_event_id(rules) then
+  return redis.error_reply('BADARGS rules: empty, none, or the id of an event')
 end
 for _, name in ipairs(COUNTS) do
   local units = whole(change[name]:gsub('^%-', ''), 0, MAX_COUNT)
@@ -218,7 +223,7 @@ end
 if #ids < n then return redis.error_reply('BADKEY reservation: one is named twice') end
 local items, by_id = {}, {}
 for i = 1, n do
-  local event = ARGV[6 + i]
+  local event = ARGV[7 + i]
   local event_ids = {}
   if event ~= '' then
     for event_id in (event .. ','):gmatch('(.-),') do
@@ -289,7 +294,7 @@ end
 if not (stock.version and stock.last_event) then return { { 'UNKNOWN_SKU' } } end
 
 -- What was found may not hold any more: every event since is looked at. To file by the records as they are needs none.
-local is_bound = restart ~= ''
+local is_bound = restart ~= '' or rules ~= ''
 for _, name in ipairs(COUNTS) do is_bound = is_bound or change[name] ~= 0 end
 for _, item in ipairs(items) do is_bound = is_bound or item.event_id ~= '' end
 local id = f[2] or ''
@@ -299,11 +304,20 @@ if is_bound and ((f[1] or '') ~= version_seen or id ~= last_seen) then
   for passed = 0, MAX_PASSED do
     if id == last_seen then break end
     local event = passed < MAX_PASSED and is_event_id(id) and event_of_sku(id)
-    if not event or event.event == 'seed' or event.event == 'repair' or by_id[event.reservationId] then
+    if not event or event.event == 'seed' or event.event == 'repair' or by_id[event.reservationId]
+      or event.event == 'rules' and rules ~= '' then
       return { { 'STALE' } }
     end
     id = event.previous or ''
   end
+end
+local rules_text = ''
+if rules ~= '' and rules ~= 'none' then
+  local event = event_of_sku(rules)
+  if not event then return { { 'STALE' } } end
+  if event.event ~= 'rules' then return redis.error_reply('BADARGS rules: ' .. rules .. ' is no event of rules') end
+  if not event.reason then return redis.error_reply('BADKEY audit: damaged event ' .. rules) end
+  rules_text = event.reason
 end
 
 for _, item in ipairs(items) do
@@ -408,6 +422,10 @@ end
 
 if not is_sound or restart ~= '' or change.available ~= 0 or change.reserved ~= 0 or change.confirmed ~= 0 then
   tell('', '', '0', 'repaired', 'counts_restored')
+end
+if rules ~= '' then
+  call('HSET', inventory, 'rules', rules_text)
+  tell('', '', '0', 'repaired', 'rules_restored')
 end
 for _, item in ipairs(items) do
   local record = item.record

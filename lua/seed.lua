@@ -29,8 +29,9 @@
 --   BADARGS what                    an argument breaks its rule, or the counts of keys and arguments do not fit
 --   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
 --
--- Safe to repeat after a lost reply with the same operation and once: REPLAYED, for as long as settled reservations are
--- kept; a seed that still drains goes on. Without once a repeat seeds again, and releases what was held in between.
+-- The rules of the SKU stay, and the audit tells them again. Safe to repeat after a lost reply with the same operation
+-- and once: REPLAYED, for as long as settled reservations are kept; a seed that still drains goes on. Without once a
+-- repeat seeds again, and releases what was held in between.
 
 local audit, due, skus, settings, operation = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local inventory, active = KEYS[6], KEYS[7]
@@ -107,10 +108,10 @@ local now_text = format('%d', now)
 -- is asked with a whole command: Redis 8 judges no other.
 local may = redis.acl_check_cmd
 
--- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
--- stored cannot be right.
+-- Reads the counts, the last event and the rules of a SKU into a stock: true; false when it was never seeded; nil when
+-- what is stored cannot be right.
 local function read_stock(stock)
-  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent', 'rules')
   local available, reserved, confirmed, seeded, version, last_event = f[1], f[2], f[3], f[4], f[5], f[6]
   if not (available and reserved and confirmed and seeded and version and last_event) then
     if available or reserved or confirmed or seeded or version or last_event then return nil end
@@ -126,6 +127,20 @@ local function read_stock(stock)
   if sum > 1000000000000 or format('%d', sum) ~= seeded or version + 0 > 1000000000000 - 200 then return nil end
   stock.available, stock.reserved, stock.confirmed = available + 0, reserved + 0, confirmed + 0
   stock.version, stock.last_event = version + 0, last_event
+  local rules = f[7]
+  if rules and rules ~= '' then
+    -- Most SKUs have none.
+    local per_cart, safety, max_ttl = match(rules, '^perCart=(%d*) safetyStock=(%d*) maxTtlMs=(%d*)$')
+    if not per_cart then return nil end
+    if per_cart ~= '' then stock.per_cart = whole(per_cart, 1, 1000000000) end
+    if safety ~= '' then stock.safety = whole(safety, 1, 1000000000) end
+    if max_ttl ~= '' then stock.max_ttl = whole(max_ttl, 1, 2592000000) end
+    if per_cart ~= '' and not stock.per_cart or safety ~= '' and not stock.safety
+      or max_ttl ~= '' and not stock.max_ttl then
+      return nil
+    end
+    stock.rules = rules
+  end
   return true
 end
 
@@ -337,6 +352,8 @@ if #ids > 0 then call('ZREM', active, unpack(ids)) end
 if live == 0 then
   stock.available, stock.reserved, stock.confirmed = tonumber(quantity), 0, 0
   append_event(stock, 'seed', '', '', quantity, 'seeded', '')
+  -- What begins here tells the rules, too: whoever reads the audit needs no event from before.
+  if stock.rules then append_event(stock, 'rules', '', '', '0', 'ruled', stock.rules) end
   -- What was sold until now is not counted any more: a return asks for this time.
   call('HSET', inventory, 'seededAt', now_text)
   call('ZREM', due, sku)

@@ -8,6 +8,9 @@
 --   4     inventory    hash    inventory:<sku>
 --   5     active       zset    inventory:<sku>:active
 --   6     reservation  hash    reservation:<id>
+--   7     cart         hash    cart:<cartId> of the reservation; only needed when the answer was UNSEEN
+--   then up to 100 for other reservations of the cart:
+--   7+i   other        hash    reservation:<id>
 --
 -- ARGV
 --   1     token        empty, or 1 to 128 bytes of UTF-8, no control character: makes a repeat safe
@@ -23,8 +26,13 @@
 --   EXPIRED                         too late: it has lapsed. This call expires it, if nothing did
 --   NOT_ACTIVE state reason         already confirmed, or released before it lapsed
 --   EXCEEDS quantity                it has only this number of units, and stays as it is
---   INSUFFICIENT available lapsed   it has lapsed, and fewer units are available than it would sell; this number of
---                                   holds of the SKU is due: sweep them and try again
+--   UNSEEN cartId                   it has lapsed, and the SKU's rules limit what one cart has of it: name this cart,
+--                                   and all reservations that it lists
+--   CART_LIMIT perCart units        it has lapsed, the SKU's rules allow one cart perCart units, and this cart has
+--                                   units already, held or sold, in other reservations
+--   INSUFFICIENT available lapsed   it has lapsed, and fewer units are available than it would sell, but for those that
+--                                   the SKU's rules keep back; this number of holds of the SKU is due: sweep them and
+--                                   try again
 --   CONFIRMED cartId sku quantity state reason expiresAt createdAt updatedAt
 --                                   done: quantity is what was sold, and reason is late_confirm if it had lapsed
 --
@@ -39,9 +47,14 @@
 
 local audit, due, settings = KEYS[1], KEYS[2], KEYS[3]
 local inventory, active, reservation_key = KEYS[4], KEYS[5], KEYS[6]
+local cart_key = KEYS[7]
 local token, quantity, if_expired = ARGV[1], ARGV[2], ARGV[3]
+local others = #KEYS - 7
+local function other_key(i) return KEYS[7 + i] end
 
-if #KEYS ~= 6 or #ARGV ~= 3 then return redis.error_reply('BADARGS keys: 6, with 3 arguments') end
+if #KEYS < 6 or others > 100 or #ARGV ~= 3 then
+  return redis.error_reply('BADARGS keys: 6, and then none, or a cart and 0 to 100 more; with 3 arguments')
+end
 
 -- Looked up once: a global costs a look-up each time.
 local call, find, match = redis.call, string.find, string.match
@@ -108,10 +121,10 @@ local now_text = format('%d', now)
 -- is asked with a whole command: Redis 8 judges no other.
 local may = redis.acl_check_cmd
 
--- Reads the counts and the last event of a SKU into a stock: true; false when it was never seeded; nil when what is
--- stored cannot be right.
+-- Reads the counts, the last event and the rules of a SKU into a stock: true; false when it was never seeded; nil when
+-- what is stored cannot be right.
 local function read_stock(stock)
-  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent')
+  local f = call('HMGET', stock.key, 'available', 'reserved', 'confirmed', 'seeded', 'version', 'lastEvent', 'rules')
   local available, reserved, confirmed, seeded, version, last_event = f[1], f[2], f[3], f[4], f[5], f[6]
   if not (available and reserved and confirmed and seeded and version and last_event) then
     if available or reserved or confirmed or seeded or version or last_event then return nil end
@@ -127,6 +140,20 @@ local function read_stock(stock)
   if sum > 1000000000000 or format('%d', sum) ~= seeded or version + 0 > 1000000000000 - 200 then return nil end
   stock.available, stock.reserved, stock.confirmed = available + 0, reserved + 0, confirmed + 0
   stock.version, stock.last_event = version + 0, last_event
+  local rules = f[7]
+  if rules and rules ~= '' then
+    -- Most SKUs have none.
+    local per_cart, safety, max_ttl = match(rules, '^perCart=(%d*) safetyStock=(%d*) maxTtlMs=(%d*)$')
+    if not per_cart then return nil end
+    if per_cart ~= '' then stock.per_cart = whole(per_cart, 1, 1000000000) end
+    if safety ~= '' then stock.safety = whole(safety, 1, 1000000000) end
+    if max_ttl ~= '' then stock.max_ttl = whole(max_ttl, 1, 2592000000) end
+    if per_cart ~= '' and not stock.per_cart or safety ~= '' and not stock.safety
+      or max_ttl ~= '' and not stock.max_ttl then
+      return nil
+    end
+    stock.rules = rules
+  end
   return true
 end
 
@@ -192,8 +219,31 @@ local function shown(word, record)
     record.expiresAt, record.createdAt, record.updatedAt }
 end
 
+-- The refusal for lack of units: how many can be held, and how many holds of the SKU are due.
+local function insufficient(stock)
+  local lapsed = call('ZCOUNT', stock.active, '-inf', now_text)
+  return { 'INSUFFICIENT', format('%d', math.max(stock.left, 0)), format('%d', lapsed) }
+end
+
 -- Guards: no key is read before every name and number is right.
 
+local is_item = { [id] = true }
+-- The cart of a call that names one, and the others of its reservations that are named, each once: their ids and keys.
+local cart_id, other_ids, other_keys = nil, {}, {}
+if cart_key then
+  cart_id = match(cart_key, '^' .. prefix .. 'cart:(.*)$')
+  if not cart_id or not is_text(cart_id) then
+    return redis.error_reply('BADKEY cart: not cart:<cartId>, 1 to 128 bytes of UTF-8, no control character')
+  end
+  for i = 1, others do
+    local key = other_key(i)
+    local other_id = id_of(key, '^' .. prefix .. KEY_OF_ID)
+    if not other_id then return redis.error_reply('BADKEY other ' .. i .. ': not reservation:<uuid>') end
+    if not is_item[other_id] and not other_keys[other_id] then
+      other_keys[other_id], other_ids[#other_ids + 1] = key, other_id
+    end
+  end
+end
 if token ~= '' and not is_text(token) then
   return redis.error_reply('BADARGS token: empty, or 1 to 128 bytes of UTF-8, no control character')
 end
@@ -263,6 +313,36 @@ for i, reservation in ipairs(reservations) do
   end
 end
 
+-- What the cart lists, id -> SKU, and the records of the others that are named: false where there is none.
+local listed, index, other_records = cart_key and call('HGETALL', cart_key) or {}, {}, {}
+for at = 1, #listed, 2 do index[listed[at]] = listed[at + 1] end
+for _, other_id in ipairs(other_ids) do
+  local other = read_record(other_keys[other_id], other_id)
+  if other == nil then return redis.error_reply('BADKEY other: damaged record ' .. other_keys[other_id]) end
+  other_records[other_id] = other
+end
+
+-- The units of a SKU that the cart has by its list, but for the items of this call: held and not lapsed, or sold and
+-- not returned. nil when it lists a reservation of the SKU that is not named.
+local function units_of_cart(sku_of_item)
+  local sum = 0
+  for listed_id, listed_sku in pairs(index) do
+    if listed_sku == sku_of_item and not is_item[listed_id] then
+      local other = other_records[listed_id]
+      if other == nil then return nil end
+      if other and other.cartId == cart_id and other.sku == listed_sku then
+        if other.state == 'active' and other.expires > now then
+          sum = sum + other.units
+        elseif other.state == 'confirmed' then
+          local returned = call('HGET', other.key, 'returned') or '0'
+          sum = sum + other.units - (whole(returned, 0, other.units) or 0)
+        end
+      end
+    end
+  end
+  return sum
+end
+
 -- Decisions.
 
 local record = records[reservation_key]
@@ -286,12 +366,20 @@ for _, stock in ipairs(stocks) do
 end
 local sold = quantity == '' and record.units or quantity + 0
 if (not has_lapsed or if_expired ~= '') and sold > record.units then return { { 'EXCEEDS', record.quantity } } end
-if was_expired then
-  if not own.available then return redis.error_reply('BADKEY inventory: no counts in ' .. inventory) end
-  if sold > own.available then
-    local lapsed = call('ZCOUNT', active, '-inf', now_text)
-    return { { 'INSUFFICIENT', format('%d', own.available), format('%d', lapsed) } }
+if was_expired and not own.available then
+  return redis.error_reply('BADKEY inventory: no counts in ' .. inventory)
+end
+if was_expired or has_lapsed and if_expired ~= '' then
+  if own.per_cart then
+    local units = cart_id == record.cartId and units_of_cart(sku)
+    if not units then return { { 'UNSEEN', record.cartId } } end
+    if units + sold > own.per_cart then
+      return { { 'CART_LIMIT', format('%d', own.per_cart), format('%d', units) } }
+    end
   end
+  -- Its own units are there, as long as nothing has swept it.
+  own.left = own.available + own.owed - (own.safety or 0)
+  if sold > own.left then return { insufficient(own) } end
 end
 local is_first = sold < record.units and not call('HGET', reservation_key, 'initialQuantity')
 

@@ -24,6 +24,7 @@ mod readiness;
 mod record;
 mod returns;
 mod rounds;
+mod rules;
 mod seed;
 mod sell;
 mod settings;
@@ -36,7 +37,10 @@ use crate::redis::Redis;
 use crate::scripts::{Catalogue, Reply, Scripts};
 
 pub use adjust::{Adjusted, Adjustment, How, Mode};
-pub use amount::{ActiveLimit, AvailableBelow, Delta, Options, PageLimit, Quantity, SeedQuantity, Ttl, Version};
+pub use amount::{
+    ActiveLimit, AvailableBelow, Delta, MaxTtl, Options, PageLimit, PerCart, Quantity, SafetyStock, SeedQuantity, Ttl,
+    Version,
+};
 pub use cart::EndedLine;
 pub use cart_hold::{CartHold, CartHoldRequest, CartLine, Shortage};
 pub use cart_settle::{CartExtend, CartSettle, LimitedLine};
@@ -59,6 +63,7 @@ pub(crate) use record::malformed;
 pub use record::{Event, EventKind, Reservation, ReservationState, Stock};
 pub use returns::{Return, ReturnRequest};
 pub use rounds::Rounds;
+pub use rules::Rules;
 pub use seed::Seed;
 pub use sell::{Sale, SaleRequest};
 pub use settings::{Change, Settings};

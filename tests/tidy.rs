@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest, Sha1};
 
 /// The scripts that only read, and the scripts that run when memory is full. The others are refused then.
-const FLAGS: [(&str, &str); 15] = [
+const FLAGS: [(&str, &str); 16] = [
     ("adjust", "#!lua"),
     ("audit", "#!lua flags=no-writes"),
     ("cart_hold", "#!lua"),
@@ -21,6 +21,7 @@ const FLAGS: [(&str, &str); 15] = [
     ("release", "#!lua flags=allow-oom"),
     ("repair", "#!lua flags=allow-oom"),
     ("return", "#!lua flags=allow-oom"),
+    ("rules", "#!lua"),
     ("seed", "#!lua"),
     ("sell", "#!lua flags=allow-oom"),
     ("sweep", "#!lua flags=allow-oom"),
@@ -96,7 +97,8 @@ mod scripts {
                 let section = source.lines().skip_while(|line| *line != format!("-- {table}")).skip(1);
                 let listed: BTreeSet<String> = section
                     .map_while(|line| line.strip_prefix("--   "))
-                    .filter(|line| !line.starts_with("then "))
+                    // A line may go on in the next.
+                    .filter(|line| !line.starts_with("then ") && !line.starts_with(' '))
                     .map(|line| line.split(' ').next().unwrap())
                     // Slots from the fifth on are read as the fourth plus i.
                     .map(|slot| match slot.strip_suffix("...") {
@@ -194,9 +196,9 @@ mod expansion {
         let lua = root().join("lua/source");
         let mut seen: BTreeMap<String, String> = BTreeMap::new();
         for (file, source) in scripts_in(&lua).into_iter().chain(scripts_in(&lua.join("include"))) {
-            // Each script decides where its list of reservations begins.
+            // Each script decides where its lists of reservations begin.
             let names = source.lines().filter_map(|line| line.strip_prefix("local function ")?.split('(').next());
-            for name in names.filter(|name| *name != "reservation_key") {
+            for name in names.filter(|name| !["reservation_key", "other_key"].contains(name)) {
                 let earlier = seen.insert(name.to_owned(), file.clone());
                 assert_eq!(earlier, None, "{file}.lua has a {name} of its own");
             }

@@ -16,21 +16,30 @@
 --
 -- ARGV
 --   1       once         empty | once: remember it under operation, so that a repeat does nothing
---   2       ttlMs        milliseconds until all of it lapses, 1 to 2592000000
+--   2       ttlMs        milliseconds until all of it lapses, 1 to 2592000000; or default: 600000, or the shortest of
+--                        the longest holds of its SKUs if that is shorter
+--   3       metadata     empty, or a JSON object of 1 to 8 strings, for each of the reservations; names and strings are
+--                        text as a cartId is
 --   then one for each item:
---   2+i     quantity     units, 1 to 1000000000
+--   3+i     quantity     units, 1 to 1000000000
 --
 -- REPLIES: one array for each item, in the order in which they are decided
---   CONFLICT field                  the operation was another hold: its cartId, or its items or its ttlMs (items);
---                                   or the id exists with another cartId, sku, quantity or metadata (the first that
---                                   differs), or was not held together with the other items (items)
+--   CONFLICT field                  the operation was another hold: its cartId, or its items, its ttlMs or its metadata
+--                                   (items); or the id exists with another cartId, sku, quantity or metadata (the
+--                                   first that differs), or was not held together with the other items (items)
 --   NOT_FOUND                       the operation was carried out before, and this record was dropped since
 --   REPLAYED cartId sku quantity state reason expiresAt createdAt updatedAt
 --                                   the operation was carried out before, or all ids exist with this cart, these SKUs
 --                                   and these quantities: here it is, as it is now. Look at its state: once released,
 --                                   it holds nothing
 --   UNKNOWN_SKU                     the SKU was never seeded
---   INSUFFICIENT available lapsed   too few units, and this number of holds of the SKU is due: sweep them and try again
+--   TOO_LONG maxTtlMs               the SKU's rules allow no hold of this length
+--   UNSEEN                          the SKU's rules limit what one cart has of it, and the cart lists reservations of
+--                                   the SKU that are not named as other: name all that it lists
+--   CART_LIMIT perCart units        the SKU's rules allow one cart perCart units, and this cart has units already, held
+--                                   or sold
+--   INSUFFICIENT available lapsed   too few units, but for those that the SKU's rules keep back, and this number of
+--                                   holds of the SKU is due: sweep them and try again
 --   WITHDRAWN                       this item would have been held, another was not
 --   FULL                            the cart would list more than 100 reservations: name those that have ended as
 --                                   other, and they are forgotten
@@ -48,12 +57,15 @@
 -- left.
 
 local audit, due, settings, cart_key, operation = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local once, ttl = ARGV[1], ARGV[2]
-local n = #ARGV - 2
+local once, ttl, metadata = ARGV[1], ARGV[2], ARGV[3]
+local n = #ARGV - 3
 local others = #KEYS - 5 - 3 * n
+local function other_key(i) return KEYS[3 * n + 5 + i] end
 
 -- The longest that a hold lasts, also when it is extended.
 local LONGEST_MS = 2592000000
+-- How long a hold lasts that leaves this open, unless the longest hold of a SKU is shorter.
+local DEFAULT_TTL_MS = 600000
 local MOST_LISTED = 100
 -- What an operation remembers: what was asked, and when it was carried out.
 local ASKED = { 'cartId', 'items' }
@@ -75,21 +87,27 @@ local LEFT = { 'updatedAt' }
 -- @include items
 -- @include shown
 -- @include reserve
+-- @include metadata
+-- @include insufficient
 
 -- Guards: no key is read before every name and number is right.
 
 if n < 1 or n > 100 or others < 0 or others > 100 then
   return redis.error_reply('BADARGS items: 1 to 100, with 3 keys each after the first 5, and 1 argument each after the '
-    .. 'first 2; and 0 to 100 keys more')
+    .. 'first 3; and 0 to 100 keys more')
 end
 if once ~= '' and once ~= 'once' then return redis.error_reply('BADARGS once: empty or once') end
-if not whole(ttl, 1, LONGEST_MS) then
-  return redis.error_reply('BADARGS ttlMs: a whole number from 1 to 2592000000')
+if ttl ~= 'default' and not whole(ttl, 1, LONGEST_MS) then
+  return redis.error_reply('BADARGS ttlMs: default, or a whole number from 1 to 2592000000')
+end
+if metadata ~= '' and not is_metadata(metadata) then
+  return redis.error_reply('BADARGS metadata: empty, or a JSON object of 1 to 8 strings, names and strings as a '
+    .. 'cartId, 4200 bytes at most')
 end
 
 local stock_of, reservations, ids, quantities, asked, is_item, distinct = {}, {}, {}, {}, {}, {}, 0
 for i = 1, n do
-  local reservation, quantity = KEYS[3 * i + 5], ARGV[2 + i]
+  local reservation, quantity = KEYS[3 * i + 5], ARGV[3 + i]
   local stock, id = item_of(i, KEYS[3 * i + 3], KEYS[3 * i + 4], reservation)
   if not stock then return redis.error_reply(id) end
   if not whole(quantity, 1, 1000000000) then
@@ -100,20 +118,8 @@ for i = 1, n do
   asked[i] = id .. ' ' .. stock.sku .. ' ' .. quantity
 end
 -- @include shard_keys
-local cart_id = match(cart_key, '^' .. prefix .. 'cart:(.*)$')
-if not cart_id or not is_text(cart_id) then
-  return redis.error_reply('BADKEY cart: not cart:<cartId>, 1 to 128 bytes of UTF-8, no control character')
-end
 -- @include operation_key
-local other_keys, other_ids = {}, {}
-for i = 1, others do
-  local key = KEYS[3 * n + 5 + i]
-  local id = id_of(key, pattern)
-  if not id then return redis.error_reply('BADKEY other ' .. i .. ': not reservation:<uuid>') end
-  if not is_item[id] and not other_keys[id] then
-    other_keys[id], other_ids[#other_ids + 1] = key, id
-  end
-end
+-- @include cart
 if #stocks < n or distinct < n then
   return redis.error_reply('BADARGS items: a SKU or a reservation is named in two of them')
 end
@@ -131,13 +137,12 @@ if not may_all then return redis.error_reply('NOPERM this user may not write wha
 -- @include audit_room
 -- @include holding_reads
 
-local listed, index = call('HGETALL', cart_key), {}
-for at = 1, #listed, 2 do index[listed[at]] = listed[at + 1] end
+-- @include cart_reads
 
 local earlier = read_operation(operation)
 if earlier == nil then return redis.error_reply('BADKEY operation: damaged record ' .. operation) end
 
--- By id, the records of the items and of the cart's other reservations: false where there is none.
+-- By id, the records of the items: false where there is none.
 local records = {}
 local known = call('EXISTS', unpack(reservations))
 for i, id in ipairs(ids) do
@@ -145,16 +150,15 @@ for i, id in ipairs(ids) do
   if record == nil then return redis.error_reply('BADKEY reservation: damaged record ' .. reservations[i]) end
   records[id] = record
 end
-for _, id in ipairs(other_ids) do
-  local record = read_record(other_keys[id], id)
-  if record == nil then return redis.error_reply('BADKEY other: damaged record ' .. other_keys[id]) end
-  records[id] = record
-end
 
 -- Decisions.
 
 table.sort(asked)
-local done = { cartId = cart_id, items = redis.sha1hex(ttl .. ' ' .. table.concat(asked, ' ')), updatedAt = now_text }
+local all_asked = ttl .. ' ' .. table.concat(asked, ' ')
+if metadata ~= '' then all_asked = all_asked .. ' ' .. metadata end
+local done = { cartId = cart_id, items = redis.sha1hex(all_asked), updatedAt = now_text }
+-- How long all of it lasts.
+local lasts = ttl == 'default' and DEFAULT_TTL_MS or ttl + 0
 
 local replies, refused = {}, false
 if earlier then
@@ -180,7 +184,7 @@ for i, id in ipairs(ids) do
     if not field then
       -- It is recognized by what it asked for: its quantity may have been changed since.
       local kept = call('HMGET', reservations[i], 'metadata', 'initialQuantity')
-      field = (kept[2] or record.quantity) ~= quantities[i] and 'quantity' or kept[1] and 'metadata'
+      field = (kept[2] or record.quantity) ~= quantities[i] and 'quantity' or (kept[1] or '') ~= metadata and 'metadata'
         or known < n and 'items'
     end
     if field then
@@ -190,9 +194,18 @@ for i, id in ipairs(ids) do
     end
   elseif not stock.left then
     replies[i], refused = { 'UNKNOWN_SKU' }, true
-  elseif stock.left < quantities[i] + 0 then
-    local lapsed = call('ZCOUNT', stock.active, '-inf', now_text)
-    replies[i], refused = { 'INSUFFICIENT', format('%d', stock.left), format('%d', lapsed) }, true
+  else
+    if stock.max_ttl and ttl == 'default' then lasts = math.min(lasts, stock.max_ttl) end
+    local units = stock.per_cart and units_of_cart(stock.sku)
+    if stock.max_ttl and lasts > stock.max_ttl then
+      replies[i], refused = { 'TOO_LONG', format('%d', stock.max_ttl) }, true
+    elseif stock.per_cart and not units then
+      replies[i], refused = { 'UNSEEN' }, true
+    elseif stock.per_cart and units + quantities[i] > stock.per_cart then
+      replies[i], refused = { 'CART_LIMIT', format('%d', stock.per_cart), format('%d', units) }, true
+    elseif stock.left < quantities[i] + 0 then
+      replies[i], refused = insufficient(stock), true
+    end
   end
 end
 if refused or known == n then
@@ -205,8 +218,8 @@ local most, forgotten = #listed / 2, {}
 for _, id in ipairs(ids) do if not index[id] then most = most + 1 end end
 if most > MOST_LISTED then
   for _, id in ipairs(other_ids) do
-    local record = records[id]
-    if index[id] and (not record or record.state == 'released') then forgotten[#forgotten + 1] = id end
+    local other = other_records[id]
+    if index[id] and (not other or other.state == 'released') then forgotten[#forgotten + 1] = id end
   end
   if most - #forgotten > MOST_LISTED then
     for i = 1, n do replies[i] = { 'FULL' } end
@@ -216,10 +229,10 @@ end
 
 -- Writes: none of them can fail.
 
-local expires, entries = format('%d', now + ttl), {}
+local expires, entries = format('%d', now + lasts), {}
 for i, id in ipairs(ids) do
   local stock = stock_of[i]
-  reserve(stock, reservations[i], id, cart_id, quantities[i], expires)
+  reserve(stock, reservations[i], id, cart_id, quantities[i], expires, metadata ~= '' and metadata)
   entries[2 * i - 1], entries[2 * i] = id, stock.sku
   replies[i] = { 'HELD', expires, now_text }
 end

@@ -9,6 +9,9 @@
 --   5     inventory    hash    inventory:<sku>
 --   6     active       zset    inventory:<sku>:active
 --   7     reservation  hash    reservation:<id>
+--   8     cart         hash    cart:<cartId> of the reservation; only needed when the answer was UNSEEN
+--   then up to 100 for other reservations of the cart:
+--   8+i   other        hash    reservation:<id>
 --
 -- ARGV
 --   1     how          set (it shall hold this number of units) | release (this number of its units go back)
@@ -24,8 +27,13 @@
 --   EXPIRED                         too late: it has lapsed. This call expires it, if nothing did
 --   NOT_ACTIVE state reason         already confirmed or released
 --   EXCEEDS quantity                how is release: it holds only this number of units, and stays as it is
---   INSUFFICIENT available lapsed   fewer units are available than it would hold more, and this number of holds of the
---                                   SKU is due: sweep them and try again. It stays as it is
+--   UNSEEN cartId                   the SKU's rules limit what one cart has of it: name this cart, and all reservations
+--                                   that it lists
+--   CART_LIMIT perCart units        the SKU's rules allow one cart perCart units, and this cart has units already, held
+--                                   or sold, in other reservations. It stays as it is
+--   INSUFFICIENT available lapsed   fewer units are available than it would hold more, but for those that the SKU's
+--                                   rules keep back, and this number of holds of the SKU is due: sweep them and try
+--                                   again. It stays as it is
 --   RELEASED cartId sku quantity state reason expiresAt createdAt updatedAt
 --                                   how is release, and that was all that it held: it is released, as by release
 --   CHANGED cartId sku quantity state reason expiresAt createdAt updatedAt
@@ -42,21 +50,29 @@
 
 local audit, due, settings, operation = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local inventory, active, reservation_key = KEYS[5], KEYS[6], KEYS[7]
+local cart_key = KEYS[8]
 local how, quantity, once = ARGV[1], ARGV[2], ARGV[3]
+local others = #KEYS - 8
+local function other_key(i) return KEYS[8 + i] end
 
 -- What an operation remembers: what was asked, and when it was done.
 local ASKED = { 'sku', 'reservationId', 'how', 'quantity' }
 local LEFT = { 'updatedAt' }
 
-if #KEYS ~= 7 or #ARGV ~= 3 then return redis.error_reply('BADARGS keys: 7, with 3 arguments') end
+if #KEYS < 7 or others > 100 or #ARGV ~= 3 then
+  return redis.error_reply('BADARGS keys: 7, and then none, or a cart and 0 to 100 more; with 3 arguments')
+end
 
 -- @include one_reservation
 -- @include operation
 -- @include shown
+-- @include insufficient
 
 -- Guards: no key is read before every name and number is right.
 
 -- @include operation_key
+local is_item = { [id] = true }
+-- @include cart
 if how ~= 'set' and how ~= 'release' then return redis.error_reply('BADARGS how: set or release') end
 local units = whole(quantity, 1, 1000000000)
 if not units then return redis.error_reply('BADARGS quantity: a whole number from 1 to 1000000000') end
@@ -68,6 +84,7 @@ if not may_all then return redis.error_reply('NOPERM this user may not write wha
 
 -- @include reservation_reads
 -- @include remember
+-- @include cart_reads
 local asked = { sku = sku, reservationId = id, how = how, quantity = quantity, updatedAt = now_text }
 local earlier = read_operation(operation)
 if earlier == nil then return redis.error_reply('BADKEY operation: damaged record ' .. operation) end
@@ -92,10 +109,16 @@ local has_lapsed = record.expires <= now
 local held = how == 'set' and units or record.units - units
 if not has_lapsed then
   if held < 0 then return { { 'EXCEEDS', record.quantity } } end
-  if held - record.units > own.available then
-    local lapsed = call('ZCOUNT', active, '-inf', now_text)
-    return { { 'INSUFFICIENT', format('%d', own.available), format('%d', lapsed) } }
+  own.more = held - record.units
+  if own.more > 0 and own.per_cart then
+    local others_have = cart_id == record.cartId and units_of_cart(sku)
+    if not others_have then return { { 'UNSEEN', record.cartId } } end
+    if others_have + held > own.per_cart then
+      return { { 'CART_LIMIT', format('%d', own.per_cart), format('%d', others_have) } }
+    end
   end
+  own.left = own.available - (own.safety or 0)
+  if own.more > 0 and own.more > own.left then return { insufficient(own) } end
 end
 local is_first = not call('HGET', reservation_key, 'initialQuantity')
 

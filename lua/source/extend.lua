@@ -30,7 +30,8 @@
 --   BADKEY what                     a key's name or content breaks its rule, or an item's keys do not fit together
 --
 -- The latest expiry is extendMaxMs of the settings after the hold was made: 0 to 2592000000, 3600000 when nothing is
--- set. With 0 no hold is extended. A hold whose expiry is later than that keeps it. What has lapsed is never revived.
+-- set; or the longest hold of the SKU's rules after it, if that is earlier. With 0 no hold is extended. A hold whose
+-- expiry is later than that keeps it. What has lapsed is never revived.
 -- Safe to repeat: the time begins again with each call, within the same limit. Runs when memory is full: a sale that
 -- was promised must not lapse for that.
 
@@ -73,13 +74,14 @@ for i, reservation in ipairs(reservations) do
   elseif record.state == 'active' then
     if not record.is_owed then stock.owed, record.is_owed = stock.owed + record.units, true end
     local created, expires = whole(record.createdAt, 1, 9999999999999), now + ARGV[1 + i]
+    local most_ms = math.min(max_ms, stock.max_ttl or max_ms)
     if record.expires <= now then
       record.state, record.reason, lapses[i] = 'released', 'reservation_ttl_elapsed', true
       replies[i], refused = { 'EXPIRED' }, true
     elseif not created then
       return redis.error_reply('BADKEY reservation: damaged record ' .. reservation)
-    elseif expires > record.expires and expires > created + max_ms then
-      replies[i], refused = { 'LIMITED', format('%d', math.max(record.expires, created + max_ms)) }, true
+    elseif expires > record.expires and expires > created + most_ms then
+      replies[i], refused = { 'LIMITED', format('%d', math.max(record.expires, created + most_ms)) }, true
     else
       if expires > record.expires then
         -- A repeat of the hold is recognized by the time that it asked for.

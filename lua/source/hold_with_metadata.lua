@@ -14,7 +14,8 @@
 --   then four for each item:
 --   4i-2  cartId       1 to 128 bytes of UTF-8, no control character
 --   4i-1  quantity     units, 1 to 1000000000
---   4i    ttlMs        milliseconds until it lapses, 1 to 2592000000
+--   4i    ttlMs        milliseconds until it lapses, 1 to 2592000000; or default: 600000, or the SKU's longest hold if
+--                      that is shorter
 --   4i+1  metadata     empty, or a JSON object of 1 to 8 strings; names and strings are text as cartId is
 --
 -- REPLIES: one array for each item, in the order in which they are decided
@@ -25,7 +26,10 @@
 --   CONFLICT field                  the id exists with another cartId, sku, quantity or metadata (the first that
 --                                   differs): metadata is compared byte by byte
 --   UNKNOWN_SKU                     the SKU was never seeded
---   INSUFFICIENT available lapsed   too few units, and this number of holds of the SKU is due: sweep them and try again
+--   BY_CART                         the SKU's rules limit what one cart has of it: hold it by cart_hold
+--   TOO_LONG maxTtlMs               the SKU's rules allow no hold of this length
+--   INSUFFICIENT available lapsed   too few units, but for those that the SKU's rules keep back, and this number of
+--                                   holds of the SKU is due: sweep them and try again
 --   WITHDRAWN                       mode all: this item would have held, another did not
 --   HELD expiresAt createdAt        done
 --

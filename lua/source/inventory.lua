@@ -10,9 +10,10 @@
 --
 -- REPLIES: one array, then one for each listed reservation
 --   UNKNOWN_SKU                     the SKU was never seeded
---   STOCK sku available reserved confirmed seeded updatedAt version active lapsed
+--   STOCK sku available reserved confirmed seeded updatedAt version active lapsed rules
 --                                   active is the number of reservations not yet settled; lapsed, how many of them
---                                   are due: sweep those and read again for the counts without them
+--                                   are due: sweep those and read again for the counts without them; rules, the SKU's
+--                                   rules as the script rules stores them, and empty if it has none
 --   ACTIVE id expiresAt             one not yet settled; the first lapsed of these are the due ones
 --
 -- ERRORS
@@ -45,7 +46,8 @@ if not found then return { { 'UNKNOWN_SKU' } } end
 local replies = { { 'STOCK', sku,
   format('%d', stock.available), format('%d', stock.reserved), format('%d', stock.confirmed),
   format('%d', stock.available + stock.reserved + stock.confirmed), call('HGET', inventory, 'updatedAt') or '',
-  format('%d', stock.version), format('%d', live), format('%d', call('ZCOUNT', active, '-inf', now_text)) } }
+  format('%d', stock.version), format('%d', live), format('%d', call('ZCOUNT', active, '-inf', now_text)),
+  stock.rules or '' } }
 if limit ~= '0' then
   local listed = call('ZRANGE', active, 0, tonumber(limit) - 1, 'WITHSCORES')
   for i = 1, #listed, 2 do replies[#replies + 1] = { 'ACTIVE', listed[i], listed[i + 1] } end

@@ -29,8 +29,9 @@
 --   BADARGS what                    an argument breaks its rule, or the counts of keys and arguments do not fit
 --   BADKEY what                     a key's name or content breaks its rule, or the keys do not fit together
 --
--- Safe to repeat after a lost reply with the same operation and once: REPLAYED, for as long as settled reservations are
--- kept; a seed that still drains goes on. Without once a repeat seeds again, and releases what was held in between.
+-- The rules of the SKU stay, and the audit tells them again. Safe to repeat after a lost reply with the same operation
+-- and once: REPLAYED, for as long as settled reservations are kept; a seed that still drains goes on. Without once a
+-- repeat seeds again, and releases what was held in between.
 
 local audit, due, skus, settings, operation = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local inventory, active = KEYS[6], KEYS[7]
@@ -135,6 +136,8 @@ if #ids > 0 then call('ZREM', active, unpack(ids)) end
 if live == 0 then
   stock.available, stock.reserved, stock.confirmed = tonumber(quantity), 0, 0
   append_event(stock, 'seed', '', '', quantity, 'seeded', '')
+  -- What begins here tells the rules, too: whoever reads the audit needs no event from before.
+  if stock.rules then append_event(stock, 'rules', '', '', '0', 'ruled', stock.rules) end
   -- What was sold until now is not counted any more: a return asks for this time.
   call('HSET', inventory, 'seededAt', now_text)
   call('ZREM', due, sku)

@@ -8,6 +8,9 @@
 --   4     inventory    hash    inventory:<sku>
 --   5     active       zset    inventory:<sku>:active
 --   6     reservation  hash    reservation:<id>
+--   7     cart         hash    cart:<cartId> of the reservation; only needed when the answer was UNSEEN
+--   then up to 100 for other reservations of the cart:
+--   7+i   other        hash    reservation:<id>
 --
 -- ARGV
 --   1     token        empty, or 1 to 128 bytes of UTF-8, no control character: makes a repeat safe
@@ -23,8 +26,13 @@
 --   EXPIRED                         too late: it has lapsed. This call expires it, if nothing did
 --   NOT_ACTIVE state reason         already confirmed, or released before it lapsed
 --   EXCEEDS quantity                it has only this number of units, and stays as it is
---   INSUFFICIENT available lapsed   it has lapsed, and fewer units are available than it would sell; this number of
---                                   holds of the SKU is due: sweep them and try again
+--   UNSEEN cartId                   it has lapsed, and the SKU's rules limit what one cart has of it: name this cart,
+--                                   and all reservations that it lists
+--   CART_LIMIT perCart units        it has lapsed, the SKU's rules allow one cart perCart units, and this cart has
+--                                   units already, held or sold, in other reservations
+--   INSUFFICIENT available lapsed   it has lapsed, and fewer units are available than it would sell, but for those that
+--                                   the SKU's rules keep back; this number of holds of the SKU is due: sweep them and
+--                                   try again
 --   CONFIRMED cartId sku quantity state reason expiresAt createdAt updatedAt
 --                                   done: quantity is what was sold, and reason is late_confirm if it had lapsed
 --
@@ -39,15 +47,23 @@
 
 local audit, due, settings = KEYS[1], KEYS[2], KEYS[3]
 local inventory, active, reservation_key = KEYS[4], KEYS[5], KEYS[6]
+local cart_key = KEYS[7]
 local token, quantity, if_expired = ARGV[1], ARGV[2], ARGV[3]
+local others = #KEYS - 7
+local function other_key(i) return KEYS[7 + i] end
 
-if #KEYS ~= 6 or #ARGV ~= 3 then return redis.error_reply('BADARGS keys: 6, with 3 arguments') end
+if #KEYS < 6 or others > 100 or #ARGV ~= 3 then
+  return redis.error_reply('BADARGS keys: 6, and then none, or a cart and 0 to 100 more; with 3 arguments')
+end
 
 -- @include one_reservation
 -- @include shown
+-- @include insufficient
 
 -- Guards: no key is read before every name and number is right.
 
+local is_item = { [id] = true }
+-- @include cart
 if token ~= '' and not is_text(token) then
   return redis.error_reply('BADARGS token: empty, or 1 to 128 bytes of UTF-8, no control character')
 end
@@ -63,6 +79,7 @@ may_all = may_all and may('PERSIST', reservation_key)
 if not may_all then return redis.error_reply('NOPERM this user may not write what selling writes') end
 
 -- @include reservation_reads
+-- @include cart_reads
 
 -- Decisions.
 
@@ -82,12 +99,20 @@ own.owed = is_active and record.units or 0
 -- @include owed
 local sold = quantity == '' and record.units or quantity + 0
 if (not has_lapsed or if_expired ~= '') and sold > record.units then return { { 'EXCEEDS', record.quantity } } end
-if was_expired then
-  if not own.available then return redis.error_reply('BADKEY inventory: no counts in ' .. inventory) end
-  if sold > own.available then
-    local lapsed = call('ZCOUNT', active, '-inf', now_text)
-    return { { 'INSUFFICIENT', format('%d', own.available), format('%d', lapsed) } }
+if was_expired and not own.available then
+  return redis.error_reply('BADKEY inventory: no counts in ' .. inventory)
+end
+if was_expired or has_lapsed and if_expired ~= '' then
+  if own.per_cart then
+    local units = cart_id == record.cartId and units_of_cart(sku)
+    if not units then return { { 'UNSEEN', record.cartId } } end
+    if units + sold > own.per_cart then
+      return { { 'CART_LIMIT', format('%d', own.per_cart), format('%d', units) } }
+    end
   end
+  -- Its own units are there, as long as nothing has swept it.
+  own.left = own.available + own.owed - (own.safety or 0)
+  if sold > own.left then return { insufficient(own) } end
 end
 local is_first = sold < record.units and not call('HGET', reservation_key, 'initialQuantity')
 

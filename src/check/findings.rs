@@ -22,6 +22,8 @@ pub enum Damage {
     History,
     /// A reservation differs from the state after its last event.
     Record,
+    /// The rules of the SKU differ from those that the audit told last.
+    Rules,
     /// A reservation or the SKU is not where the scripts and the sweeper look for it.
     Index,
     /// A reservation would be active longer than it was held for, or longer than allowed.
@@ -40,6 +42,7 @@ impl fmt::Display for Damage {
             Self::Counts => "counts",
             Self::History => "history",
             Self::Record => "record",
+            Self::Rules => "rules",
             Self::Index => "index",
             Self::Expiry => "expiry",
             Self::Overdue => "overdue",
@@ -113,6 +116,8 @@ pub(super) struct Plan {
     pub restart: String,
     /// Units to add: available, reserved, confirmed.
     pub change: [i64; 3],
+    /// The event that told the rules last, or `none`; empty when they are right.
+    pub rules: String,
     /// Reservations to make again, each from the ids of its events, as the script takes them.
     pub restore: Vec<(String, String)>,
     /// Reservations to file by their records.

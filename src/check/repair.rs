@@ -40,13 +40,13 @@ impl Repairer {
         let plan = &checked.plan;
         let restore = &plan.restore[..plan.restore.len().min(ITEMS_PER_CALL)];
         let bound = [&*plan.version, &*plan.last_event, &*plan.restart];
-        let mut total = match self.call(sku, &keys, bound, plan.change, restore).await? {
+        let mut total = match self.call(sku, &keys, bound, (plan.change, &plan.rules), restore).await? {
             Answer::Repaired(events) => events,
             other => return Ok(other),
         };
         let file: Vec<_> = plan.file.iter().map(|id| (id.clone(), String::new())).collect();
         for page in file.chunks(ITEMS_PER_CALL) {
-            match self.call(sku, &keys, [""; 3], [0; 3], page).await? {
+            match self.call(sku, &keys, [""; 3], ([0; 3], ""), page).await? {
                 Answer::Repaired(events) => total += events,
                 other => return Ok(other),
             }
@@ -65,7 +65,7 @@ impl Repairer {
         sku: &Sku,
         keys: &StockKeys,
         bound: [&str; 3],
-        change: [i64; 3],
+        (change, rules): ([i64; 3], &str),
         items: &[(String, String)],
     ) -> Result<Answer, Error> {
         let shard = &keys.shard;
@@ -81,6 +81,7 @@ impl Repairer {
         let change = change.map(|units| units.to_string());
         let mut arguments = bound.to_vec();
         arguments.extend(change.iter().map(String::as_str));
+        arguments.push(rules);
         arguments.extend(items.iter().map(|(_, event)| event.as_str()));
         let replies = match self.scripts.call("repair", &names, &arguments).await.map_err(Error::from) {
             Err(Error::Broken(why)) => return Ok(Answer::Left(why)),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::findings::{Checked, Damage, Finding, Limits};
 use super::life::Life;
 use super::snapshot::{Reach, Snapshot, makes_a_sku, starts_anew};
-use crate::engine::{Event, EventKind, Reservation, Ttl};
+use crate::engine::{Event, EventKind, Reservation, Rules, Ttl};
 use crate::keys::{ReservationId, Sku};
 use crate::redis::Look;
 
@@ -35,6 +35,7 @@ impl<'a> Verifier<'a> {
         let reserved = verifier.reservations();
         verifier.index();
         verifier.counts(replayed, reserved);
+        verifier.rules();
         verifier.checked
     }
 
@@ -221,6 +222,24 @@ impl<'a> Verifier<'a> {
         }
         if !index.listed {
             self.find(Damage::Index, "", "it is not listed in skus");
+        }
+    }
+
+    /// The rules are those that the audit told last. A seed tells them again.
+    fn rules(&mut self) {
+        let snapshot = self.snapshot;
+        let stored = snapshot.stock.get("rules").map_or("", String::as_str);
+        match snapshot.history.iter().rfind(|event| event.event == EventKind::Rules) {
+            Some(told) if told.reason == stored => {}
+            Some(told) => {
+                self.checked.plan.rules.clone_from(&told.id);
+                self.find(Damage::Rules, "", format!("its rules are {stored:?}, and were set to {:?}", told.reason));
+            }
+            None if stored.is_empty() || snapshot.reach != Reach::Seed && Rules::stored(stored).is_ok() => {}
+            None => {
+                self.checked.plan.rules = "none".to_owned();
+                self.find(Damage::Rules, "", format!("its rules are {stored:?}, and the audit tells of none"));
+            }
         }
     }
 

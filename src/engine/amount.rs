@@ -63,6 +63,21 @@ bounded!(
 );
 
 bounded!(
+    /// How many units of a SKU one cart may have: 1 to 10^9.
+    PerCart, "perCart", 1..=1000000000
+);
+
+bounded!(
+    /// How many units of a SKU are kept back: 1 to 10^9.
+    SafetyStock, "safetyStock", 1..=1000000000
+);
+
+bounded!(
+    /// How long a hold of a SKU lasts at most, in whole seconds: 1 s to 30 days.
+    MaxTtl, "maxTtlSeconds", 1..=2592000
+);
+
+bounded!(
     /// The version that a SKU must have: 0 (it has no event yet) to 10^12.
     Version, "ifVersion", 0..=1000000000000
 );
@@ -127,9 +142,29 @@ impl AvailableBelow {
     }
 }
 
+impl PerCart {
+    /// The number of units.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl SafetyStock {
+    /// The number of units.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl MaxTtl {
+    pub(super) fn as_ms(self) -> u64 {
+        self.0 * 1000
+    }
+}
+
 impl Ttl {
-    /// The default time of a hold: 10 minutes.
-    pub const DEFAULT: Self = Self(600);
+    /// The default time of a hold: 10 minutes. The scripts know it, too.
+    pub(super) const DEFAULT: Self = Self(600);
     /// The longest that a hold lasts: 30 days.
     pub const MAX: Self = Self(2_592_000);
 

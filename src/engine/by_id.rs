@@ -4,7 +4,7 @@ use super::expiry::SWEPT_PER_CALL;
 use super::group_commit::GroupCommit;
 use super::record::{malformed, number};
 use super::{Engine, Error, item, of_shard, only};
-use crate::keys::{OperationId, ReservationId, Sku};
+use crate::keys::{CartId, OperationId, ReservationId, Sku};
 use crate::scripts::Reply;
 
 /// The reply when the reservation is of another SKU than the call says.
@@ -47,8 +47,8 @@ impl Engine {
     }
 
     /// Calls a script for one reservation, apart from other requests: with the key of an operation if it takes one.
-    /// Before it passes on a refusal for lack of units, it sweeps what has lapsed on the SKU. `None` when there is no
-    /// such reservation.
+    /// Before it passes on a refusal for lack of units, it sweeps what has lapsed on the SKU. When the SKU has a limit
+    /// for each cart, it names the cart. `None` when there is no such reservation.
     pub(super) async fn call_alone(
         &self,
         script: &str,
@@ -74,11 +74,21 @@ impl Engine {
         names.extend(operation.as_deref());
         names.extend([&*keys.inventory, &*keys.active, &*reservation]);
         let (mut waited, mut left) = (false, None);
+        // The cart and the reservations that it lists, once they are asked for.
+        let mut cart = Vec::new();
         loop {
+            let names: Vec<&str> = names.iter().copied().chain(cart.iter().map(String::as_str)).collect();
             let replies = self.scripts.call(script, &names, arguments).await?;
             let reply = only(&replies)?;
-            let ["INSUFFICIENT", _available, lapsed] = &*reply.parts() else { return Ok(reply.clone()) };
-            let lapsed = number(lapsed)?;
+            let lapsed = match &*reply.parts() {
+                ["UNSEEN", id] => {
+                    let id = CartId::parse(id).map_err(|_| malformed("the cart of a reservation"))?;
+                    cart = [vec![shard.cart(&id)], self.listed(&id).await?].concat();
+                    continue;
+                }
+                ["INSUFFICIENT", _available, lapsed] => number(lapsed)?,
+                _ => return Ok(reply.clone()),
+            };
             // Holds that lapse later do not count: otherwise this might never end.
             let left = left.get_or_insert(lapsed);
             if lapsed == 0 || *left == 0 {

@@ -2,13 +2,11 @@
 
 use super::cart::EndedLine;
 use super::expiry::Lapsed;
+use super::hold::ttl_argument;
 use super::record::{malformed, number};
-use super::{Engine, Error, Quantity, Reservation, ReservationState, Ttl};
-use crate::keys::{CartId, IdempotencyKey, OperationId, ReservationId, Sku, StockKeys};
+use super::{Engine, Error, Hold, HoldRequest, Quantity, Reservation, ReservationState, Ttl};
+use crate::keys::{CartId, IdempotencyKey, Metadata, OperationId, ReservationId, Sku, StockKeys};
 use crate::scripts::Reply;
-
-/// Other reservations of the cart that a call names at most.
-const NAMED_AT_MOST: usize = 100;
 
 /// A request to hold a cart.
 #[derive(Debug, Clone)]
@@ -17,8 +15,10 @@ pub struct CartHoldRequest {
     pub cart: CartId,
     /// What is in it: 1 to 100 SKUs, each once.
     pub lines: Vec<CartLine>,
-    /// For how long.
-    pub ttl: Ttl,
+    /// For how long; if that is left open, 10 minutes, or less when the rules of a SKU say so.
+    pub ttl: Option<Ttl>,
+    /// What each of the reservations keeps for its client.
+    pub metadata: Option<Metadata>,
     /// Makes the request safe to repeat.
     pub idempotency_key: Option<IdempotencyKey>,
 }
@@ -41,7 +41,7 @@ pub enum CartHold {
     Replayed(Vec<Reservation>),
     /// The same request was made before, and of it these hold nothing any more.
     Ended(Vec<EndedLine>),
-    /// The same idempotency key was used before with other lines, or another time.
+    /// The same idempotency key was used before with other lines, another time or other metadata.
     Conflict,
     /// Some lines cannot be held, for these reasons, and nothing was.
     Short(Vec<Option<Shortage>>),
@@ -56,8 +56,20 @@ pub enum Shortage {
     UnknownSku,
     /// Too few units, and none on lapsed holds.
     Insufficient {
-        /// How many units are available.
+        /// How many units can be held.
         available: u64,
+    },
+    /// The rules of the SKU allow no hold of this length.
+    TooLong {
+        /// The longest that they allow, milliseconds.
+        max_ttl_ms: u64,
+    },
+    /// The rules of the SKU allow the cart no more units of it.
+    CartLimit {
+        /// How many units one cart may have.
+        per_cart: u64,
+        /// How many units this cart has, held or sold.
+        units: u64,
     },
 }
 
@@ -78,36 +90,69 @@ impl Engine {
     /// See [`Error`].
     pub async fn hold_cart(&self, request: &CartHoldRequest) -> Result<CartHold, Error> {
         let CartHoldRequest { cart, idempotency_key, .. } = request;
-        let line = |CartLine { sku, quantity }: &CartLine| {
-            let keys = self.layout.stock(sku);
+        let line = |line: &CartLine| {
+            let (sku, keys) = (&line.sku, self.layout.stock(&line.sku));
             let id = match idempotency_key {
                 Some(key) => ReservationId::of_cart_line(key, cart, sku, keys.shard.number),
                 None => ReservationId::mint(keys.shard.number),
             };
-            Line { id, quantity: quantity.to_string(), keys, shortage: None, lapsed: Lapsed::default() }
+            Line::new(keys, id, line)
         };
-        let mut lines: Vec<Line> = request.lines.iter().map(line).collect();
+        let lines = request.lines.iter().map(line).collect();
         let operation = match idempotency_key {
             Some(key) => OperationId::of_cart_hold(key, cart),
             None => OperationId::mint(),
         };
-        let mut others = Vec::new();
+        self.hold_lines(request, lines, operation).await
+    }
+
+    /// Holds a SKU that has a limit for each cart. `None` when the id is in use by now: the script `hold` tells of what.
+    pub(super) async fn hold_by_cart(
+        &self,
+        keys: &StockKeys,
+        id: ReservationId,
+        request: &HoldRequest,
+    ) -> Result<Option<Hold>, Error> {
+        let HoldRequest { cart, sku, quantity, ttl, metadata, .. } = request.clone();
+        let asked = CartLine { sku, quantity };
+        let line = Line::new(keys.clone(), id, &asked);
+        // The id makes it safe to repeat.
+        let request = CartHoldRequest { cart, lines: vec![asked], ttl, metadata, idempotency_key: None };
+        let outcome = self.hold_lines(&request, vec![line], OperationId::mint()).await?;
+        let shortage = match outcome {
+            CartHold::Held(mut records) => return Ok(records.pop().map(Hold::Held)),
+            CartHold::Full => return Ok(Some(Hold::CartFull)),
+            CartHold::Short(shortages) => shortages.into_iter().next().flatten(),
+            CartHold::Replayed(_) | CartHold::Ended(_) | CartHold::Conflict => None,
+        };
+        Ok(shortage.map(|shortage| match shortage {
+            Shortage::UnknownSku => Hold::UnknownSku,
+            Shortage::Insufficient { available } => Hold::Insufficient { available },
+            Shortage::TooLong { max_ttl_ms } => Hold::TooLong { max_ttl_ms },
+            Shortage::CartLimit { per_cart, units } => Hold::CartLimit { per_cart, units },
+        }))
+    }
+
+    async fn hold_lines(
+        &self,
+        request: &CartHoldRequest,
+        mut lines: Vec<Line>,
+        operation: OperationId,
+    ) -> Result<CartHold, Error> {
+        let mut others: Option<Vec<String>> = None;
         loop {
-            let replies = self.call_cart_hold(request, &lines, operation, &others).await?;
+            let named = others.as_deref().unwrap_or_default();
+            let replies = self.call_cart_hold(request, &lines, operation, named).await?;
             let parts: Vec<Vec<&str>> = replies.iter().map(Reply::parts).collect();
             let says = |word: &str| parts.iter().any(|parts| parts[0] == word);
             if says("HELD") {
                 return self.held_lines(request, &lines, &parts).map(CartHold::Held);
             } else if says("CONFLICT") {
                 return Ok(CartHold::Conflict);
-            } else if says("FULL") {
-                if !others.is_empty() {
-                    return Ok(CartHold::Full);
-                }
-                others = self.ended(cart).await?;
-                if others.is_empty() {
-                    return Ok(CartHold::Full);
-                }
+            } else if says("FULL") && others.is_some() {
+                return Ok(CartHold::Full);
+            } else if says("FULL") || says("UNSEEN") {
+                others = Some(self.listed(&request.cart).await?);
             } else if says("REPLAYED") || says("NOT_FOUND") {
                 return self.replayed_lines(request, &lines, &parts).await;
             } else {
@@ -140,8 +185,10 @@ impl Engine {
             names.extend([&*line.keys.inventory, &*line.keys.active, &**reservation]);
         }
         names.extend(others.iter().map(String::as_str));
-        let ttl_ms = request.ttl.as_ms().to_string();
-        let mut arguments = vec![if request.idempotency_key.is_some() { "once" } else { "" }, &*ttl_ms];
+        let ttl = ttl_argument(request.ttl);
+        let metadata = request.metadata.as_ref().map(Metadata::to_json).unwrap_or_default();
+        let once = if request.idempotency_key.is_some() { "once" } else { "" };
+        let mut arguments = vec![once, &*ttl, &*metadata];
         arguments.extend(lines.iter().map(|line| line.quantity.as_str()));
         self.reads.gate.sells();
         let replies = self.scripts.call("cart_hold", &names, &arguments).await?;
@@ -169,7 +216,7 @@ impl Engine {
                 expires_at_ms: number(expires_at)?,
                 created_at_ms,
                 updated_at_ms: created_at_ms,
-                metadata: None,
+                metadata: request.metadata.clone(),
                 initial_quantity: None,
                 returned: 0,
                 confirmed_at_ms: None,
@@ -187,7 +234,11 @@ impl Engine {
     ) -> Result<CartHold, Error> {
         let ids: Vec<ReservationId> = lines.iter().map(|line| line.id).collect();
         let told = ids.iter().zip(parts).map(|(id, parts)| match &parts[..] {
-            ["REPLAYED", record @ ..] => Reservation::read(*id, record).map(Some),
+            ["REPLAYED", record @ ..] => {
+                // The script has compared the metadata.
+                let metadata = request.metadata.clone();
+                Reservation::read(*id, record).map(|record| Some(Reservation { metadata, ..record }))
+            }
             ["NOT_FOUND"] => Ok(None),
             _ => Err(malformed("cart_hold")),
         });
@@ -215,17 +266,19 @@ impl Engine {
         })
     }
 
-    /// The keys of the reservations of a cart that have ended, as far as they can be forgotten.
-    async fn ended(&self, cart: &CartId) -> Result<Vec<String>, Error> {
-        let is_over = |record: &Reservation| record.state == ReservationState::Released;
+    /// The keys of the reservations that a cart lists, 100 at most; those that are due are expired first.
+    pub(super) async fn listed(&self, cart: &CartId) -> Result<Vec<String>, Error> {
         let ids = self.index(&self.redis, cart).await?;
-        let records = self.records(&self.redis, &ids).await?;
-        let ended = ids.iter().zip(&records).filter(|(_, record)| record.as_ref().is_none_or(is_over));
-        Ok(ended.map(|(id, _)| self.layout.reservation(id)).take(NAMED_AT_MOST).collect())
+        self.records(&self.redis, &ids).await?;
+        Ok(ids.iter().map(|id| self.layout.reservation(id)).collect())
     }
 }
 
 impl Line {
+    fn new(keys: StockKeys, id: ReservationId, asked: &CartLine) -> Self {
+        Self { keys, id, quantity: asked.quantity.to_string(), shortage: None, lapsed: Lapsed::default() }
+    }
+
     fn take(&mut self, parts: &[&str]) -> Result<(), Error> {
         let mut due = 0;
         self.shortage = match parts {
@@ -234,6 +287,10 @@ impl Line {
             ["INSUFFICIENT", available, lapsed] => {
                 due = number(lapsed)?;
                 Some(Shortage::Insufficient { available: number(available)? })
+            }
+            ["TOO_LONG", max_ttl_ms] => Some(Shortage::TooLong { max_ttl_ms: number(max_ttl_ms)? }),
+            ["CART_LIMIT", per_cart, units] => {
+                Some(Shortage::CartLimit { per_cart: number(per_cart)?, units: number(units)? })
             }
             _ => return Err(malformed("cart_hold")),
         };

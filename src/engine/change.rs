@@ -33,8 +33,15 @@ pub enum Changed {
     },
     /// Fewer units are available than it would hold more, and none on lapsed holds. It stays as it is.
     Insufficient {
-        /// How many units are available.
+        /// How many units can be held.
         available: u64,
+    },
+    /// The rules of the SKU allow the cart no more units of it.
+    CartLimit {
+        /// How many units one cart may have.
+        per_cart: u64,
+        /// How many units this cart has in other reservations, held or sold.
+        units: u64,
     },
     /// Settled before.
     NotActive {
@@ -92,6 +99,7 @@ fn changed(id: ReservationId, reply: &Reply) -> Result<Changed, Error> {
         ["CONFLICT", field] => Changed::Conflict { field: (*field).to_owned() },
         ["EXCEEDS", quantity] => Changed::Exceeds { quantity: number(quantity)? },
         ["INSUFFICIENT", available, _lapsed] => Changed::Insufficient { available: number(available)? },
+        ["CART_LIMIT", per_cart, units] => Changed::CartLimit { per_cart: number(per_cart)?, units: number(units)? },
         ["NOT_ACTIVE", state, reason] => {
             Changed::NotActive { state: ReservationState::read(state)?, reason: (*reason).to_owned() }
         }

@@ -14,8 +14,8 @@ pub struct HoldRequest {
     pub sku: Sku,
     /// How many units.
     pub quantity: Quantity,
-    /// For how long.
-    pub ttl: Ttl,
+    /// For how long; if that is left open, 10 minutes, or less when the rules of the SKU say so.
+    pub ttl: Option<Ttl>,
     /// What the reservation keeps for its client.
     pub metadata: Option<Metadata>,
     /// Makes the request safe to repeat.
@@ -38,14 +38,28 @@ pub enum Hold {
     UnknownSku,
     /// Too few units, and none on lapsed holds.
     Insufficient {
-        /// How many units are available.
+        /// How many units can be held.
         available: u64,
     },
+    /// The rules of the SKU allow no hold of this length.
+    TooLong {
+        /// The longest that they allow, milliseconds.
+        max_ttl_ms: u64,
+    },
+    /// The rules of the SKU allow the cart no more units of it.
+    CartLimit {
+        /// How many units one cart may have.
+        per_cart: u64,
+        /// How many units this cart has, held or sold.
+        units: u64,
+    },
+    /// The SKU has a limit for each cart, and the cart lists as many reservations as it can.
+    CartFull,
 }
 
 impl Engine {
-    /// Moves units from available to reserved. Script `hold`, or `hold_with_metadata`. Before a refusal for lack of units, it sweeps what has
-    /// lapsed on the SKU.
+    /// Moves units from available to reserved. Script `hold`, or `hold_with_metadata`; of a SKU with a limit for each
+    /// cart, `cart_hold`. Before a refusal for lack of units, it sweeps what has lapsed on the SKU.
     ///
     /// # Errors
     /// See [`Error`].
@@ -57,7 +71,13 @@ impl Engine {
         };
         let mut before = Lapsed::default();
         loop {
-            let (outcome, lapsed) = self.hold_once(&keys, id, &request).await?;
+            let Some((outcome, lapsed)) = self.hold_once(&keys, id, &request).await? else {
+                // Boxed: a rare request must not make the state of every request larger.
+                match Box::pin(self.hold_by_cart(&keys, id, &request)).await? {
+                    Some(outcome) => return Ok(outcome),
+                    None => continue,
+                }
+            };
             before.note(lapsed);
             if !before.may_suffice() {
                 return Ok(outcome);
@@ -66,14 +86,15 @@ impl Engine {
         }
     }
 
+    /// The outcome of one call, and how many holds of the SKU are due. `None` when the SKU has a limit for each cart.
     async fn hold_once(
         &self,
         keys: &StockKeys,
         id: ReservationId,
         request: &HoldRequest,
-    ) -> Result<(Hold, u64), Error> {
-        let (cart, ttl_ms) = (request.cart.as_str().to_owned(), request.ttl.as_ms());
-        let mut arguments = vec![cart, request.quantity.to_string(), ttl_ms.to_string()];
+    ) -> Result<Option<(Hold, u64)>, Error> {
+        let mut arguments =
+            vec![request.cart.as_str().to_owned(), request.quantity.to_string(), ttl_argument(request.ttl)];
         let holds = match &request.metadata {
             Some(metadata) => {
                 arguments.push(metadata.to_json());
@@ -83,7 +104,7 @@ impl Engine {
         };
         self.reads.gate.sells();
         let reply = of_shard(holds, keys).submit(item(keys, id, arguments)).await?;
-        Ok(match &*reply.parts() {
+        Ok(Some(match &*reply.parts() {
             ["HELD", expires_at, created_at] => {
                 self.known_skus.remember(id, &request.sku);
                 (Hold::Held(Reservation::held(id, request, expires_at, created_at)?), 0)
@@ -93,8 +114,8 @@ impl Engine {
                 let metadata = request.metadata.clone();
                 let record = Reservation { metadata, ..Reservation::read(id, record)? };
                 // The script ignores the time, but a request for another time is another request.
-                if !self.is_held_for(&record, ttl_ms).await? {
-                    return Ok((Hold::Conflict { field: "ttlSeconds".to_owned() }, 0));
+                if !self.is_held_for(&record, request.ttl).await? {
+                    return Ok(Some((Hold::Conflict { field: "ttlSeconds".to_owned() }, 0)));
                 }
                 // A reservation that is shown as active may be due. The hold stands, whether this read succeeds or not.
                 let now =
@@ -103,21 +124,33 @@ impl Engine {
             }
             ["CONFLICT", field] => (Hold::Conflict { field: (*field).to_owned() }, 0),
             ["UNKNOWN_SKU"] => (Hold::UnknownSku, 0),
+            ["BY_CART"] => return Ok(None),
+            ["TOO_LONG", max_ttl_ms] => (Hold::TooLong { max_ttl_ms: number(max_ttl_ms)? }, 0),
             ["INSUFFICIENT", available, lapsed] => {
                 (Hold::Insufficient { available: number(available)? }, number(lapsed)?)
             }
             _ => return Err(malformed("hold")),
-        })
+        }))
     }
 
     /// Whether a reservation was held for this time. Its expiry does not say so once it was extended: from then on its
     /// record keeps the time.
-    async fn is_held_for(&self, record: &Reservation, ttl_ms: u64) -> Result<bool, Error> {
-        if record.ttl_ms() == ttl_ms && record.updated_at_ms == record.created_at_ms {
+    async fn is_held_for(&self, record: &Reservation, ttl: Option<Ttl>) -> Result<bool, Error> {
+        let is_asked = |held_ms| match ttl {
+            Some(ttl) => held_ms == ttl.as_ms(),
+            // The rules of the SKU may have made it shorter.
+            None => held_ms <= Ttl::DEFAULT.as_ms(),
+        };
+        if is_asked(record.ttl_ms()) && record.updated_at_ms == record.created_at_ms {
             return Ok(true);
         }
         let key = self.layout.reservation(&record.id);
         let kept = self.redis.hash_field(&key, "ttlMs").await.map_err(Error::retry_safe)?;
-        Ok(kept.map_or(Ok(record.ttl_ms()), |kept| number(&kept))? == ttl_ms)
+        Ok(is_asked(kept.map_or(Ok(record.ttl_ms()), |kept| number(&kept))?))
     }
+}
+
+/// The argument of the scripts for how long a hold lasts.
+pub(super) fn ttl_argument(ttl: Option<Ttl>) -> String {
+    ttl.map_or_else(|| "default".to_owned(), |ttl| ttl.as_ms().to_string())
 }

@@ -12,7 +12,7 @@ use super::expiry::Turns;
 use super::gate::{Gate, SmallReads};
 use super::lapsed::Crowds;
 use super::record::{malformed, number};
-use super::{ActiveLimit, Engine, Error, Event, PageLimit, Reservation, Stock};
+use super::{ActiveLimit, Engine, Error, Event, PageLimit, Reservation, Rules, Stock};
 use crate::keys::{Layout, ReservationId, Sku, StockKeys};
 use crate::redis::Redis;
 use crate::scripts::{Catalogue, Reply, Scripts};
@@ -124,6 +124,7 @@ pub(super) struct Counts {
     confirmed: u64,
     updated_at_ms: u64,
     version: u64,
+    rules: Rules,
 }
 
 impl Look {
@@ -133,11 +134,12 @@ impl Look {
         let parts = first.parts();
         let numbers = match &*parts {
             ["UNKNOWN_SKU"] => return Ok(None),
-            ["STOCK", _sku, available, reserved, confirmed, _seeded, updated_at, version, active, lapsed] => {
+            ["STOCK", _sku, available, reserved, confirmed, _seeded, updated_at, version, active, lapsed, _rules] => {
                 [available, reserved, confirmed, updated_at, version, active, lapsed].map(|text| number(text))
             }
             _ => return Err(malformed("inventory")),
         };
+        let rules = Rules::stored(parts.last().expect("the reply has rules"))?;
         let [available, reserved, confirmed, updated_at_ms, version, active, lapsed] = numbers;
         let counts = Counts {
             available: available?,
@@ -145,6 +147,7 @@ impl Look {
             confirmed: confirmed?,
             updated_at_ms: updated_at_ms?,
             version: version?,
+            rules,
         };
         let id = |reply: &Reply| match &*reply.parts() {
             ["ACTIVE", id, _expires_at] => Ok((*id).to_owned()),
@@ -164,8 +167,8 @@ impl Counts {
     }
 
     fn stock(self, sku: &Sku, active_reservations: Vec<String>) -> Stock {
-        let Self { available, reserved, confirmed, updated_at_ms, version } = self;
-        Stock { sku: sku.clone(), available, reserved, confirmed, active_reservations, updated_at_ms, version }
+        let Self { available, reserved, confirmed, updated_at_ms, version, rules } = self;
+        Stock { sku: sku.clone(), available, reserved, confirmed, active_reservations, updated_at_ms, version, rules }
     }
 }
 

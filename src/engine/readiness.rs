@@ -164,7 +164,7 @@ impl Engine {
         vec![
             probe("hold", &[&both, &item, &item], &[&["all"], &cart, &cart]),
             probe("hold_with_metadata", &[&both, &item, &item], &[&["all"], &cart, &[""], &cart, &[""]]),
-            probe("cart_hold", &[&both, &settings, &[&cart_key, &operation], &item], &[&["", "1", "1000000000"]]),
+            probe("cart_hold", &[&both, &settings, &[&cart_key, &operation], &item], &[&["", "1", "", "1000000000"]]),
             probe("confirm", &[&both, &settings, &item], &[&["all", ""]]),
             probe("release", &[&both, &settings, &item], &[&["all", ""]]),
             probe("sell", &[&both, &settings, &item], &[&["", "", ""]]),
@@ -182,6 +182,7 @@ impl Engine {
                 &[&[&shard.audit, &shard.settings, &operation], &[&inventory, &reservation]],
                 &[&["1", "restock", ""]],
             ),
+            probe("rules", &[&[&shard.audit, &inventory]], &[&["", "", ""]]),
             probe("inventory", &[&stock], &[&["0"]]),
             probe("audit", &[&[&shard.audit]], &[&["1", ""]]),
         ]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Error, HoldRequest, Quantity};
+use super::{Error, HoldRequest, Quantity, Rules};
 use crate::keys::{CartId, Metadata, ReservationId, Sku};
 use crate::redis::Entry;
 
@@ -160,6 +160,8 @@ pub struct Stock {
     pub updated_at_ms: u64,
     /// The number of events that the SKU had.
     pub version: u64,
+    /// Its rules. Only a read tells, and what sets them; the replies of other operations do not.
+    pub rules: Rules,
 }
 
 impl Stock {
@@ -173,6 +175,7 @@ impl Stock {
             active_reservations: Vec::new(),
             updated_at_ms: number(updated_at)?,
             version: number(version)?,
+            rules: Rules::default(),
         })
     }
 
@@ -187,6 +190,7 @@ impl Stock {
             active_reservations: Vec::new(),
             updated_at_ms: number(updated_at)?,
             version: number(version)?,
+            rules: Rules::default(),
         })
     }
 }
@@ -212,6 +216,8 @@ pub enum EventKind {
     Return,
     /// Units came or went, or were counted.
     Adjust,
+    /// The rules of a SKU changed, or are told again when it is seeded.
+    Rules,
     /// Damage that the scripts did not cause was repaired.
     Repair,
 }
@@ -229,6 +235,7 @@ impl EventKind {
             Self::Expired => "expired",
             Self::Return => "return",
             Self::Adjust => "adjust",
+            Self::Rules => "rules",
             Self::Repair => "repair",
         }
     }
@@ -244,6 +251,7 @@ impl EventKind {
             Self::Expired,
             Self::Return,
             Self::Adjust,
+            Self::Rules,
             Self::Repair,
         ]
         .into_iter()
@@ -267,10 +275,11 @@ pub struct Event {
     pub sku: String,
     /// How many units it was about.
     pub quantity: u64,
-    /// The reservation's state after it; `draining`, `seeded`, `added`, `removed` or `repaired` when it is about the SKU.
+    /// The reservation's state after it; `draining`, `seeded`, `added`, `removed`, `ruled` or `repaired` when it is
+    /// about the SKU.
     pub state: String,
-    /// The reason, where there is more than one possible reason, and that of an adjustment as its caller gave it;
-    /// otherwise empty.
+    /// The reason, where there is more than one possible reason, and that of an adjustment as its caller gave it; of
+    /// `rules`, the rules as they are stored; otherwise empty.
     pub reason: String,
     /// When, epoch milliseconds.
     pub happened_at_ms: u64,

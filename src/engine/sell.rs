@@ -35,8 +35,15 @@ pub enum Sale {
     Insufficient {
         /// How many units it would sell, if that is known.
         requested: Option<u64>,
-        /// How many units are available.
+        /// How many units can be sold.
         available: u64,
+    },
+    /// It has lapsed, and the rules of the SKU allow the cart no more units of it.
+    CartLimit {
+        /// How many units one cart may have.
+        per_cart: u64,
+        /// How many units this cart has in other reservations, held or sold.
+        units: u64,
     },
     /// Settled before.
     NotActive {
@@ -90,6 +97,7 @@ fn sold(id: ReservationId, reply: &Reply) -> Result<Sale, Error> {
         ["CONFLICT", field] => Sale::Conflict { field: (*field).to_owned() },
         ["EXCEEDS", quantity] => Sale::Exceeds { quantity: number(quantity)? },
         ["INSUFFICIENT", available, _lapsed] => Sale::Insufficient { requested: None, available: number(available)? },
+        ["CART_LIMIT", per_cart, units] => Sale::CartLimit { per_cart: number(per_cart)?, units: number(units)? },
         ["NOT_ACTIVE", state, reason] => {
             Sale::NotActive { state: ReservationState::read(state)?, reason: (*reason).to_owned() }
         }

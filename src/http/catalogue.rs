@@ -70,6 +70,10 @@ catalogue! {
         "after the adjustment, or the return, the SKU would have more than 1,000,000,000,000 units in all";
     AdjustmentsRefused = CONFLICT, "adjustments_refused", "Adjustments refused",
         "of several adjustments, all or none, some cannot be made: `errors` names each `sku` with its problem";
+    CartLimitReached = CONFLICT, "cart_limit_reached", "Cart limit reached",
+        "a hold, a change or a late confirm of more than the rules of the SKU allow one cart: `perCart`, `inCart`";
+    HoldTooLong = CONFLICT, "hold_too_long", "Hold too long",
+        "a hold for longer than the rules of the SKU allow: `maxTtlSeconds`";
     CartFull = CONFLICT, "cart_full", "Cart full", "a cart has 100 reservations that are active or sold";
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", "the body has more than 16 KiB";
     UriTooLong = URI_TOO_LONG, "uri_too_long", "URI too long", "the request target has more than 4 KiB";

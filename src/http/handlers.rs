@@ -5,6 +5,7 @@ mod cart;
 mod change;
 mod list;
 mod returns;
+mod rules;
 mod sell;
 
 use std::pin::Pin;
@@ -31,6 +32,7 @@ pub(super) use cart::{cart, confirm_cart, extend_cart, hold_cart, release_cart};
 pub(super) use change::change;
 pub(super) use list::{active, skus};
 pub(super) use returns::take_back;
+pub(super) use rules::rule;
 
 pub(super) type Answer = Result<Response<Full<Bytes>>, Problem>;
 
@@ -71,7 +73,7 @@ pub(super) async fn hold(engine: &Engine, request: WholeRequest) -> Answer {
     let cart = fields.required("cartId", text(CartId::parse));
     let sku = fields.required("sku", text(Sku::parse));
     let quantity = fields.required("quantity", whole(Quantity::new));
-    let ttl = fields.optional("ttlSeconds", whole(Ttl::new)).unwrap_or(Ttl::DEFAULT);
+    let ttl = fields.optional("ttlSeconds", whole(Ttl::new));
     let metadata = fields.strings("metadata", Metadata::new);
     let (Some(cart), Some(sku), Some(quantity)) = (cart, sku, quantity) else { return Err(refused(fields)) };
     fields.finish()?;
@@ -91,6 +93,9 @@ pub(super) async fn hold(engine: &Engine, request: WholeRequest) -> Answer {
             let detail = "fewer units are available than were requested";
             insufficient(Kind::InsufficientInventory, detail, available)
         }
+        Hold::TooLong { max_ttl_ms } => Err(rules::too_long(max_ttl_ms)),
+        Hold::CartLimit { per_cart, units } => Err(rules::cart_limit(per_cart, units).with("requested", requested)),
+        Hold::CartFull => Err(Problem::new(Kind::CartFull, cart::FULL)),
     }
 }
 

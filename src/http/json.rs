@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::engine::{Event, Reservation, Stock};
+use crate::engine::{Event, Reservation, Rules, Stock};
 use crate::keys::{CartId, Metadata};
 
 /// The snapshot of a SKU.
@@ -19,6 +19,8 @@ pub(super) fn stock(stock: &Stock) -> impl Serialize {
         active_reservations: &'a [String],
         updated_at: Time,
         version: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rules: Option<ShownRules>,
     }
     Snapshot {
         sku: stock.sku.as_str(),
@@ -28,7 +30,29 @@ pub(super) fn stock(stock: &Stock) -> impl Serialize {
         active_reservations: &stock.active_reservations,
         updated_at: Time(stock.updated_at_ms),
         version: stock.version,
+        rules: rules(stock.rules),
     }
+}
+
+/// The rules of a SKU, if it has any.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownRules {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_cart: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    safety_stock: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_ttl_seconds: Option<u64>,
+}
+
+fn rules(rules: Rules) -> Option<ShownRules> {
+    let Rules { per_cart, safety_stock, max_ttl_ms } = rules;
+    (rules != Rules::default()).then(|| ShownRules {
+        per_cart: per_cart.map(|units| units.get()),
+        safety_stock: safety_stock.map(|units| units.get()),
+        max_ttl_seconds: max_ttl_ms.map(|ms| ms / 1000),
+    })
 }
 
 /// The counts of a SKU after an adjustment: its snapshot without a list of reservations.
@@ -42,6 +66,8 @@ pub(super) fn counts(stock: &Stock) -> impl Serialize {
         confirmed: u64,
         updated_at: Time,
         version: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rules: Option<ShownRules>,
     }
     Counts {
         sku: stock.sku.as_str(),
@@ -50,6 +76,7 @@ pub(super) fn counts(stock: &Stock) -> impl Serialize {
         confirmed: stock.confirmed,
         updated_at: Time(stock.updated_at_ms),
         version: stock.version,
+        rules: rules(stock.rules),
     }
 }
 

@@ -57,6 +57,7 @@ operations! {
     StockOfAdjust = GET "/api/inventory/adjust"                   Query        => stock;
     Skus        = GET  "/api/inventory"                           Query        => skus;
     Adjust      = POST "/api/inventory/:sku/adjust"               Json         => adjust;
+    Rule        = PUT  "/api/inventory/:sku/rules"                Json         => rule;
     Stock       = GET  "/api/inventory/:sku"                      Query        => stock;
     Hold        = POST "/api/reservations/hold"                   Json         => hold;
     Active      = GET  "/api/reservations"                        Query        => active;

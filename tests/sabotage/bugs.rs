@@ -35,7 +35,7 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 83] = [
+pub const BUGS: [Bug; 93] = [
     rule(
         "lua/hold_with_metadata.lua",
         "`hold_with_metadata` takes another request for a repeat",
@@ -57,8 +57,8 @@ pub const BUGS: [Bug; 83] = [
     rule(
         "lua/hold.lua",
         "`hold` writes a reservation before it looks at the stock",
-        "    local lapsed = call('ZCOUNT'",
-        "    call('HSET', reservation, 'cartId', cart)\n    local lapsed = call('ZCOUNT'",
+        "    replies[i], refused = insufficient(stock), true",
+        "    call('HSET', reservation, 'cartId', cart)\n    replies[i], refused = insufficient(stock), true",
     ),
     rule(
         "lua/hold.lua",
@@ -129,8 +129,8 @@ pub const BUGS: [Bug; 83] = [
     rule(
         "lua/cart_hold.lua",
         "`cart_hold` forgets reservations that are active",
-        "record.state == 'released') then",
-        "record.state ~= 'confirmed') then",
+        "other.state == 'released') then",
+        "other.state ~= 'confirmed') then",
     ),
     rule(
         "lua/cart_hold.lua",
@@ -208,7 +208,7 @@ pub const BUGS: [Bug; 83] = [
     rule(
         "lua/extend.lua",
         "`extend` does not look at the operator's limit",
-        "and expires > created + max_ms then",
+        "and expires > created + most_ms then",
         "and false then",
     ),
     rule(
@@ -308,14 +308,14 @@ pub const BUGS: [Bug; 83] = [
     rule(
         "lua/change.lua",
         "`change` to more units takes units that are not there",
-        "if held - record.units > own.available then",
-        "if held - record.units > own.available + 1 then",
+        "if own.more > 0 and own.more > own.left then",
+        "if own.more > 0 and own.more > own.left + 1 then",
     ),
     rule(
         "lua/change.lua",
         "`change` counts the units that a reservation holds as missing for itself",
-        "if held - record.units > own.available then",
-        "if held > own.available then",
+        "if own.more > 0 and own.more > own.left then",
+        "if own.more > 0 and held > own.left then",
     ),
     rule(
         "lua/change.lua",
@@ -332,7 +332,7 @@ pub const BUGS: [Bug; 83] = [
     rule(
         "lua/sell.lua",
         "`sell` sells what has lapsed although its units are somebody else's",
-        "  if sold > own.available then",
+        "  if sold > own.left then",
         "  if false then",
     ),
     rule(
@@ -405,14 +405,74 @@ pub const BUGS: [Bug; 83] = [
     rule(
         "lua/repair.lua",
         "`repair` passes over what happened to a reservation since",
-        " or by_id[event.reservationId] then",
-        " then",
+        " or by_id[event.reservationId]\n",
+        "\n",
     ),
     rule(
         "lua/repair.lua",
         "`repair` of what was not there adds it to a SKU that came into being since",
         " or last_seen == ''",
         "",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` holds units of a SKU that has a limit for each cart",
+        "elseif stock.per_cart then",
+        "elseif false then",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` holds the units that are kept back",
+        "found and stock.available - (stock.safety or 0)",
+        "found and stock.available",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` holds for longer than the rules of the SKU allow",
+        "and ttl + 0 > stock.max_ttl then",
+        "and ttl + 0 > 2 * stock.max_ttl then",
+    ),
+    rule(
+        "lua/cart_hold.lua",
+        "`cart_hold` does not count what a cart has bought already",
+        "elseif other.state == 'confirmed' then",
+        "elseif false then",
+    ),
+    rule(
+        "lua/cart_hold.lua",
+        "`cart_hold` counts what has lapsed as if the cart had it",
+        "if other.state == 'active' and other.expires > now then",
+        "if other.state == 'active' then",
+    ),
+    rule(
+        "lua/change.lua",
+        "`change` to more units does not look at the limit of the cart",
+        "if own.more > 0 and own.per_cart then",
+        "if false then",
+    ),
+    rule(
+        "lua/sell.lua",
+        "`sell` of what has lapsed does not look at the limit of the cart",
+        "  if own.per_cart then",
+        "  if false then",
+    ),
+    rule(
+        "lua/extend.lua",
+        "`extend` goes beyond the longest hold of the SKU",
+        "math.min(max_ms, stock.max_ttl or max_ms)",
+        "max_ms",
+    ),
+    rule(
+        "lua/rules.lua",
+        "`rules` that change nothing are told again",
+        "if rules ~= (stock.rules or '') then",
+        "if true then",
+    ),
+    rule(
+        "lua/seed.lua",
+        "`seed` does not tell the rules again",
+        "  if stock.rules then append_event(",
+        "  if false then append_event(",
     ),
     way(
         "src/engine/hold.rs",

@@ -23,6 +23,8 @@ end
 
 -- Decisions: a SKU or an id that is named twice sees what the items before it would leave.
 
+-- @include insufficient
+
 local replies, refused = {}, false
 -- By reservation, the item that makes it; and the record that an item makes.
 local made = {}
@@ -53,12 +55,18 @@ for i = 1, n do
     end
   elseif not stock.left then
     replies[i], refused = { 'UNKNOWN_SKU' }, true
+  elseif stock.per_cart then
+    replies[i], refused = { 'BY_CART' }, true
+  elseif stock.max_ttl and ttl ~= 'default' and ttl + 0 > stock.max_ttl then
+    replies[i], refused = { 'TOO_LONG', format('%d', stock.max_ttl) }, true
   elseif stock.left < quantity + 0 then
-    local lapsed = call('ZCOUNT', stock.active, '-inf', now_text)
-    replies[i], refused = { 'INSUFFICIENT', format('%d', stock.left), format('%d', lapsed) }, true
+    replies[i], refused = insufficient(stock), true
   else
     stock.left = stock.left - quantity
     made[reservation] = i
+    if ttl == 'default' then
+      ttl = stock.max_ttl and stock.max_ttl < DEFAULT_TTL_MS + 0 and stock.max_ttl or DEFAULT_TTL_MS
+    end
     if ttl ~= held_ttl then held, held_ttl = { 'HELD', format('%d', now + ttl), now_text }, ttl end
     replies[i] = held
   end

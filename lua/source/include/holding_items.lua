@@ -12,6 +12,9 @@
 -- @include items
 -- @include shown
 
+-- How long a hold lasts that leaves this open, in milliseconds, unless the SKU's longest hold is shorter.
+local DEFAULT_TTL_MS = '600000'
+
 -- Guards: no key is read before every name and number is right.
 
 if n < 1 or n > 100 or n % 1 ~= 0 or #ARGV ~= 1 + WIDTH * n then
@@ -34,8 +37,8 @@ for i = 1, n do
   if quantity ~= right_quantity and not whole(quantity, 1, 1000000000) then
     return redis.error_reply('BADARGS quantity of item ' .. i .. ': a whole number from 1 to 1000000000')
   end
-  if ttl ~= right_ttl and not whole(ttl, 1, 2592000000) then
-    return redis.error_reply('BADARGS ttlMs of item ' .. i .. ': a whole number from 1 to 2592000000')
+  if ttl ~= right_ttl and ttl ~= 'default' and not whole(ttl, 1, 2592000000) then
+    return redis.error_reply('BADARGS ttlMs of item ' .. i .. ': default, or a whole number from 1 to 2592000000')
   end
   right_quantity, right_ttl = quantity, ttl
   stock_of[i], reservations[i], ids[i] = stock, reservation, id

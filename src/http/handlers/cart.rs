@@ -14,7 +14,7 @@ use crate::engine::{
     CartExtend, CartHold, CartHoldRequest, CartLine, CartSettle, EndedLine, Engine, LimitedLine, MAX_BATCH, Quantity,
     Reservation, Shortage, Ttl,
 };
-use crate::keys::{CartId, IdempotencyKey, Sku};
+use crate::keys::{CartId, IdempotencyKey, Metadata, Sku};
 
 /// Holds all lines of a cart, or none.
 pub(in super::super) async fn hold_cart(engine: &Engine, request: WholeRequest) -> Answer {
@@ -26,10 +26,11 @@ pub(in super::super) async fn hold_cart(engine: &Engine, request: WholeRequest) 
     if let Some(lines) = &lines {
         refuse_doubles(&mut fields, lines);
     }
-    let ttl = fields.optional("ttlSeconds", whole(Ttl::new)).unwrap_or(Ttl::DEFAULT);
+    let ttl = fields.optional("ttlSeconds", whole(Ttl::new));
+    let metadata = fields.strings("metadata", Metadata::new);
     let Some(lines) = lines else { return Err(refused(fields)) };
     fields.finish()?;
-    let request = CartHoldRequest { cart, lines, ttl, idempotency_key };
+    let request = CartHoldRequest { cart, lines, ttl, metadata, idempotency_key };
     // Boxed: a rare request must not make the state of every request larger.
     match Box::pin(engine.hold_cart(&request)).await? {
         CartHold::Held(records) => Ok(ok(&held(&request.cart, &records))),
@@ -40,22 +41,20 @@ pub(in super::super) async fn hold_cart(engine: &Engine, request: WholeRequest) 
             Err(not_active(detail, &lines).with_header(name, value))
         }
         CartHold::Conflict => {
-            let detail = "this Idempotency-Key was used for a request with other items or another ttlSeconds";
+            let detail = "this Idempotency-Key was used for a request with other items, another ttlSeconds or other \
+                          metadata";
             Err(Problem::new(Kind::IdempotencyKeyReused, detail))
         }
         CartHold::Short(shortages) => {
             let lines = request.lines.iter().zip(shortages);
-            let errors = lines.filter_map(|(line, shortage)| Some(short(line, shortage?)));
-            let detail = "nothing was held: fewer units are available than were requested";
-            let problem = Problem::new(Kind::InsufficientInventory, detail);
-            Err(problem.with("errors", errors.collect::<Vec<_>>()))
+            let short: Vec<_> = lines.filter_map(|(line, shortage)| Some((line, shortage?))).collect();
+            Err(all_short(&short))
         }
-        CartHold::Full => {
-            let detail = "nothing was held: the cart has 100 reservations that are active or sold";
-            Err(Problem::new(Kind::CartFull, detail))
-        }
+        CartHold::Full => Err(Problem::new(Kind::CartFull, FULL)),
     }
 }
+
+pub(super) const FULL: &str = "nothing was held: the cart has 100 reservations that are active or sold";
 
 /// Sells all that a cart holds, or nothing.
 pub(in super::super) async fn confirm_cart(engine: &Engine, request: WholeRequest) -> Answer {
@@ -151,12 +150,41 @@ fn refuse_doubles(fields: &mut Fields, lines: &[CartLine]) {
     }
 }
 
+/// The lines that cannot be held. The problem is that of the first, but for a lack of units before all.
+fn all_short(lines: &[(&CartLine, Shortage)]) -> Problem {
+    let kinds: Vec<Kind> = lines.iter().map(|(_, shortage)| kind(*shortage)).collect();
+    let kind = match kinds.first() {
+        Some(first) if kinds.iter().all(|kind| [Kind::CartLimitReached, Kind::HoldTooLong].contains(kind)) => *first,
+        _ => Kind::InsufficientInventory,
+    };
+    let detail = match kind {
+        Kind::CartLimitReached => "nothing was held: the rules of a SKU allow one cart fewer units",
+        Kind::HoldTooLong => "nothing was held: the rules of a SKU allow no hold of this length",
+        _ => "nothing was held: fewer units are available than were requested",
+    };
+    let errors: Vec<Value> = lines.iter().map(|(line, shortage)| short(line, *shortage)).collect();
+    Problem::new(kind, detail).with("errors", errors)
+}
+
+fn kind(shortage: Shortage) -> Kind {
+    match shortage {
+        Shortage::Insufficient { .. } => Kind::InsufficientInventory,
+        Shortage::UnknownSku => Kind::UnknownSkuHeld,
+        Shortage::TooLong { .. } => Kind::HoldTooLong,
+        Shortage::CartLimit { .. } => Kind::CartLimitReached,
+    }
+}
+
 fn short(line: &CartLine, shortage: Shortage) -> Value {
-    let (sku, requested) = (line.sku.as_str(), line.quantity.get());
+    let (sku, requested, code) = (line.sku.as_str(), line.quantity.get(), kind(shortage).code());
     match shortage {
         Shortage::Insufficient { available } => json!({ "sku": sku, "requested": requested, "available": available }),
-        Shortage::UnknownSku => {
-            json!({ "sku": sku, "requested": requested, "available": 0, "code": Kind::UnknownSkuHeld.code() })
+        Shortage::UnknownSku => json!({ "sku": sku, "requested": requested, "available": 0, "code": code }),
+        Shortage::TooLong { max_ttl_ms } => {
+            json!({ "sku": sku, "requested": requested, "maxTtlSeconds": max_ttl_ms / 1000, "code": code })
+        }
+        Shortage::CartLimit { per_cart, units } => {
+            json!({ "sku": sku, "requested": requested, "perCart": per_cart, "inCart": units, "code": code })
         }
     }
 }

@@ -5,6 +5,7 @@ use super::super::input::whole;
 use super::super::json;
 use super::super::problem::Problem;
 use super::super::request::WholeRequest;
+use super::rules::cart_limit;
 use super::{Answer, lapsed, not_active, ok, refused, replayed, unknown_reservation};
 use crate::engine::{Changed, Engine, NewQuantity, Quantity};
 use crate::keys::ReservationId;
@@ -40,6 +41,7 @@ async fn carry_out(engine: &Engine, request: WholeRequest, how: fn(Quantity) -> 
             let problem = Problem::new(Kind::InsufficientInventory, detail);
             Err(problem.with("requested", quantity.get()).with("available", available))
         }
+        Changed::CartLimit { per_cart, units } => Err(cart_limit(per_cart, units).with("requested", quantity.get())),
         Changed::NotActive { state, reason } => Err(not_active(state, &reason)),
         Changed::Expired => Err(lapsed()),
         Changed::NotFound => Err(unknown_reservation()),

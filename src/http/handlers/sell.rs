@@ -8,6 +8,7 @@ use super::super::json::reservation;
 use super::super::problem::Problem;
 use super::super::request::WholeRequest;
 use super::change::exceeds;
+use super::rules::cart_limit;
 use super::{Answer, lapsed, not_active, ok, replayed, unknown_reservation};
 use crate::engine::{Engine, Quantity, Sale, SaleRequest};
 use crate::keys::{Invalid, ReservationId};
@@ -41,6 +42,7 @@ pub(super) async fn sell(engine: &Engine, request: WholeRequest) -> Answer {
             };
             Err(problem.with("available", available))
         }
+        Sale::CartLimit { per_cart, units } => Err(cart_limit(per_cart, units)),
         Sale::NotActive { state, reason } => Err(not_active(state, &reason)),
         Sale::Expired => Err(lapsed()),
         Sale::NotFound => Err(unknown_reservation()),
