@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::spoil::Spoil;
-use crate::state::{Model, Stock};
+use crate::state::{Model, Rules, Stock};
 
 /// Few names of each kind, so that calls affect each other.
 pub const SKUS: [&str; 3] = ["tea", "cup", "Grüner-Tee"];
@@ -79,6 +79,10 @@ pub enum Act {
     },
     Change(Change),
     Sell(Sale),
+    Rules {
+        sku: &'static str,
+        rules: Rules,
+    },
     Return {
         sku: &'static str,
         id: u8,
@@ -92,6 +96,7 @@ pub enum Act {
         operation: u8,
         once: bool,
         ttl_ms: u64,
+        metadata: &'static str,
         /// SKU, id and quantity.
         lines: Vec<(&'static str, u8, u64)>,
         others: Vec<u8>,
@@ -112,6 +117,7 @@ pub enum Act {
         found: usize,
         restart: Restart,
         change: [i64; 3],
+        rules: RulesOf,
     },
     Inventory {
         sku: &'static str,
@@ -141,12 +147,22 @@ pub enum Restart {
     AfterTheLastEvent,
 }
 
+/// Where a repair takes the rules from.
+#[derive(Clone, Copy, Debug)]
+pub enum RulesOf {
+    Nowhere,
+    TheLastThatWereTold,
+    TheLastEvent,
+    None,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
     pub sku: &'static str,
     pub id: u8,
     pub cart: &'static str,
     pub quantity: u64,
+    /// 0 leaves it open.
     pub ttl_ms: u64,
     pub metadata: &'static str,
 }
@@ -186,6 +202,8 @@ pub struct Change {
     pub quantity: u64,
     pub operation: u8,
     pub once: bool,
+    /// The cart that is named, with all ids.
+    pub cart: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -196,6 +214,8 @@ pub struct Sale {
     /// 0 is all.
     pub quantity: u64,
     pub late: bool,
+    /// As that of a change.
+    pub cart: Option<&'static str>,
 }
 
 /// One `EVALSHA`.
@@ -241,7 +261,7 @@ impl Act {
                 Call::new("seed", keys.chain(ids.iter().map(reservation_key)), [quantity, word(*once, "once")])
             }
             Self::Hold { mode, lines } => {
-                let numbers = |line: &Line| [line.cart.to_owned(), line.quantity.to_string(), line.ttl_ms.to_string()];
+                let numbers = |line: &Line| [line.cart.to_owned(), line.quantity.to_string(), ttl(line.ttl_ms)];
                 let is_noted = lines.iter().any(|line| !line.metadata.is_empty());
                 let noted = |line: &Line| is_noted.then(|| line.metadata.to_owned());
                 let args = lines.iter().flat_map(|line| numbers(line).into_iter().chain(noted(line)));
@@ -266,17 +286,22 @@ impl Act {
                 let args = items.iter().flat_map(|item| item.arguments(model));
                 Call::new("adjust", of_shard.into_iter().chain(keys), [(*mode).to_owned()].into_iter().chain(args))
             }
-            Self::Change(Change { sku, id, how, quantity, operation, once }) => {
+            Self::Change(Change { sku, id, how, quantity, operation, once, cart }) => {
                 let keys = ["inventory:audit", "stockhold:due", "stockhold:settings"].map(String::from);
                 let keys = keys.into_iter().chain([operation_key(*operation)]).chain(stock_keys(sku));
                 let args = [(*how).to_owned(), quantity.to_string(), word(*once, "once")];
-                Call::new("change", keys.chain([reservation_key(id)]), args)
+                Call::new("change", keys.chain([reservation_key(id)]).chain(cart_keys(*cart)), args)
             }
-            Self::Sell(Sale { sku, id, token, quantity, late }) => {
+            Self::Sell(Sale { sku, id, token, quantity, late, cart }) => {
                 let of_shard = ["inventory:audit", "stockhold:due", "stockhold:settings"];
                 let quantity = if *quantity == 0 { String::new() } else { quantity.to_string() };
                 let args = [(*token).to_owned(), quantity, word(*late, "reacquire")];
-                Call::new("sell", item_keys(&of_shard, [(*sku, *id)].into_iter()), args)
+                let keys = item_keys(&of_shard, [(*sku, *id)].into_iter()).into_iter();
+                Call::new("sell", keys.chain(cart_keys(*cart)), args)
+            }
+            Self::Rules { sku, rules } => {
+                let [inventory, _] = stock_keys(sku);
+                Call::new("rules", ["inventory:audit".to_owned(), inventory], rules.arguments())
             }
             Self::Return { sku, id, operation, quantity, restock, once } => {
                 let keys = ["inventory:audit".to_owned(), "stockhold:settings".to_owned(), operation_key(*operation)];
@@ -285,7 +310,7 @@ impl Act {
                 let args = [quantity.to_string(), restock.to_owned(), word(*once, "once")];
                 Call::new("return", keys.into_iter().chain([inventory, reservation_key(id)]), args)
             }
-            Self::CartHold { cart, operation, once, ttl_ms, lines, others } => {
+            Self::CartHold { cart, operation, once, ttl_ms, metadata, lines, others } => {
                 let (cart, operation) = (format!("cart:{cart}"), operation_key(*operation));
                 let of_cart = ["inventory:audit", "stockhold:due", "stockhold:settings", &cart, &operation];
                 let keys = item_keys(&of_cart, lines.iter().map(|(sku, id, _)| (*sku, *id)));
@@ -293,14 +318,14 @@ impl Act {
                 Call::new(
                     "cart_hold",
                     keys.into_iter().chain(others.iter().map(reservation_key)),
-                    [word(*once, "once"), ttl_ms.to_string()].into_iter().chain(quantities),
+                    [word(*once, "once"), ttl(*ttl_ms), (*metadata).to_owned()].into_iter().chain(quantities),
                 )
             }
             Self::Sweep { sku, ids } => {
                 let keys = ["inventory:audit", "stockhold:due", "stockhold:settings"].map(String::from);
                 Call::new("sweep", keys.into_iter().chain(stock_keys(sku)).chain(ids.iter().map(reservation_key)), [])
             }
-            Self::Repair { sku, ids, found, restart, change } => {
+            Self::Repair { sku, ids, found, restart, change, rules } => {
                 let keys =
                     ["inventory:audit", "stockhold:due", "stockhold:skus", "stockhold:settings"].map(String::from);
                 let reservations = ids.iter().map(|(id, _)| reservation_key(id));
@@ -317,6 +342,15 @@ impl Act {
                 let room = || MOST - model.stocks.get(*sku).map_or(0, Stock::seeded);
                 let units = |units: i64| if units == AS_MANY_AS_FIT { room().to_string() } else { units.to_string() };
                 let change = change.map(units);
+                let told = || model.events.iter().rev().find(|event| event.sku() == *sku && event.kind() == "rules");
+                let rules = match rules {
+                    RulesOf::Nowhere => String::new(),
+                    RulesOf::TheLastThatWereTold => told().map_or("1-1".to_owned(), |event| event.id.clone()),
+                    RulesOf::TheLastEvent => {
+                        model.stocks.get(*sku).map_or("1-1".to_owned(), |stock| stock.last_event.clone())
+                    }
+                    RulesOf::None => "none".to_owned(),
+                };
                 let from = ids.iter().map(|(id, record)| match record {
                     Record::LeaveAsItIs => String::new(),
                     Record::MakeFromItsLastEvent => model.last_events_of(&reservation_id(id)),
@@ -325,7 +359,7 @@ impl Act {
                 Call::new(
                     "repair",
                     keys.into_iter().chain(stock_keys(sku)).chain(reservations),
-                    [version, last_event, restart].into_iter().chain(change).chain(from),
+                    [version, last_event, restart].into_iter().chain(change).chain([rules]).chain(from),
                 )
             }
             Self::Inventory { sku, limit } => Call::new("inventory", stock_keys(sku), [limit.to_string()]),
@@ -383,6 +417,16 @@ fn item_keys(of_shard: &[&str], items: impl Iterator<Item = (&'static str, u8)>)
 
 fn stock_keys(sku: &str) -> [String; 2] {
     [format!("inventory:{sku}"), format!("inventory:{sku}:active")]
+}
+
+/// A cart and all ids.
+fn cart_keys(cart: Option<&str>) -> Vec<String> {
+    let ids = || IDS.map(|id| reservation_key(&id));
+    cart.map_or(Vec::new(), |cart| [format!("cart:{cart}")].into_iter().chain(ids()).collect())
+}
+
+fn ttl(ms: u64) -> String {
+    if ms == 0 { "default".to_owned() } else { ms.to_string() }
 }
 
 /// A word, or nothing.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha1::{Digest, Sha1};
 
-use crate::request::{CartHold, CartLine, Fault};
+use crate::request::{CartHold, CartLine, Fault, NamedCart};
 use crate::rules::Answer;
-use crate::state::{Held, Model, Turn, reply};
+use crate::state::{Held, Model, Rules, Stock, Turn, reply};
 
 const LONGEST_MS: u64 = 2_592_000_000;
 const MOST_LISTED: usize = 100;
@@ -54,8 +54,10 @@ impl Model {
             let kept_ms = if keep_ms > 0 { lasts_ms } else { 0 };
             self.remember(&hold.operation, asked, vec![("updatedAt", turn.now)], kept_ms, turn);
         }
+        let ttl_ms = self.lasts_ms(hold);
         let held = hold.lines.iter().map(|CartLine { sku, id, quantity }| {
-            let held = Held { sku, id, cart: &hold.cart, quantity: *quantity, ttl_ms: hold.ttl_ms, metadata: "" };
+            let metadata = &hold.metadata;
+            let held = Held { sku, id, cart: &hold.cart, quantity: *quantity, ttl_ms, metadata };
             self.reserve(&held, turn)
         });
         Ok(held.collect())
@@ -77,7 +79,7 @@ impl Model {
                 ("cartId", record.cart == hold.cart),
                 ("sku", record.sku == line.sku),
                 ("quantity", record.initial_quantity.unwrap_or(record.quantity) == line.quantity),
-                ("metadata", record.metadata.is_empty()),
+                ("metadata", record.metadata == hold.metadata),
                 ("items", is_repeat),
             ];
             return Some(match same.iter().find(|(_, same)| !same) {
@@ -86,19 +88,45 @@ impl Model {
             });
         }
         let Some(stock) = self.stocks.get(&line.sku) else { return Some(reply("UNKNOWN_SKU", [])) };
+        if let Some(refusal) = stock.rules().too_long(self.lasts_ms(hold)) {
+            return Some(refusal);
+        }
+        if let Some(per_cart) = stock.rules().per_cart {
+            let own: Vec<_> = hold.lines.iter().map(|line| &line.id).collect();
+            let cart = NamedCart { id: hold.cart.clone(), others: hold.others.clone() };
+            match self.units_of_cart(&cart, &line.sku, &own, turn) {
+                None => return Some(reply("UNSEEN", [])),
+                Some(has) if has + line.quantity > per_cart => {
+                    return Some(reply("CART_LIMIT", [per_cart, has].map(|units| units.to_string())));
+                }
+                Some(_) => {}
+            }
+        }
         let lapsed = self.lapsed(&line.sku, turn.now);
-        (stock.available < line.quantity)
-            .then(|| reply("INSUFFICIENT", [stock.available.to_string(), lapsed.to_string()]))
+        let left = stock.left();
+        (left < line.quantity as i64).then(|| reply("INSUFFICIENT", [left.max(0).to_string(), lapsed.to_string()]))
+    }
+
+    /// How long the whole cart lasts.
+    fn lasts_ms(&self, hold: &CartHold) -> u64 {
+        let rules = hold.lines.iter().filter_map(|line| self.stocks.get(&line.sku)).map(Stock::rules);
+        let times = rules.map(|rules| rules.lasts_ms(hold.ttl_ms));
+        times.min().unwrap_or_else(|| Rules::default().lasts_ms(hold.ttl_ms))
     }
 }
 
 impl CartHold {
-    /// What stands for the lines and their time, in any order.
+    /// What stands for the lines in any order, their time and their metadata.
     fn fingerprint(&self) -> String {
         let mut lines: Vec<_> =
             self.lines.iter().map(|CartLine { sku, id, quantity }| format!("{id} {sku} {quantity}")).collect();
         lines.sort();
-        let sum = Sha1::digest(format!("{} {}", self.ttl_ms, lines.join(" ")));
+        let ttl = self.ttl_ms.map_or("default".to_owned(), |ms| ms.to_string());
+        let mut all = format!("{ttl} {}", lines.join(" "));
+        if !self.metadata.is_empty() {
+            all = format!("{all} {}", self.metadata);
+        }
+        let sum = Sha1::digest(all);
         sum.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

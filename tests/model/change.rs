@@ -5,7 +5,7 @@ use crate::state::{EXPIRE, Model, RELEASE, Turn, reply};
 
 impl Model {
     pub fn change(&mut self, change: &Change, keep_ms: u64, turn: &Turn) -> Result<Vec<String>, Fault> {
-        let Change { sku, id, operation, releases, quantity, once } = change;
+        let Change { sku, id, operation, releases, quantity, once, cart } = change;
         let how = if *releases { "release" } else { "set" };
         let asked = vec![
             ("sku", sku.clone()),
@@ -39,9 +39,17 @@ impl Model {
         let before = record.quantity;
         let after = if *releases { before.checked_sub(*quantity) } else { Some(*quantity) };
         let Some(after) = after else { return Ok(reply("EXCEEDS", [before.to_string()])) };
-        let available = self.stocks[sku].available;
-        if after > before + available {
-            return Ok(reply("INSUFFICIENT", [available, self.lapsed(sku, turn.now) as u64].map(|n| n.to_string())));
+        if after > before {
+            if let Some(refusal) = self.limit(id, after, cart.as_ref(), turn) {
+                return Ok(refusal);
+            }
+            let left = self.stocks[sku].left();
+            if (after - before) as i64 > left {
+                return Ok(reply(
+                    "INSUFFICIENT",
+                    [left.max(0), self.lapsed(sku, turn.now) as i64].map(|n| n.to_string()),
+                ));
+            }
         }
         let word = if after == 0 { RELEASE.word } else { "CHANGED" };
         if after == 0 {

@@ -25,7 +25,9 @@ impl Model {
     }
 
     fn extend(&mut self, item: &Extension, keep_ms: u64, turn: &Turn) -> Vec<String> {
+        let most_ms = self.stocks.get(&item.sku).and_then(|stock| stock.rules().max_ttl_ms);
         let max_ms = self.extend_max_ms.unwrap_or(HOUR_MS);
+        let max_ms = max_ms.min(most_ms.unwrap_or(max_ms));
         let Some(record) = self.records.get_mut(&item.id) else { return reply("NOT_FOUND", []) };
         if record.sku != item.sku {
             return reply("CONFLICT", ["sku".to_owned()]);

@@ -6,9 +6,10 @@ use proptest::sample::select;
 
 use crate::call::{
     AS_MANY_AS_FIT, Act, Adjustment, CART_OPERATIONS, CARTS, CHANGES, Change, Extension, IDS, Item, Line, METADATA,
-    OPERATIONS, REASONS, RETURNS, Record, Restart, SEEDS, SKUS, STRANGERS, Sale, Step, TOKENS,
+    OPERATIONS, REASONS, RETURNS, Record, Restart, RulesOf, SEEDS, SKUS, STRANGERS, Sale, Step, TOKENS,
 };
 use crate::spoil::{self, Spoil};
+use crate::state::Rules;
 
 const LONGEST: usize = 200;
 const FIRST_SEEDS: usize = 8;
@@ -24,7 +25,7 @@ pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
     let unspoiled = |act| Step { act, spoil: None };
     let keep_ms = keep_ms().prop_map(move |keep_ms| vec![unspoiled(Act::Keep(keep_ms))]);
     let first = vec(seed().prop_map(unspoiled), 0..=FIRST_SEEDS);
-    let then = prop_oneof![40 => step().prop_map(|step| vec![step]), 1 => sale_and_returns(), 1 => hold_and_changes(), 1 => short_hold_and_sales()];
+    let then = prop_oneof![40 => step().prop_map(|step| vec![step]), 1 => sale_and_returns(), 1 => hold_and_changes(), 1 => short_hold_and_sales(), 2 => ruled_carts()];
     (keep_ms, first, vec(then, 1..=LONGEST - FIRST_SEEDS))
         .prop_map(|(keep_ms, first, then)| [keep_ms, first, then.concat()].concat())
 }
@@ -49,7 +50,14 @@ fn sale_and_returns() -> impl Strategy<Value = Vec<Step>> {
             }
             if is_full {
                 let change = [AS_MANY_AS_FIT, 0, 0];
-                acts.push(Act::Repair { sku, ids: Vec::new(), found: 0, restart: Restart::Nowhere, change });
+                acts.push(Act::Repair {
+                    sku,
+                    ids: Vec::new(),
+                    found: 0,
+                    restart: Restart::Nowhere,
+                    change,
+                    rules: RulesOf::Nowhere,
+                });
             }
             for (operation, restock, quantity, once, again) in returns {
                 let back = Act::Return { sku, id, operation, quantity, restock, once };
@@ -76,7 +84,7 @@ fn hold_and_changes() -> impl Strategy<Value = Vec<Step>> {
         let mut acts = vec![seed.clone(); if few.is_none() { 2 } else { 1 }];
         acts.push(Act::Hold { mode: "each", lines: vec![line] });
         for (how, quantity, operation, once, again) in changes {
-            let change = Act::Change(Change { sku, id, how, quantity, operation, once });
+            let change = Act::Change(Change { sku, id, how, quantity, operation, once, cart: None });
             acts.extend(again.then(|| change.clone()));
             acts.push(change);
         }
@@ -88,7 +96,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         30 => (act(), prop::option::weighted(0.07, spoil())),
         // Calls of these kinds are rare, and their errors must be covered too.
-        2 => (prop_oneof![2 => read(), 1 => seed(), 1 => sweep(), 1 => repair(), 1 => returns(), 1 => change(), 1 => sale()], spoil().prop_map(Some)),
+        2 => (prop_oneof![2 => read(), 1 => seed(), 1 => sweep(), 1 => repair(), 1 => returns(), 1 => change(), 1 => sale(), 1 => rules()], spoil().prop_map(Some)),
     ]
     .prop_map(|(act, spoil)| Step { act, spoil })
 }
@@ -110,6 +118,7 @@ fn act() -> impl Strategy<Value = Act> {
         16 => sale(),
         10 => returns(),
         14 => cart_hold(),
+        3 => rules(),
         6 => (select(CARTS.to_vec()), 98..=100usize).prop_map(|(cart, most)| Act::FillCart { cart, most }),
         12 => sweep(),
         4 => repair(),
@@ -173,15 +182,28 @@ fn repair() -> impl Strategy<Value = Act> {
     const TOO_MANY: i64 = -1_000_000_000_000;
     let available = prop_oneof![6 => Just(0), 1 => Just(TOO_MANY), 3 => -2..=3i64];
     let confirmed = prop_oneof![6 => Just(0), 1 => -1..=2i64];
-    (ids, found, restart, available, confirmed).prop_map(|((sku, ids), found, restart, available, confirmed)| {
-        Act::Repair { sku, ids, found, restart, change: [available, 0, confirmed] }
-    })
+    let rules = prop_oneof![
+        6 => Just(RulesOf::Nowhere),
+        2 => Just(RulesOf::TheLastThatWereTold),
+        1 => Just(RulesOf::TheLastEvent),
+        1 => Just(RulesOf::None)
+    ];
+    (ids, found, restart, available, confirmed, rules).prop_map(
+        |((sku, ids), found, restart, available, confirmed, rules)| Act::Repair {
+            sku,
+            ids,
+            found,
+            restart,
+            change: [available, 0, confirmed],
+            rules,
+        },
+    )
 }
 
 /// A repair that leaves no room for further units.
 fn filling() -> impl Strategy<Value = Act> {
     let (ids, restart, change) = (Vec::new(), Restart::Nowhere, [AS_MANY_AS_FIT, 0, 0]);
-    sku().prop_map(move |sku| Act::Repair { sku, ids: ids.clone(), found: 0, restart, change })
+    sku().prop_map(move |sku| Act::Repair { sku, ids: ids.clone(), found: 0, restart, change, rules: RulesOf::Nowhere })
 }
 
 /// A repair that looks at all reservations of a SKU, and leaves their records as they are.
@@ -192,6 +214,7 @@ fn filing() -> impl Strategy<Value = Act> {
         found: 0,
         restart: Restart::Nowhere,
         change: [0; 3],
+        rules: RulesOf::Nowhere,
     })
 }
 
@@ -263,6 +286,8 @@ fn cart_hold() -> impl Strategy<Value = Act> {
     let line = (reservation(), mostly(6), 1..=8u64);
     let some = vec(prop_oneof![1 => IDS, 3 => STRANGERS], 1..=4);
     let others = prop_oneof![Just(Vec::new()), some];
+    let all: Vec<u8> = IDS.chain(STRANGERS.take(88)).collect();
+    let others = prop_oneof![3 => others, 1 => Just(all)];
     let other = (select(CARTS.to_vec()), ttl_ms(), vec(line, 1..=3));
     (CART_OPERATIONS, any::<bool>(), mostly(3), other, others).prop_map(
         |(operation, once, is_usual, (other_cart, other_ttl_ms, other_lines), others)| {
@@ -286,15 +311,17 @@ fn cart_hold() -> impl Strategy<Value = Act> {
                     kept.push(line);
                 }
             }
-            Act::CartHold { cart, operation, once, ttl_ms, lines: kept, others }
+            let metadata = if operation.is_multiple_of(4) { METADATA[0] } else { "" };
+            Act::CartHold { cart, operation, once, ttl_ms, metadata, lines: kept, others }
         },
     )
 }
 
 fn sale() -> impl Strategy<Value = Act> {
     let quantity = prop_oneof![5 => Just(0), 6 => 1..=3u64, 1 => Just(1_000_000_000)];
-    (item(), quantity, any::<bool>())
-        .prop_map(|(Item { sku, id, token }, quantity, late)| Act::Sell(Sale { sku, id, token, quantity, late }))
+    (item(), quantity, any::<bool>(), named()).prop_map(|(Item { sku, id, token }, quantity, late, cart)| {
+        Act::Sell(Sale { sku, id, token, quantity, late, cart })
+    })
 }
 
 /// Something is held for a moment, and sold in part or late; often its units are gone by then.
@@ -316,7 +343,7 @@ fn short_hold_and_sales() -> impl Strategy<Value = Vec<Step>> {
             acts.push(Act::Adjust { mode: "each", items: vec![item] });
         }
         for (quantity, late, token, again) in sales {
-            let sale = Act::Sell(Sale { sku, id, token, quantity, late });
+            let sale = Act::Sell(Sale { sku, id, token, quantity, late, cart: None });
             acts.extend(again.then(|| sale.clone()));
             acts.push(sale);
         }
@@ -329,15 +356,95 @@ fn short_hold_and_sales() -> impl Strategy<Value = Vec<Step>> {
 fn change() -> impl Strategy<Value = Act> {
     let how = select(vec!["set", "release"]);
     let quantity = prop_oneof![7 => 1..=6u64, 4 => 7..=60u64, 1 => Just(1_000_000_000)];
-    (reservation(), how, quantity, CHANGES, mostly(4), prop::bool::weighted(0.6)).prop_map(
-        |((sku, id), how, quantity, operation, is_usual, once)| {
+    (reservation(), how, quantity, CHANGES, mostly(4), prop::bool::weighted(0.6), named()).prop_map(
+        |((sku, id), how, quantity, operation, is_usual, once, cart)| {
             if is_usual && once {
                 let id = operation % (*IDS.end() + 1);
                 let how = if operation.is_multiple_of(3) { "release" } else { "set" };
                 let quantity = u64::from(operation % 2) + 1;
-                return Act::Change(Change { sku: usual_sku(id), id, how, quantity, operation, once });
+                return Act::Change(Change { sku: usual_sku(id), id, how, quantity, operation, once, cart });
             }
-            Act::Change(Change { sku, id, how, quantity, operation, once })
+            Act::Change(Change { sku, id, how, quantity, operation, once, cart })
+        },
+    )
+}
+
+/// Mostly none, and seldom many: with rules, most holds are refused.
+fn rules() -> impl Strategy<Value = Act> {
+    let some = || prop::option::weighted(0.4, 1..=9u64);
+    let max_ttl_ms = prop::option::weighted(0.4, prop_oneof![8..=20u64, Just(LONG_MS), Just(2_592_000_000)]);
+    (sku(), mostly(3), some(), some(), max_ttl_ms).prop_map(|(sku, is_none, per_cart, safety_stock, max_ttl_ms)| {
+        let rules = if is_none { Rules::default() } else { Rules { per_cart, safety_stock, max_ttl_ms } };
+        Act::Rules { sku, rules }
+    })
+}
+
+/// A cart that a call names, or none.
+fn named() -> impl Strategy<Value = Option<&'static str>> {
+    prop::option::weighted(0.3, select(CARTS.to_vec()))
+}
+
+/// A SKU has a limit for each cart, and a cart holds it, buys it, changes it and is late, often beyond the limit.
+fn ruled_carts() -> impl Strategy<Value = Vec<Step>> {
+    let rules = (2..=6u64, prop::option::of(1..=55u64), prop::option::of(select(vec![6, LONG_MS])));
+    let turn =
+        (1..=4u64, prop_oneof![1..=6u64, Just(0), Just(LONG_MS)], 0..=5u8, any::<bool>(), prop::bool::weighted(0.8));
+    (0..SKUS.len() as u8, select(CARTS.to_vec()), rules, vec(turn, 2..=IDS_OF_SKU as usize)).prop_map(
+        |(n, cart, (per_cart, safety_stock, max_ttl_ms), turns)| {
+            let sku = SKUS[usize::from(n)];
+            let ids: Vec<_> = (0..IDS_OF_SKU).map(|turn| id_of_sku(n, turn)).collect();
+            let seed = Act::Seed { sku, quantity: Some(60), ids, operation: *SEEDS.start(), once: false };
+            let rules = Rules { per_cart: Some(per_cart), safety_stock, max_ttl_ms };
+            let mut acts = vec![Act::Keep(Some(LONG_MS)), seed, Act::Rules { sku, rules }];
+            for (turn, (quantity, ttl_ms, what, is_part, is_named)) in turns.into_iter().enumerate() {
+                let id = id_of_sku(n, turn as u8);
+                let hold = |id, quantity, ttl_ms, is_named: bool| Act::CartHold {
+                    cart,
+                    operation: *CART_OPERATIONS.start(),
+                    once: false,
+                    ttl_ms,
+                    metadata: "",
+                    lines: vec![(sku, id, quantity)],
+                    others: if is_named { IDS.chain(STRANGERS.take(88)).collect() } else { Vec::new() },
+                };
+                acts.push(hold(id, quantity, ttl_ms, is_named));
+                let named = is_named.then_some(cart);
+                let change = |how, quantity| {
+                    Act::Change(Change {
+                        sku,
+                        id,
+                        how,
+                        quantity,
+                        operation: *CHANGES.start(),
+                        once: false,
+                        cart: named,
+                    })
+                };
+                let sale = |late| {
+                    let quantity = if is_part { 1 } else { 0 };
+                    Act::Sell(Sale { sku, id, token: "", quantity, late, cart: named })
+                };
+                match what {
+                    0 => acts.push(sale(false)),
+                    1 => {
+                        acts.push(Act::WaitMs(ttl_ms.min(6) + 1));
+                        // By then the cart may have what it may have.
+                        let other = id_of_sku(n, (turn as u8 + 1) % IDS_OF_SKU);
+                        acts.extend(is_part.then(|| hold(other, per_cart, LONG_MS, true)));
+                        acts.push(sale(true));
+                    }
+                    2 => acts.push(change("set", quantity + 1)),
+                    3 => acts.push(Act::Extend { mode: "each", items: vec![Extension { sku, id, ttl_ms: LONG_MS }] }),
+                    4 => acts.push(Act::Release { mode: "each", items: vec![Item { sku, id, token: "" }] }),
+                    _ => {
+                        let operation = *RETURNS.start();
+                        acts.push(sale(false));
+                        acts.push(Act::Return { sku, id, operation, quantity: 1, restock: is_part, once: false });
+                    }
+                }
+            }
+            acts.extend([Act::Rules { sku, rules: Rules::default() }, Act::Keep(Some(15))]);
+            acts.into_iter().map(|act| Step { act, spoil: None }).collect()
         },
     )
 }
@@ -364,7 +471,7 @@ fn item() -> impl Strategy<Value = Item> + Clone {
 }
 
 fn extension() -> impl Strategy<Value = Extension> + Clone {
-    (reservation(), ttl_ms()).prop_map(|((sku, id), ttl_ms)| Extension { sku, id, ttl_ms })
+    (reservation(), ttl_ms()).prop_map(|((sku, id), ttl_ms)| Extension { sku, id, ttl_ms: ttl_ms.max(1) })
 }
 
 /// An id with a SKU: its usual SKU, so that calls agree about it, or any SKU.
@@ -398,7 +505,7 @@ fn mode() -> impl Strategy<Value = &'static str> {
 
 /// A short time, or one that never ends within a test.
 fn ttl_ms() -> impl Strategy<Value = u64> + Clone {
-    prop_oneof![5 => 1..=20u64, 4 => Just(LONG_MS), 1 => Just(2_592_000_000)]
+    prop_oneof![10 => 1..=20u64, 7 => Just(LONG_MS), 1 => Just(0), 2 => Just(2_592_000_000)]
 }
 
 /// Mostly short: an id can be used again when its record is gone.

@@ -20,6 +20,7 @@ mod returns;
 mod rules;
 mod search;
 mod sell;
+mod sku_rules;
 mod spoil;
 mod state;
 mod stored;
@@ -43,15 +44,17 @@ fn the_scripts_do_what_the_model_says() {
     let cases = std::env::var("MODEL_CASES").map_or(DEFAULT_CASES, |cases| cases.parse().expect("MODEL_CASES"));
     let search = RefCell::new(Search::start());
     let defaults = Config::default();
-    let mut runner = TestRunner::new(Config {
+    let config = Config {
         cases,
         failure_persistence: None,
         max_shrink_iters: defaults.max_shrink_iters.min(20_000),
         max_shrink_time: 120_000,
         ..defaults
-    });
+    };
     let mut rounds = 0;
     let missed = loop {
+        // A runner counts the sequences of all its runs.
+        let mut runner = TestRunner::new(config.clone());
         let outcome = runner.run(&sequence(), |steps| search.borrow_mut().attempt(&steps).map_err(TestCaseError::fail));
         if let Err(why) = outcome {
             let report = search.borrow().report();

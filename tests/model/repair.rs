@@ -5,16 +5,16 @@
 use std::rc::Rc;
 
 use crate::names::event_id;
-use crate::request::{Fault, Repair, RepairItem, Restart};
+use crate::request::{Fault, Repair, RepairItem, Restart, RulesOf};
 use crate::sell::LATE_CONFIRM;
-use crate::state::{CONFIRM, DRAIN, EXPIRE, Event, Model, RELEASE, Record, Turn, reply};
+use crate::state::{CONFIRM, DRAIN, EXPIRE, Event, Model, RELEASE, Record, Rules, Turn, reply};
 
 const MOST: i64 = 1_000_000_000_000;
 const LONGEST_MS: u64 = 2_592_000_000;
 
 impl Model {
     pub fn repair(&mut self, repair: &Repair, keep_ms: u64, turn: &Turn) -> Result<Vec<String>, Fault> {
-        let Repair { sku, items, seen, restart, change } = repair;
+        let Repair { sku, items, seen, restart, change, rules } = repair;
         let stale = Ok(reply("STALE", []));
         let after = match restart {
             Some(Restart::After(id)) => match self.event_of(sku, *id) {
@@ -26,18 +26,33 @@ impl Model {
         let Some(stock) = self.stocks.get(sku) else { return Ok(reply("UNKNOWN_SKU", [])) };
         let counts = [stock.available, stock.reserved, stock.confirmed];
 
-        let is_bound = restart.is_some() || *change != [0; 3] || items.iter().any(|item| !item.events.is_empty());
+        let is_bound = restart.is_some()
+            || rules.is_some()
+            || *change != [0; 3]
+            || items.iter().any(|item| !item.events.is_empty());
         if is_bound && *seen != [stock.version.to_string(), stock.last_event.clone()] {
             let since = self.events.iter().rev().filter(|event| event.sku() == sku.as_str());
             let since: Vec<_> = since.take_while(|event| event.id != seen[1]).collect();
             let is_known = stock.last_event == seen[1] || self.events.iter().any(|event| event.id == seen[1]);
             let matters = |event: &&Rc<Event>| {
-                ["seed", "repair"].contains(&event.kind()) || items.iter().any(|item| item.id == event.reservation())
+                ["seed", "repair"].contains(&event.kind())
+                    || event.kind() == "rules" && rules.is_some()
+                    || items.iter().any(|item| item.id == event.reservation())
             };
             if after.is_some() || !is_known || since.iter().any(matters) {
                 return stale;
             }
         }
+
+        let rules = match rules {
+            None => None,
+            Some(RulesOf::None) => Some(Rules::default()),
+            Some(RulesOf::Event(id)) => match self.event_of(sku, *id) {
+                None => return stale,
+                Some(event) if event.kind() == "rules" => Some(Rules::stored(event.reason())),
+                Some(_) => return Err(Fault::BadArgs),
+            },
+        };
 
         let mut records = Vec::new();
         for RepairItem { id, events } in items {
@@ -85,6 +100,10 @@ impl Model {
         }
         if restart.is_some() || *change != [0; 3] {
             self.log(sku, ["repair", "", "", sku, "0", "repaired", "counts_restored"], turn);
+        }
+        if rules.is_some() {
+            self.stock(sku).rules = rules;
+            self.log(sku, ["repair", "", "", sku, "0", "repaired", "rules_restored"], turn);
         }
         let mut is_filed = true;
         for (id, mut record, reason) in records {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::call::Call;
 use crate::names::{event_id, is_audit_of_shard, number, reservation_id, sku, text};
-use crate::state::Asked;
+use crate::state::{Asked, Rules};
 
 const MOST_ITEMS: usize = 100;
 const MOST_UNITS: u64 = 1_000_000_000;
@@ -31,6 +31,7 @@ pub enum Request {
     Adjust { all: bool, items: Vec<Adjustment> },
     Change(Change),
     Sell(Sale),
+    Rules { sku: String, rules: Rules },
     Return(Return),
     CartHold(CartHold),
     Sweep { sku: String, ids: Vec<String> },
@@ -44,7 +45,8 @@ pub struct Line {
     pub id: String,
     pub cart: String,
     pub quantity: u64,
-    pub ttl_ms: u64,
+    /// `None` leaves it open.
+    pub ttl_ms: Option<u64>,
     /// Empty if there is none.
     pub metadata: String,
 }
@@ -91,6 +93,13 @@ pub struct Change {
     pub releases: bool,
     pub quantity: u64,
     pub once: bool,
+    pub cart: Option<NamedCart>,
+}
+
+/// A cart that is named, with some reservations.
+pub struct NamedCart {
+    pub id: String,
+    pub others: Vec<String>,
 }
 
 pub struct Sale {
@@ -101,6 +110,7 @@ pub struct Sale {
     pub quantity: Option<u64>,
     /// Whether it is sold although it has lapsed.
     pub late: bool,
+    pub cart: Option<NamedCart>,
 }
 
 pub struct Return {
@@ -117,7 +127,10 @@ pub struct CartHold {
     pub cart: String,
     pub operation: String,
     pub once: bool,
-    pub ttl_ms: u64,
+    /// `None` leaves it open.
+    pub ttl_ms: Option<u64>,
+    /// Empty if there is none.
+    pub metadata: String,
     pub lines: Vec<CartLine>,
     /// Other reservations of the cart.
     pub others: Vec<String>,
@@ -137,6 +150,13 @@ pub struct Repair {
     pub restart: Option<Restart>,
     /// The change of the units: available, reserved, confirmed.
     pub change: [i64; 3],
+    /// From where the rules are to be set again, if they are.
+    pub rules: Option<RulesOf>,
+}
+
+pub enum RulesOf {
+    None,
+    Event((u64, u64)),
 }
 
 /// A reservation to look at.
@@ -185,7 +205,7 @@ impl Request {
                 let all = args.mode(0)?;
                 let lines = items.into_iter().enumerate().map(|(i, (sku, id))| {
                     let quantity = args.number(2 + width * i, 1, MOST_UNITS)?;
-                    let ttl_ms = args.number(3 + width * i, 1, MOST_TTL_MS)?;
+                    let ttl_ms = args.ttl(3 + width * i)?;
                     let metadata = if width == 4 { args.metadata(4 + width * i)? } else { String::new() };
                     Ok(Line { sku, id, cart: args.text(1 + width * i)?, quantity, ttl_ms, metadata })
                 });
@@ -241,29 +261,37 @@ impl Request {
                 Ok(Self::Adjust { all, items })
             }
             "change" => {
-                let [audit, due, settings, operation, inventory, active, reservation] = &call.keys[..] else {
-                    return Err(Fault::BadArgs);
-                };
-                count(call.args.len() == 3)?;
+                let ([audit, due, settings, operation, inventory, active, reservation], cart) = with_cart(call)?;
                 let releases = args.word(0, [b"set", b"release"])?;
                 let quantity = args.number(1, 1, MOST_UNITS)?;
                 let once = args.word(2, [b"", b"once"])?;
                 let (sku, id) = (stock(inventory, active)?, id(reservation)?);
                 fits(audit == b"inventory:audit" && due == b"stockhold:due" && settings == b"stockhold:settings")?;
                 let operation = id_after(operation, b"operation:")?;
-                Ok(Self::Change(Change { sku, id, operation, releases, quantity, once }))
+                let cart = cart_of(cart)?;
+                Ok(Self::Change(Change { sku, id, operation, releases, quantity, once, cart }))
             }
             "sell" => {
-                let [audit, due, settings, inventory, active, reservation] = &call.keys[..] else {
-                    return Err(Fault::BadArgs);
-                };
-                count(call.args.len() == 3)?;
+                let ([audit, due, settings, inventory, active, reservation], cart) = with_cart(call)?;
                 let token = if call.args[0].is_empty() { String::new() } else { args.text(0)? };
                 let quantity = if call.args[1].is_empty() { None } else { Some(args.number(1, 1, MOST_UNITS)?) };
                 let late = args.word(2, [b"", b"reacquire"])?;
                 let (sku, id) = (stock(inventory, active)?, id(reservation)?);
                 fits(audit == b"inventory:audit" && due == b"stockhold:due" && settings == b"stockhold:settings")?;
-                Ok(Self::Sell(Sale { sku, id, token, quantity, late }))
+                let cart = cart_of(cart)?;
+                Ok(Self::Sell(Sale { sku, id, token, quantity, late, cart }))
+            }
+            "rules" => {
+                let [audit, inventory] = &call.keys[..] else { return Err(Fault::BadArgs) };
+                count(call.args.len() == 3)?;
+                let rules = Rules {
+                    per_cart: args.optional(0, MOST_UNITS)?,
+                    safety_stock: args.optional(1, MOST_UNITS)?,
+                    max_ttl_ms: args.optional(2, MOST_TTL_MS)?,
+                };
+                let sku = stock_name(inventory)?;
+                fits(audit == b"inventory:audit")?;
+                Ok(Self::Rules { sku, rules })
             }
             "return" => {
                 let [audit, settings, operation, inventory, reservation] = &call.keys[..] else {
@@ -282,7 +310,7 @@ impl Request {
             "cart_hold" => cart_hold(call, &args).map(Self::CartHold),
             "repair" => {
                 let of_each = call.keys.len().saturating_sub(6);
-                let ([audit, due, skus, settings, inventory, active], reservations) = tail(call, 6 + of_each)?;
+                let ([audit, due, skus, settings, inventory, active], reservations) = tail(call, 7 + of_each)?;
                 let seen = [0, 1].map(|place| String::from_utf8_lossy(&call.args[place]).into_owned());
                 let restart = match &call.args[2][..] {
                     b"" => None,
@@ -290,18 +318,23 @@ impl Request {
                     _ => Some(Restart::After(args.event(2)?)),
                 };
                 let change = [args.signed(3)?, args.signed(4)?, args.signed(5)?];
+                let rules = match &call.args[6][..] {
+                    b"" => None,
+                    b"none" => Some(RulesOf::None),
+                    _ => Some(RulesOf::Event(args.event(6)?)),
+                };
                 let sku = stock(inventory, active)?;
                 fits(audit == b"inventory:audit" && due == b"stockhold:due")?;
                 fits(skus == b"stockhold:skus" && settings == b"stockhold:settings")?;
                 let ids = ids(reservations)?;
                 fits(ids.iter().collect::<BTreeSet<_>>().len() == ids.len())?;
-                let events = |i: usize| match &call.args[6 + i][..] {
+                let events = |i: usize| match &call.args[7 + i][..] {
                     b"" => Ok(Vec::new()),
                     ids => ids.split(|byte| *byte == b',').map(|id| event_id(id).ok_or(Fault::BadArgs)).collect(),
                 };
                 let items = ids.into_iter().enumerate().map(|(i, id)| Ok(RepairItem { id, events: events(i)? }));
                 let items = items.collect::<Result<_, _>>()?;
-                Ok(Self::Repair(Repair { sku, items, seen, restart, change }))
+                Ok(Self::Repair(Repair { sku, items, seen, restart, change, rules }))
             }
             "inventory" => {
                 let [inventory, active] = &call.keys[..] else { return Err(Fault::BadArgs) };
@@ -331,14 +364,14 @@ impl Request {
 
 fn cart_hold(call: &Call, args: &Args) -> Result<CartHold, Fault> {
     let (fixed, rest) = call.keys.split_first_chunk::<5>().ok_or(Fault::BadArgs)?;
-    let n = call.args.len().checked_sub(2).filter(|n| (1..=MOST_ITEMS).contains(n)).ok_or(Fault::BadArgs)?;
+    let n = call.args.len().checked_sub(3).filter(|n| (1..=MOST_ITEMS).contains(n)).ok_or(Fault::BadArgs)?;
     let (items, others) = rest.split_at_checked(3 * n).ok_or(Fault::BadArgs)?;
     count(others.len() <= MOST_ITEMS)?;
     let once = args.word(0, [b"", b"once"])?;
-    let ttl_ms = args.number(1, 1, MOST_TTL_MS)?;
+    let (ttl_ms, metadata) = (args.ttl(1)?, args.metadata(2)?);
     let lines = items.as_chunks::<3>().0.iter().enumerate().map(|(i, [inventory, active, reservation])| {
         let (sku, id) = (stock(inventory, active)?, id(reservation)?);
-        Ok(CartLine { sku, id, quantity: args.number(2 + i, 1, MOST_UNITS)? })
+        Ok(CartLine { sku, id, quantity: args.number(3 + i, 1, MOST_UNITS)? })
     });
     let lines = lines.collect::<Result<Vec<_>, _>>()?;
     let [audit, due, settings, cart, operation] = fixed.each_ref().map(Vec::as_slice);
@@ -349,7 +382,7 @@ fn cart_hold(call: &Call, args: &Args) -> Result<CartHold, Fault> {
     let once_each = |names: Vec<&String>| names.iter().collect::<BTreeSet<_>>().len() == lines.len();
     count(once_each(lines.iter().map(|line| &line.sku).collect()))?;
     count(once_each(lines.iter().map(|line| &line.id).collect()))?;
-    Ok(CartHold { cart, operation, once, ttl_ms, lines, others })
+    Ok(CartHold { cart, operation, once, ttl_ms, metadata, lines, others })
 }
 
 struct Args<'a>(&'a [Vec<u8>]);
@@ -357,6 +390,16 @@ struct Args<'a>(&'a [Vec<u8>]);
 impl Args<'_> {
     fn number(&self, place: usize, low: u64, high: u64) -> Result<u64, Fault> {
         number(&self.0[place], low, high).ok_or(Fault::BadArgs)
+    }
+
+    /// A time to live, or that it is left open.
+    fn ttl(&self, place: usize) -> Result<Option<u64>, Fault> {
+        if self.0[place] == b"default" { Ok(None) } else { self.number(place, 1, MOST_TTL_MS).map(Some) }
+    }
+
+    /// A number, or nothing.
+    fn optional(&self, place: usize, high: u64) -> Result<Option<u64>, Fault> {
+        if self.0[place].is_empty() { Ok(None) } else { self.number(place, 1, high).map(Some) }
     }
 
     fn text(&self, place: usize) -> Result<String, Fault> {
@@ -403,6 +446,19 @@ impl Args<'_> {
             _ => Err(Fault::BadArgs),
         }
     }
+}
+
+/// The keys of a call that may name a cart, and then other reservations of it.
+fn with_cart<const FIXED: usize>(call: &Call) -> Result<Tail<'_, FIXED>, Fault> {
+    let (fixed, rest) = call.keys.split_first_chunk::<FIXED>().ok_or(Fault::BadArgs)?;
+    count(rest.len() <= 1 + MOST_ITEMS && call.args.len() == 3)?;
+    Ok((fixed.each_ref().map(Vec::as_slice), rest))
+}
+
+fn cart_of(keys: &[Vec<u8>]) -> Result<Option<NamedCart>, Fault> {
+    let Some((cart, others)) = keys.split_first() else { return Ok(None) };
+    let id = cart.strip_prefix(b"cart:").and_then(text).ok_or(Fault::BadKey)?;
+    Ok(Some(NamedCart { id, others: ids(others)? }))
 }
 
 /// A number of fixed keys, and the keys after them.

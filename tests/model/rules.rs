@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::call::Call;
 use crate::names::event_id;
 use crate::request::{Events, Fault, Item, Line, Request, Seed};
-use crate::state::{CONFIRM, DRAIN, EXPIRE, Ending, Event, Held, Model, RELEASE, Record, Turn, reply};
+use crate::state::{CONFIRM, DRAIN, EXPIRE, Ending, Event, Held, Model, RELEASE, Record, Rules, Turn, reply};
 
 /// How long settled records are kept by default.
 const THIRTY_DAYS_MS: u64 = 2_592_000_000;
@@ -31,6 +31,7 @@ impl Model {
             Request::Extend { all, items } => self.extend_items(*all, items, keep_ms, turn),
             Request::Adjust { all, items } => return self.adjust_items(*all, items, keep_ms, turn),
             Request::Change(change) => vec![self.change(change, keep_ms, turn)?],
+            Request::Rules { sku, rules } => vec![self.rule(sku, *rules, turn)],
             Request::Sell(sale) => vec![self.sell(sale, keep_ms, turn)],
             Request::Return(request) => vec![self.take_back(request, keep_ms, turn)?],
             Request::CartHold(hold) => return self.cart_hold(hold, keep_ms, turn),
@@ -78,6 +79,9 @@ impl Model {
         (stock.available, stock.reserved, stock.confirmed) = (quantity.parse().unwrap(), 0, 0);
         stock.seeded_at = Some(turn.now);
         self.log(sku, ["seed", "", "", sku, &quantity, "seeded", ""], turn);
+        if self.stocks[sku].rules() != Rules::default() {
+            self.tell_rules(sku, turn);
+        }
         self.due.remove(sku);
         let version = self.stock(sku).version;
         if *once {
@@ -121,10 +125,18 @@ impl Model {
         }
         let lapsed = self.lapsed(sku, turn.now);
         let Some(stock) = self.stocks.get(sku) else { return reply("UNKNOWN_SKU", []) };
-        if stock.available < *quantity {
-            return reply("INSUFFICIENT", [stock.available.to_string(), lapsed.to_string()]);
+        let rules = stock.rules();
+        if rules.per_cart.is_some() {
+            return reply("BY_CART", []);
         }
-        let held = Held { sku, id, cart, quantity: *quantity, ttl_ms: *ttl_ms, metadata };
+        let ttl_ms = rules.lasts_ms(*ttl_ms);
+        if let Some(refusal) = rules.too_long(ttl_ms) {
+            return refusal;
+        }
+        if stock.left() < *quantity as i64 {
+            return reply("INSUFFICIENT", [stock.left().max(0).to_string(), lapsed.to_string()]);
+        }
+        let held = Held { sku, id, cart, quantity: *quantity, ttl_ms, metadata };
         self.reserve(&held, turn)
     }
 
@@ -217,7 +229,7 @@ impl Model {
             [stock.available, stock.reserved, stock.confirmed, stock.seeded(), stock.updated_at, stock.version];
         let counts = [active.len(), self.lapsed(sku, turn.now)];
         let numbers = numbers.iter().map(u64::to_string).chain(counts.iter().map(usize::to_string));
-        let first = reply("STOCK", [sku.to_owned()].into_iter().chain(numbers));
+        let first = reply("STOCK", [sku.to_owned()].into_iter().chain(numbers).chain([stock.rules().text()]));
         let listed = active.iter().take(limit);
         [first]
             .into_iter()

@@ -7,7 +7,7 @@ pub const LATE_CONFIRM: &str = "late_confirm";
 
 impl Model {
     pub fn sell(&mut self, sale: &Sale, keep_ms: u64, turn: &Turn) -> Vec<String> {
-        let Sale { sku, id, token, quantity, late } = sale;
+        let Sale { sku, id, token, quantity, late, cart } = sale;
         let Some(record) = self.records.get(id) else { return reply("NOT_FOUND", []) };
         if record.sku != *sku {
             return reply("CONFLICT", ["sku".to_owned()]);
@@ -31,9 +31,15 @@ impl Model {
         if sold > units {
             return reply("EXCEEDS", [units.to_string()]);
         }
-        let available = self.stocks[sku].available;
-        if was_expired && sold > available {
-            return reply("INSUFFICIENT", [available, self.lapsed(sku, turn.now) as u64].map(|n| n.to_string()));
+        if is_due || was_expired {
+            if let Some(refusal) = self.limit(id, sold, cart.as_ref(), turn) {
+                return refusal;
+            }
+            // As if it had been swept already.
+            let left = self.stocks[sku].left() + if is_due { units as i64 } else { 0 };
+            if sold as i64 > left {
+                return reply("INSUFFICIENT", [left.max(0), self.lapsed(sku, turn.now) as i64].map(|n| n.to_string()));
+            }
         }
         if is_due {
             self.end_and_look(id, &EXPIRE, keep_ms, turn);

@@ -108,6 +108,8 @@ pub const ARGS: &[&[u8]] = &[
     b"create",
     b"once",
     b"restock",
+    b"default",
+    b"none",
     b"write_off",
     b"-1000000000",
     b"-1000000001",

@@ -52,6 +52,16 @@ pub struct Stock {
     pub updated_at: u64,
     /// When it was last seeded.
     pub seeded_at: Option<u64>,
+    /// `None` until any are set.
+    pub rules: Option<Rules>,
+}
+
+/// The rules by which a SKU is sold.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rules {
+    pub per_cart: Option<u64>,
+    pub safety_stock: Option<u64>,
+    pub max_ttl_ms: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -308,6 +318,15 @@ impl Operation {
 impl Stock {
     pub fn seeded(&self) -> u64 {
         self.available + self.reserved + self.confirmed
+    }
+
+    pub fn rules(&self) -> Rules {
+        self.rules.unwrap_or_default()
+    }
+
+    /// The units that can be held; less than 0 if fewer are available than are kept back.
+    pub fn left(&self) -> i64 {
+        self.available as i64 - self.rules().safety_stock.unwrap_or(0) as i64
     }
 }
 

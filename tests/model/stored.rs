@@ -107,7 +107,9 @@ impl Stores {
                 ("version", stock.version),
             ];
             let numbers = numbers.into_iter().chain(stock.seeded_at.map(|at| ("seededAt", at)));
-            stores.keys.insert(name, hash([("sku", sku), ("lastEvent", &stock.last_event)], numbers));
+            let rules = stock.rules.map(|rules| ("rules", rules.text()));
+            let texts = [("sku", sku.clone()), ("lastEvent", stock.last_event.clone())].into_iter().chain(rules);
+            stores.keys.insert(name, hash(texts, numbers));
         }
         for (id, record) in &model.records {
             let name = format!("reservation:{id}");
