@@ -66,6 +66,7 @@ local stock = { key = inventory, sku = sku }
 local found = read_stock(stock)
 if found == nil then return redis.error_reply('BADKEY inventory: damaged counts in ' .. inventory) end
 if not found then return { { 'UNKNOWN_SKU' } } end
+local updated = call('HGET', inventory, 'updatedAt') or ''
 
 -- Decisions.
 
@@ -80,6 +81,7 @@ if rules ~= (stock.rules or '') then
   append_event(stock, 'rules', '', '', '0', 'ruled', rules)
   write_stock(stock)
   call('HSET', inventory, 'rules', rules)
+  updated = now_text
 end
 return { { 'RULED', format('%d', stock.available), format('%d', stock.reserved), format('%d', stock.confirmed),
-  call('HGET', inventory, 'updatedAt') or '', format('%d', stock.version), rules } }
+  updated, format('%d', stock.version), rules } }

@@ -81,12 +81,13 @@ const NOT_UTF8: [&[u8]; 14] = [
 pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
     match name {
         "quantity" if script == "seed" => numbers(&["1000000001", "Probe"]),
-        "quantity" if script == "sell" => {
-            numbers(&["0", "1000000001", "all"]).into_iter().filter(|value| !value.is_empty()).collect()
-        }
+        "quantity" if script == "sell" => optional(numbers(&["0", "1000000001", "all"])),
         "ifExpired" => bytes(["0", "true", "Reacquire", "reacquire ", " "]),
         "quantity" => numbers(&["0", "1000000001", "probe"]),
-        "ttlMs" => numbers(&["0", "2592000001"]),
+        "ttlMs" => numbers(&["0", "2592000001", "Default"]),
+        "perCart" | "safetyStock" => optional(numbers(&["0", "1000000001"])),
+        "maxTtlMs" => optional(numbers(&["0", "2592000001", "default"])),
+        "rules" => bytes(NOT_EVENTS.split(' ').chain(["None", "none ", "here"])),
         "limit" if script == "inventory" => numbers(&["1001"]),
         "limit" => numbers(&["0", "101"]),
         "mode" => bytes(NOT_MODES),
@@ -95,7 +96,7 @@ pub fn bad_arguments(script: &str, name: &str) -> Vec<Vec<u8>> {
         "how" => bytes(["", "ADD", "sub", "add ", "+"]),
         // Of a call that adds; what is wrong only for one that sets is tested apart.
         "units" => numbers_with_sign(&["0", "-0", "1000000001", "-1000000001"]),
-        "ifVersion" => numbers(&["1000000000001"]).into_iter().filter(|value| !value.is_empty()).collect(),
+        "ifVersion" => optional(numbers(&["1000000000001"])),
         "create" | "once" => bytes(NOT_FLAGS),
         "restock" => bytes(["", "true", "Restock", "restock ", "write-off", "writeoff"]),
         "reason" => texts(),
@@ -211,6 +212,11 @@ fn too_long() -> Vec<Vec<u8>> {
 
 fn numbers(beyond: &[&str]) -> Vec<Vec<u8>> {
     bytes(NOT_NUMBERS.split_whitespace().chain(NOT_TRIMMED).chain(beyond.iter().copied()))
+}
+
+/// The same where a value may be empty.
+fn optional(bad: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    bad.into_iter().filter(|value| !value.is_empty()).collect()
 }
 
 /// The same where a number may be negative.

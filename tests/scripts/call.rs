@@ -133,12 +133,13 @@ pub struct CartHold<'a> {
     operation: &'a str,
     once: &'a str,
     ttl_ms: u64,
+    metadata: &'a str,
     others: &'a [&'a str],
 }
 
 /// A line is a SKU, an id and a quantity.
 pub fn cart_hold<'a>(operation: &'a str, lines: &'a [(&'a str, &'a str, u64)]) -> CartHold<'a> {
-    CartHold { lines, cart: "cart-1", operation, once: "", ttl_ms: LONG_MS, others: &[] }
+    CartHold { lines, cart: "cart-1", operation, once: "", ttl_ms: LONG_MS, metadata: "", others: &[] }
 }
 
 impl<'a> CartHold<'a> {
@@ -154,6 +155,10 @@ impl<'a> CartHold<'a> {
         Self { ttl_ms, ..self }
     }
 
+    pub fn metadata(self, metadata: &'a str) -> Self {
+        Self { metadata, ..self }
+    }
+
     /// Names other reservations of the cart.
     pub fn others(self, others: &'a [&'a str]) -> Self {
         Self { others, ..self }
@@ -165,7 +170,8 @@ impl<'a> CartHold<'a> {
             triples(&[AUDIT, DUE, SETTINGS, &cart, &operation], self.lines.iter().map(|(sku, id, _)| (*sku, *id)));
         keys.extend(self.others.iter().map(|id| reservation_key(id)));
         let quantities = self.lines.iter().map(|(_, _, quantity)| quantity.to_string());
-        let args = [self.once.to_owned(), self.ttl_ms.to_string()].into_iter().chain(quantities).collect();
+        let args = [self.once.to_owned(), self.ttl_ms.to_string(), self.metadata.to_owned()];
+        let args = args.into_iter().chain(quantities).collect();
         Call::new("cart_hold", keys, args)
     }
 }
@@ -192,6 +198,12 @@ pub fn sell(sku: &str, id: &str, token: &str, quantity: u64, if_expired: &str) -
     let quantity = if quantity == 0 { String::new() } else { quantity.to_string() };
     let keys = triples(&[AUDIT, DUE, SETTINGS], [(sku, id)].into_iter());
     Call::new("sell", keys, vec![token.to_owned(), quantity, if_expired.to_owned()])
+}
+
+/// Sets the rules of a SKU; an empty text is none.
+pub fn rules(sku: &str, per_cart: &str, safety_stock: &str, max_ttl_ms: &str) -> Call {
+    let [inventory, _] = stock_keys(sku);
+    Call::new("rules", vec![AUDIT.into(), inventory], [per_cart, safety_stock, max_ttl_ms].map(String::from).into())
 }
 
 /// Extends; an item is a SKU, an id and the time from now, in ms.
@@ -272,6 +284,7 @@ pub fn repair(sku: &str, [version, last, restart]: [&str; 3], change: [i64; 3], 
     keys.extend(items.iter().map(|(id, _)| reservation_key(id)));
     let mut args = [version, last, restart].map(str::to_owned).to_vec();
     args.extend(change.iter().map(i64::to_string));
+    args.push(String::new());
     args.extend(items.iter().map(|(_, event)| (*event).to_owned()));
     Call::new("repair", keys, args)
 }
@@ -313,6 +326,13 @@ impl Call {
     /// The same call, to be remembered.
     pub fn once(self) -> Self {
         self.with("once", "once")
+    }
+
+    /// The same call with the name of a cart, and of other reservations of it.
+    pub fn with_cart(mut self, cart: &str, others: &[&str]) -> Self {
+        let keys = [format!("cart:{cart}")].into_iter().chain(others.iter().map(|id| reservation_key(id)));
+        self.keys.extend(keys.map(String::into_bytes));
+        self
     }
 
     /// The same call on the keys of a shard; the prefix is as in `{7}:`.

@@ -4,7 +4,7 @@ use redis::cmd;
 
 use crate::call::{
     Call, LONG_MS, add, adjust, audit, cart_hold, change_to, confirm, extend, hold, inventory, line, release,
-    release_part, seed, seed_under, sell, sweep, take_back,
+    release_part, rules, seed, seed_under, sell, sweep, take_back,
 };
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 
@@ -29,10 +29,22 @@ async fn damaged_stock_stops_every_script_that_counts_it() {
         damages.push(vec!["HDEL", "inventory:tea", field]);
     }
     damages.push(vec!["HSET", "inventory:tea", "version", "0"]);
+    for rules in [
+        "x",
+        "perCart=4",
+        "perCart=0 safetyStock= maxTtlMs=",
+        "perCart= safetyStock=01 maxTtlMs=",
+        "perCart= safetyStock= maxTtlMs=2592000001",
+        "perCart= safetyStock= maxTtlMs=1 ",
+        "safetyStock= perCart= maxTtlMs=1",
+    ] {
+        damages.push(vec!["HSET", "inventory:tea", "rules", rules]);
+    }
 
     let mut calls = vec![seed("tea", 7, &[ACTIVE, LAPSED]), sweep("tea", &[LAPSED]), inventory("tea", 10)];
     calls.push(cart_hold(NEW, &[("cup", NEW, 1), ("tea", &id(1), 1)]).call());
     calls.push(take_back("tea", CONFIRMED, NEW, 1));
+    calls.push(rules("tea", "", "", ""));
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("cup", NEW), line("tea", &id(1))]));
         calls.push(adjust(mode, &[add("cup", NEW, 1), add("tea", &id(1), 1).create()]));

@@ -24,7 +24,7 @@ pub const NEWER: &str = "00000000-0000-8000-8000-000000000010";
 /// Replies that always mean a write.
 const DONE: [&str; 6] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED", "ADJUSTED", "RETURNED"];
 /// Replies that may mean a write: these calls also remove stray entries, or find all done already.
-const TIDYING: [&str; 6] = ["CHANGED", "DRAINING", "EXPIRED", "EXTENDED", "REPAIRED", "SWEPT"];
+const TIDYING: [&str; 7] = ["CHANGED", "DRAINING", "EXPIRED", "EXTENDED", "REPAIRED", "RULED", "SWEPT"];
 
 type Fields = BTreeMap<String, Vec<u8>>;
 

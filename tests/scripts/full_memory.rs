@@ -4,7 +4,7 @@ use redis::cmd;
 
 use crate::call::{
     add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, inventory, line, release, release_part,
-    repair, seed, sell, sweep, take_back,
+    repair, rules, seed, sell, sweep, take_back,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture};
@@ -40,11 +40,12 @@ async fn extending_changing_settling_sweeping_and_reading_go_on() {
 }
 
 #[tokio::test]
-async fn holding_seeding_and_adjusting_are_refused() {
+async fn holding_seeding_adjusting_and_new_rules_are_refused() {
     let mut fixture = full().await;
     let holds = ["each", "all"].map(|mode| hold(mode, &[line("tea", NEW)]));
     let cart = cart_hold(NEW, &[("tea", NEW, 1)]).call();
-    for call in holds.into_iter().chain([cart, seed("new", 7, &[]), adjust("each", &[add("tea", NEW, -1)])]) {
+    let others = [cart, seed("new", 7, &[]), adjust("each", &[add("tea", NEW, -1)]), rules("tea", "", "", "")];
+    for call in holds.into_iter().chain(others) {
         assert_eq!(fixture.refusal(&call).await.word, "OOM", "{call:?}");
     }
 }

@@ -10,7 +10,7 @@ use redis::cmd;
 
 use crate::call::{
     Call, LAST_EVENT, add, adjust, cart_hold, change_to, confirm, extend, hold, hold_with_metadata, line, release,
-    release_part, repair, seed, sell, sweep, take_back, write_off,
+    release_part, repair, rules, seed, sell, sweep, take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
@@ -40,7 +40,7 @@ fn calls() -> Vec<Call> {
         repair("tea", ["7", LAST_EVENT, "here"], [0; 3], &[(ACTIVE, &active), (CONFIRMED, &confirmed)]),
     ];
     let cart = [("tea", NEW, 1), ("cup", &*other, 1)];
-    calls.push(cart_hold(NEW, &cart).once().others(&[ACTIVE]).call());
+    calls.push(cart_hold(NEW, &cart).once().metadata(ORDER).others(&[ACTIVE]).call());
     calls.push(cart_hold(NEW, &cart[..1]).call());
     calls.push(cart_hold(NEW, &[("tea", NEW, 100)]).call());
     calls.push(cart_hold(NEW, &[("tea", ACTIVE, 2)]).call());
@@ -58,6 +58,10 @@ fn calls() -> Vec<Call> {
         change_to("tea", LAPSED, 2, ""),
         release_part("tea", ACTIVE, 1, ""),
         release_part("cup", CUP, 1, &other),
+        change_to("tea", ACTIVE, 3, "").with_cart("cart-1", &[CONFIRMED, CUP]),
+        sell("tea", LAPSED, "", 0, "reacquire").with_cart("cart-1", &[CONFIRMED]),
+        rules("tea", "4", "2", "900000"),
+        rules("tea", "", "", ""),
     ]);
     for mode in ["each", "all"] {
         calls.push(hold(mode, &[line("tea", NEW)]));

@@ -26,6 +26,7 @@ mod malformed;
 mod repair;
 mod replies;
 mod returns;
+mod rules;
 mod seed;
 mod sell;
 mod settling;

@@ -5,7 +5,7 @@
 use crate::bad_values::{bad_arguments, bad_keys};
 use crate::call::{
     Call, LAST_EVENT, add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, hold_with_metadata,
-    inventory, line, release, release_part, repair, seed, sell, set, sweep, take_back,
+    inventory, line, release, release_part, repair, rules, seed, sell, set, sweep, take_back,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, ScriptFixture, id, stocking};
@@ -52,7 +52,7 @@ async fn assert_bad_keys_refused(prefix: &str) {
             let (name, item) = Contract::of(call.script).keys.at(slot, call.items());
             for value in bad_keys(&call, slot, prefix) {
                 let mut bad = call.clone();
-                if name == "inventory" && !["audit", "return"].contains(&call.script) {
+                if name == "inventory" && !["audit", "return", "rules"].contains(&call.script) {
                     // The active set has the bad name too, so that nothing but the name is wrong.
                     bad.keys[slot + 1] = [&value[..], b":active"].concat();
                 }
@@ -86,6 +86,9 @@ async fn a_wrong_count_of_keys_or_arguments_is_refused() {
             "repair" => keys == call.keys.len(),
             "sweep" => keys >= 5,
             "cart_hold" => keys >= 5 + 3 * call.items(),
+            // A cart may be named, and then others of its reservations.
+            "change" => keys >= 7,
+            "sell" => keys >= 6,
             "audit" => keys == 1 || keys == 2,
             _ => keys == call.keys.len(),
         };
@@ -98,7 +101,7 @@ async fn a_wrong_count_of_keys_or_arguments_is_refused() {
             let mut bad = call.clone();
             bad.args.resize(count, b"1".to_vec());
             // With fewer arguments, keys of an item are taken for others of the cart.
-            let word = if call.script == "cart_hold" && count == 3 { "BADKEY" } else { "BADARGS" };
+            let word = if call.script == "cart_hold" && count == 4 { "BADKEY" } else { "BADARGS" };
             assert_eq!(fixture.refusal(&bad).await.word, word, "{bad:?}");
         }
     }
@@ -119,6 +122,8 @@ async fn a_call_takes_no_more_than_a_hundred_items() {
     let mut calls = vec![seed("tea", 7, &ids), sweep("tea", &ids), repair("tea", ["", "", ""], [0; 3], &unchanged)];
     calls.extend([&cart[..], &[]].map(|cart| cart_hold(NEW, cart).call()));
     calls.push(cart_hold(NEW, &[("tea", NEW, 1)]).others(&ids).call());
+    calls.push(change_to("tea", ACTIVE, 3, "").with_cart("cart-1", &ids));
+    calls.push(sell("tea", ACTIVE, "", 1, "").with_cart("cart-1", &ids));
     for mode in ["each", "all"] {
         calls.extend([hold(mode, &lines), confirm(mode, &items), release(mode, &items), adjust(mode, &more)]);
         calls.extend([hold(mode, &[]), confirm(mode, &[]), release(mode, &[]), adjust(mode, &[])]);
@@ -162,6 +167,10 @@ fn calls() -> Vec<Call> {
         sell("tea", LAPSED, "", 0, "reacquire"),
         change_to("tea", ACTIVE, 3, ""),
         release_part("tea", ACTIVE, 1, NEW),
+        change_to("tea", ACTIVE, 3, "").with_cart("cart-1", &[CUP, CONFIRMED]),
+        sell("tea", LAPSED, "", 0, "reacquire").with_cart("cart-1", &[CUP]),
+        rules("tea", "4", "2", "900000"),
+        repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[]).with("rules", "none"),
     ];
     calls.extend(two_items());
     calls

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::call::{
-    Call, LAST_EVENT, add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, hold_with_metadata,
-    inventory, line, release, release_part, repair, seed, seed_under, sell, set, sweep, take_back, write_off,
+    Call, LAST_EVENT, Line, add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold,
+    hold_with_metadata, inventory, line, release, release_part, repair, rules, seed, seed_under, sell, set, sweep,
+    take_back, write_off,
 };
 use crate::contract::Contract;
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, NEWER, RELEASED, ScriptFixture, id};
@@ -19,6 +20,7 @@ const LONGER_MS: u64 = 1_200_000;
 /// there can be came after the sale of [`POT`]. For seeds, [`DONE_ONCE`] has seeded 7 `pot`. For carts, [`DONE_ONCE`] has
 /// held [`IN_CART`] and one that is gone; and the cart `full` lists 97 that are gone and those of [`IN_FULL`]. For
 /// changes, it has made [`CUP`] hold 2 units.
+/// Scripts that look at rules have the SKUs `jam` and `salt`, and the reservations of [`JAMS`] and [`SALT`].
 /// For sales with a choice, [`CUPS`] has held 3 `cup` and expired, and only 2 are left; [`POT`] was expired, and is sold
 /// after all.
 type Case = (Call, &'static [&'static str]);
@@ -46,6 +48,9 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
         }
         if call.script == "change" {
             fixture.evalsha(&change_to("cup", CUP, 2, DONE_ONCE)).await.unwrap();
+        }
+        if RULED.contains(&call.script) {
+            fixture.rule_before().await;
         }
         let replies = fixture.replies(&call).await;
         let matches = replies.len() == expected.len()
@@ -123,6 +128,52 @@ impl ScriptFixture {
     }
 }
 
+/// Scripts that obey the rules of a SKU.
+const RULED: [&str; 6] = ["cart_hold", "change", "extend", "hold", "hold_with_metadata", "sell"];
+/// Those of `cart-1`: 2 units active, 1 sold, 2 expired. A cart may have 4 units, 2 are kept back, and 900000 ms are the
+/// longest hold.
+const JAMS: [&str; 3] = [
+    "00000000-0000-8000-8000-0000000000e1",
+    "00000000-0000-8000-8000-0000000000e2",
+    "00000000-0000-8000-8000-0000000000e3",
+];
+/// One unit active of 5; a cart may have any number.
+const SALT: &str = "00000000-0000-8000-8000-0000000000e4";
+
+impl ScriptFixture {
+    async fn rule_before(&mut self) {
+        let [active, sold, late] = JAMS;
+        for call in [
+            seed("jam", 10, &[]),
+            seed("salt", 5, &[]),
+            cart_hold(NEW, &[("jam", active, 2), ("salt", SALT, 1)]).call(),
+            cart_hold(NEW, &[("jam", sold, 1)]).call(),
+            cart_hold(NEW, &[("jam", late, 2)]).ttl_ms(1).call(),
+            confirm("each", &[("jam", sold, "")]),
+            rules("salt", "", "2", "900000"),
+        ] {
+            self.evalsha(&call).await.unwrap();
+        }
+        self.lapse(late).await;
+        self.evalsha(&sweep("jam", &[late])).await.unwrap();
+        self.evalsha(&rules("jam", "4", "2", "900000")).await.unwrap();
+    }
+}
+
+/// Refusals of holds that the rules give, in both modes.
+fn of_rules(hold: impl Fn(&[Line<'static>]) -> Call) -> Vec<Case> {
+    vec![
+        (hold(&[line("jam", NEW)]), &["BY_CART"]),
+        // The id decides before the rules.
+        (hold(&[line("jam", JAMS[0]).quantity(2)]), &["REPLAYED cart-1 jam 2 active _ * * *"]),
+        (hold(&[line("salt", NEW).ttl_ms(900_001)]), &["TOO_LONG 900000"]),
+        (hold(&[line("salt", NEW).ttl_ms(900_000)]), &["HELD * *"]),
+        (hold(&[line("salt", NEW).quantity(3)]), &["INSUFFICIENT 2 0"]),
+        (hold(&[line("salt", NEW).quantity(2)]).with("ttlMs", "default"), &["HELD * *"]),
+        (hold(&[line("jam", NEW).quantity(100).ttl_ms(900_001)]), &["BY_CART"]),
+    ]
+}
+
 /// The mode of a call; empty if the script has none.
 fn mode_of(call: &Call) -> String {
     let mode = if Contract::of(call.script).has_modes() { call.args[0].clone() } else { Vec::new() };
@@ -157,6 +208,8 @@ fn cases() -> Vec<Case> {
     for mode in ["each", "all"] {
         cases.extend(of_hold(mode));
         cases.extend(of_hold_with_metadata(mode));
+        cases.extend(of_rules(|lines| hold(mode, lines)));
+        cases.extend(of_rules(|lines| hold_with_metadata(mode, lines)));
         cases.extend(of_settling(mode));
         cases.extend(of_extending(mode));
         cases.extend(of_adjusting(mode));
@@ -185,9 +238,13 @@ fn alone() -> Vec<Case> {
         (repair("tea", ["7", LAST_EVENT, "here"], [0; 3], &[]), &["REPAIRED 1 6 3 1 8"]),
         (repair("tea", ["7", LAST_EVENT, ""], [-7, 0, 0], &[]), &["OVERSOLD -1"]),
         (repair("tea", ["7", "1-1", "here"], [0; 3], &[]), &["STALE"]),
+        (repair("tea", ["7", LAST_EVENT, ""], [0; 3], &[]).with("rules", "none"), &["REPAIRED 1 6 3 1 8"]),
+        (rules("nil", "4", "", ""), &["UNKNOWN_SKU"]),
+        (rules("tea", "4", "", ""), &["RULED 6 3 1 * 8 *"]),
+        (rules("tea", "", "", ""), &["RULED 6 3 1 * 7 _"]),
         (inventory("nil", 10), &["UNKNOWN_SKU"]),
-        (inventory("tea", 0), &["STOCK tea 6 3 1 10 * 7 2 1"]),
-        (inventory("cup", 10), &["STOCK cup 4 1 0 5 * 2 1 0", "ACTIVE 00000000-0000-8000-8000-00000000000e *"]),
+        (inventory("tea", 0), &["STOCK tea 6 3 1 10 * 7 2 1 _"]),
+        (inventory("cup", 10), &["STOCK cup 4 1 0 5 * 2 1 0 _", "ACTIVE 00000000-0000-8000-8000-00000000000e *"]),
         (audit("nil", 10, ""), &[]),
         (
             audit("tea", 2, ""),
@@ -213,6 +270,9 @@ fn of_carts() -> Vec<Case> {
     let swapped = [done[1], done[0]];
     let once = |lines: &[_]| cart_hold(DONE_ONCE, lines).once().call();
     let again = |lines: &[_]| cart_hold(NEW, lines).call();
+    let jam = |quantity, ttl_ms, others: &[&str]| {
+        cart_hold(NEW, &[("jam", NEW, quantity)]).ttl_ms(ttl_ms).others(others).call()
+    };
     let full = |others: &[&str]| cart_hold(NEW, &[("tea", NEW, 1)]).cart("full").others(others).call();
     vec![
         (again(&[("tea", NEW, 6), ("cup", NEWER, 1)]), &["HELD * *", "HELD * *"]),
@@ -237,6 +297,21 @@ fn of_carts() -> Vec<Case> {
         (
             again(&[("tea", NEW, 7), ("nil", NEWER, 1), ("cup", &next, 1)]),
             &["INSUFFICIENT 6 1", "UNKNOWN_SKU", "WITHDRAWN"],
+        ),
+        (again(&[("jam", NEW, 1)]), &["UNSEEN"]),
+        (again(&[("jam", NEW, 1), ("cup", NEWER, 1)]), &["UNSEEN", "WITHDRAWN"]),
+        (jam(1, 900_000, &JAMS), &["HELD * *"]),
+        (jam(1, 900_001, &JAMS), &["TOO_LONG 900000"]),
+        // What has lapsed does not count, and what is gone need not be there.
+        (jam(2, 1, &JAMS), &["CART_LIMIT 4 3"]),
+        (jam(100, 1, &JAMS), &["CART_LIMIT 4 3"]),
+        (jam(2, 1, &JAMS[..2]), &["UNSEEN"]),
+        (cart_hold(NEW, &[("jam", NEW, 5)]).cart("cart-2").call(), &["CART_LIMIT 4 0"]),
+        (cart_hold(NEW, &[("jam", NEW, 4)]).cart("cart-2").call(), &["HELD * *"]),
+        (again(&[("salt", NEW, 3)]), &["INSUFFICIENT 2 0"]),
+        (
+            cart_hold(NEW, &[("salt", NEW, 2), ("cup", NEWER, 1)]).call().with("ttlMs", "default"),
+            &["HELD * *", "HELD * *"],
         ),
         (full(&[]), &["FULL"]),
         (full(&IN_FULL[..2]), &["FULL"]),
@@ -342,6 +417,7 @@ fn of_extending(mode: &str) -> Vec<Case> {
         (extend(&[("tea", ACTIVE, LONGER_MS)]), &["EXTENDED cart-1 tea 2 active _ * * *"]),
         (extend(&[("tea", ACTIVE, 1)]), &["EXTENDED cart-1 tea 2 active _ * * *"]),
         (extend(&[("tea", ACTIVE, 2_592_000_000)]), &["LIMITED *"]),
+        (extend(&[("salt", SALT, LONGER_MS)]), &["LIMITED *"]),
         (extend(&[("tea", NEW, LONGER_MS)]), &["NOT_FOUND"]),
         (extend(&[("nil", NEW, LONGER_MS)]), &["NOT_FOUND"]),
         (extend(&[("cup", ACTIVE, LONGER_MS)]), &["CONFLICT sku"]),
@@ -405,6 +481,16 @@ fn of_selling() -> Vec<Case> {
         (sell("tea", LAPSED, "", 9, LATE), &["EXCEEDS 1"]),
         (sell("tea", LAPSED, "t", 0, LATE), &["CONFIRMED cart-1 tea 1 confirmed late_confirm * * *"]),
         (sell("cup", CUPS, "", 0, LATE), &["INSUFFICIENT 2 0"]),
+        (sell("jam", JAMS[2], "", 0, LATE), &["UNSEEN cart-1"]),
+        (sell("jam", JAMS[2], "", 0, LATE).with_cart("cart-2", &[]), &["UNSEEN cart-1"]),
+        (sell("jam", JAMS[2], "", 0, LATE).with_cart("cart-1", &JAMS[..1]), &["UNSEEN cart-1"]),
+        (sell("jam", JAMS[2], "", 0, LATE).with_cart("cart-1", &JAMS), &["CART_LIMIT 4 3"]),
+        (
+            sell("jam", JAMS[2], "", 1, LATE).with_cart("cart-1", &JAMS[..2]),
+            &["CONFIRMED cart-1 jam 1 confirmed late_confirm * * *"],
+        ),
+        // What is held in time is sold, whatever the rules say by then.
+        (sell("jam", JAMS[0], "", 0, LATE), &["CONFIRMED cart-1 jam 2 confirmed _ * * *"]),
         (sell("cup", CUPS, "", 4, LATE), &["EXCEEDS 3"]),
         (sell("cup", CUPS, "", 2, LATE), &["CONFIRMED cart-1 cup 2 confirmed late_confirm * * *"]),
     ]
@@ -417,6 +503,13 @@ fn of_changing() -> Vec<Case> {
         // What it holds already does not count as missing.
         (change_to("tea", ACTIVE, 8, ""), &["CHANGED cart-1 tea 8 active _ * * *"]),
         (change_to("tea", ACTIVE, 9, ""), &["INSUFFICIENT 6 1"]),
+        (change_to("jam", JAMS[0], 1, ""), &["CHANGED cart-1 jam 1 active _ * * *"]),
+        (change_to("jam", JAMS[0], 3, ""), &["UNSEEN cart-1"]),
+        (change_to("jam", JAMS[0], 3, "").with_cart("cart-2", &JAMS), &["UNSEEN cart-1"]),
+        (change_to("jam", JAMS[0], 3, "").with_cart("cart-1", &JAMS), &["CHANGED cart-1 jam 3 active _ * * *"]),
+        (change_to("jam", JAMS[0], 4, "").with_cart("cart-1", &JAMS[1..]), &["CART_LIMIT 4 1"]),
+        (change_to("salt", SALT, 3, ""), &["CHANGED cart-1 salt 3 active _ * * *"]),
+        (change_to("salt", SALT, 4, ""), &["INSUFFICIENT 2 0"]),
         (release_part("tea", ACTIVE, 1, ""), &["CHANGED cart-1 tea 1 active _ * * *"]),
         (release_part("tea", ACTIVE, 2, ""), &["RELEASED cart-1 tea 2 released manual_release * * *"]),
         (release_part("tea", ACTIVE, 3, ""), &["EXCEEDS 2"]),

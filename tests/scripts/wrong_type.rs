@@ -4,7 +4,7 @@ use redis::cmd;
 
 use crate::call::{
     Call, add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, inventory, line, release,
-    release_part, repair, seed, sell, sweep, take_back, write_off,
+    release_part, repair, rules, seed, sell, sweep, take_back, write_off,
 };
 use crate::fixture::{ACTIVE, CONFIRMED, CUP, LAPSED, NEW, ScriptFixture, id};
 
@@ -40,6 +40,9 @@ fn calls() -> Vec<Call> {
         sell("tea", LAPSED, "token", 1, "reacquire"),
         change_to("tea", ACTIVE, 3, &other),
         release_part("tea", ACTIVE, 2, ""),
+        change_to("tea", ACTIVE, 3, "").with_cart("cart-1", &[CUP, CONFIRMED]),
+        sell("tea", LAPSED, "", 0, "reacquire").with_cart("cart-1", &[CUP]),
+        rules("tea", "4", "", ""),
         inventory("tea", 10),
         audit_all(10, ""),
         audit("tea", 10, ""),

@@ -168,7 +168,7 @@ impl Books {
     /// The counts add up; the active records, the active set and the due list agree with `reserved`.
     fn assert_stock(&self, prefix: &str, sku: &str, stock: &Fields) {
         let name = format!("{prefix}inventory:{sku}");
-        let fields = stock.keys().map(String::as_str).filter(|field| *field != "seededAt");
+        let fields = stock.keys().map(String::as_str).filter(|field| !["rules", "seededAt"].contains(field));
         assert_eq!(fields.collect::<Vec<_>>(), STOCK_FIELDS, "fields of {name}");
         assert_eq!(stock["sku"], sku, "sku of {name}");
         let [available, reserved, confirmed, seeded] =
@@ -199,6 +199,8 @@ impl Books {
         let mut replay: Option<Replay> = None;
         let mut lives: BTreeMap<&str, Life> = BTreeMap::new();
         let (mut seeded, mut is_repaired): (Option<&Event>, bool) = (None, false);
+        // The rules that were told last; `None` when they are not known.
+        let mut rules = (history == History::Whole).then_some("");
         // Whether a reservation was extended, except of a record that was made again from its last event; and its units at
         // first, its units now, and whether these were ever changed.
         let mut was_extended: BTreeMap<&str, bool> = BTreeMap::new();
@@ -225,7 +227,7 @@ impl Books {
             assert_eq!(event.counts, after, "the counts after {event:?}");
             replay = Some(Replay { event_id: event.id.clone(), version: event.version, counts: after });
             event.assert_words();
-            if !["seed", "repair", "adjust"].contains(&&*event["event"]) {
+            if !["seed", "repair", "adjust", "rules"].contains(&&*event["event"]) {
                 let life = lives.entry(&event["reservationId"]).or_default();
                 let earlier = life.state;
                 let follows = match &*event["event"] {
@@ -252,6 +254,11 @@ impl Books {
             match &*event["event"] {
                 "seed" if event["state"] == "seeded" => (seeded, is_repaired) = (Some(event), false),
                 "repair" if event["reservationId"].is_empty() => is_repaired = true,
+                _ => {}
+            }
+            match &*event["event"] {
+                "rules" => rules = Some(&event["reason"]),
+                "repair" if event["reason"] == "rules_restored" => rules = None,
                 _ => {}
             }
             match &*event["event"] {
@@ -285,6 +292,9 @@ impl Books {
         assert_eq!(stock["version"], last["version"], "the version after {last:?}");
         assert_eq!(stock["lastEvent"], last.id, "lastEvent after {last:?}");
         assert_eq!(stock["updatedAt"], last["happenedAt"], "updatedAt after {last:?}");
+        if let Some(rules) = rules {
+            assert_eq!(stock.get("rules").map_or("", String::as_str), rules, "the rules of {sku}");
+        }
         if let Some(seeded) = seeded.filter(|_| !is_repaired || stock.contains_key("seededAt")) {
             assert_eq!(stock["seededAt"], seeded["happenedAt"], "seededAt after {seeded:?}");
         }
@@ -522,7 +532,7 @@ impl Replay {
             // This hold was released for a new count, and its units are not given back.
             ("release", _, "inventory_reseeded") => [available, reserved - units, confirmed],
             ("release" | "expired", ..) => [available + units, reserved - units, confirmed],
-            ("extend", ..) => self.counts,
+            ("extend" | "rules", ..) => self.counts,
             ("change", ..) => {
                 // Without the event before, the event itself tells what it moved.
                 let before = earlier.map_or(reserved + units - event.counts[1], |earlier| number(&earlier["quantity"]));
@@ -586,12 +596,13 @@ impl Event {
                     "restocked" | "written_off" | "restocked_after_seed" | "written_off_after_seed"
                 )
                 | ("adjust", "added" | "removed", _)
-                | ("repair", "repaired", "counts_restored" | "index_restored")
+                | ("rules", "ruled", _)
+                | ("repair", "repaired", "counts_restored" | "index_restored" | "rules_restored")
                 | ("repair", "active" | "confirmed" | "released", "record_restored")
                 | ("repair", "active", "expiry_restored")
         );
         assert!(fits, "{words:?}");
-        let is_of_the_sku = ["seeded", "draining", "repaired", "added", "removed"].contains(&&*self["state"]);
+        let is_of_the_sku = ["seeded", "draining", "repaired", "added", "removed", "ruled"].contains(&&*self["state"]);
         assert_eq!(is_of_the_sku, self["reservationId"].is_empty(), "whom {self:?} concerns");
         assert_eq!(is_of_the_sku, self["cartId"].is_empty(), "whom {self:?} concerns");
     }
