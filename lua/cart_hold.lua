@@ -196,16 +196,15 @@ end
 -- nil when what is stored cannot be right, or is of another kind of operation. All kinds have a field in common, and no
 -- kind has all fields of another.
 local function read_operation(key)
-  local stored, found = {}, 0
-  for _, names in ipairs({ ASKED, LEFT }) do
-    local values = call('HMGET', key, unpack(names))
-    for i, name in ipairs(names) do
-      stored[name] = values[i]
-      if values[i] then found = found + 1 end
-    end
+  local names = { unpack(ASKED) }
+  for _, name in ipairs(LEFT) do names[#names + 1] = name end
+  local values, stored, found = call('HMGET', key, unpack(names)), {}, 0
+  for i, name in ipairs(names) do
+    stored[name] = values[i]
+    if values[i] then found = found + 1 end
   end
   if found == 0 then return false end
-  if found < #ASKED + #LEFT then return nil end
+  if found < #names then return nil end
   for _, name in ipairs(LEFT) do
     if not whole(stored[name], 0, 9999999999999) then return nil end
   end
@@ -330,17 +329,19 @@ if metadata ~= '' and not is_metadata(metadata) then
     .. 'cartId, 4200 bytes at most')
 end
 
-local stock_of, reservations, ids, quantities, asked, is_item, distinct = {}, {}, {}, {}, {}, {}, 0
+-- Many items of a cart want the same quantity: what was found right is not looked at again.
+local right_quantity
+local stock_of, reservations, ids, quantities, is_item, distinct = {}, {}, {}, {}, {}, 0
 for i = 1, n do
   local reservation, quantity = KEYS[3 * i + 5], ARGV[3 + i]
   local stock, id = item_of(i, KEYS[3 * i + 3], KEYS[3 * i + 4], reservation)
   if not stock then return redis.error_reply(id) end
-  if not whole(quantity, 1, 1000000000) then
+  if quantity ~= right_quantity and not whole(quantity, 1, 1000000000) then
     return redis.error_reply('BADARGS quantity of item ' .. i .. ': a whole number from 1 to 1000000000')
   end
+  right_quantity = quantity
   if not is_item[id] then is_item[id], distinct = true, distinct + 1 end
   stock_of[i], reservations[i], ids[i], quantities[i] = stock, reservation, id, quantity
-  asked[i] = id .. ' ' .. stock.sku .. ' ' .. quantity
 end
 -- The keys that all SKUs of a shard have in common.
 if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
@@ -398,18 +399,19 @@ end
 -- Stores an operation that was carried out: what was ASKED, and what that LEFT. It is kept as long as settled
 -- reservations are, and more_ms.
 local function remember(key, done, more_ms)
+  local fields = {}
   for _, names in ipairs({ ASKED, LEFT }) do
-    local fields = {}
     for _, name in ipairs(names) do fields[#fields + 1], fields[#fields + 2] = name, done[name] end
-    call('HSET', key, unpack(fields))
   end
+  call('HSET', key, unpack(fields))
   -- Last: an operation that is remembered for a moment only is gone now.
   if keep_ms ~= '0' then call('PEXPIRE', key, format('%d', keep_ms + (more_ms or 0))) end
 end
 
 -- Stream ids can be used up, by hand; with a few left, a call of several events would stop half way.
-local newest = call('XREVRANGE', audit, '+', '-', 'COUNT', '1')[1]
-if newest and #match(newest[1], '^%d+') > 15 then return redis.error_reply('BADKEY audit: its ids are used up') end
+if call('XREVRANGE', audit, '+', '1000000000000000', 'COUNT', '1')[1] then
+  return redis.error_reply('BADKEY audit: its ids are used up')
+end
 
 call('ZCARD', due)
 for i = 1, #stocks do
@@ -464,10 +466,16 @@ end
 
 -- Decisions.
 
-table.sort(asked)
-local all_asked = ttl .. ' ' .. table.concat(asked, ' ')
-if metadata ~= '' then all_asked = all_asked .. ' ' .. metadata end
-local done = { cartId = cart_id, items = redis.sha1hex(all_asked), updatedAt = now_text }
+-- What an operation remembers of this call.
+local done
+if earlier or once ~= '' then
+  local asked = {}
+  for i, id in ipairs(ids) do asked[i] = id .. ' ' .. stock_of[i].sku .. ' ' .. quantities[i] end
+  table.sort(asked)
+  local items = ttl .. ' ' .. table.concat(asked, ' ')
+  if metadata ~= '' then items = items .. ' ' .. metadata end
+  done = { cartId = cart_id, items = redis.sha1hex(items), updatedAt = now_text }
+end
 -- How long all of it lasts.
 local lasts = ttl == 'default' and DEFAULT_TTL_MS or ttl + 0
 
@@ -541,11 +549,12 @@ end
 -- Writes: none of them can fail.
 
 local expires, entries = format('%d', now + lasts), {}
+local held = { 'HELD', expires, now_text }
 for i, id in ipairs(ids) do
   local stock = stock_of[i]
   reserve(stock, reservations[i], id, cart_id, quantities[i], expires, metadata ~= '' and metadata)
   entries[2 * i - 1], entries[2 * i] = id, stock.sku
-  replies[i] = { 'HELD', expires, now_text }
+  replies[i] = held
 end
 -- New reservations come into the active sets, and what is due earlier into due.
 local bounds = {}

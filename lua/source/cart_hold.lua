@@ -105,17 +105,19 @@ if metadata ~= '' and not is_metadata(metadata) then
     .. 'cartId, 4200 bytes at most')
 end
 
-local stock_of, reservations, ids, quantities, asked, is_item, distinct = {}, {}, {}, {}, {}, {}, 0
+-- Many items of a cart want the same quantity: what was found right is not looked at again.
+local right_quantity
+local stock_of, reservations, ids, quantities, is_item, distinct = {}, {}, {}, {}, {}, 0
 for i = 1, n do
   local reservation, quantity = KEYS[3 * i + 5], ARGV[3 + i]
   local stock, id = item_of(i, KEYS[3 * i + 3], KEYS[3 * i + 4], reservation)
   if not stock then return redis.error_reply(id) end
-  if not whole(quantity, 1, 1000000000) then
+  if quantity ~= right_quantity and not whole(quantity, 1, 1000000000) then
     return redis.error_reply('BADARGS quantity of item ' .. i .. ': a whole number from 1 to 1000000000')
   end
+  right_quantity = quantity
   if not is_item[id] then is_item[id], distinct = true, distinct + 1 end
   stock_of[i], reservations[i], ids[i], quantities[i] = stock, reservation, id, quantity
-  asked[i] = id .. ' ' .. stock.sku .. ' ' .. quantity
 end
 -- @include shard_keys
 -- @include operation_key
@@ -153,10 +155,16 @@ end
 
 -- Decisions.
 
-table.sort(asked)
-local all_asked = ttl .. ' ' .. table.concat(asked, ' ')
-if metadata ~= '' then all_asked = all_asked .. ' ' .. metadata end
-local done = { cartId = cart_id, items = redis.sha1hex(all_asked), updatedAt = now_text }
+-- What an operation remembers of this call.
+local done
+if earlier or once ~= '' then
+  local asked = {}
+  for i, id in ipairs(ids) do asked[i] = id .. ' ' .. stock_of[i].sku .. ' ' .. quantities[i] end
+  table.sort(asked)
+  local items = ttl .. ' ' .. table.concat(asked, ' ')
+  if metadata ~= '' then items = items .. ' ' .. metadata end
+  done = { cartId = cart_id, items = redis.sha1hex(items), updatedAt = now_text }
+end
 -- How long all of it lasts.
 local lasts = ttl == 'default' and DEFAULT_TTL_MS or ttl + 0
 
@@ -230,11 +238,12 @@ end
 -- Writes: none of them can fail.
 
 local expires, entries = format('%d', now + lasts), {}
+local held = { 'HELD', expires, now_text }
 for i, id in ipairs(ids) do
   local stock = stock_of[i]
   reserve(stock, reservations[i], id, cart_id, quantities[i], expires, metadata ~= '' and metadata)
   entries[2 * i - 1], entries[2 * i] = id, stock.sku
-  replies[i] = { 'HELD', expires, now_text }
+  replies[i] = held
 end
 -- @include filing
 call('HSET', cart_key, unpack(entries))

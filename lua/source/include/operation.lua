@@ -2,16 +2,15 @@
 -- nil when what is stored cannot be right, or is of another kind of operation. All kinds have a field in common, and no
 -- kind has all fields of another.
 local function read_operation(key)
-  local stored, found = {}, 0
-  for _, names in ipairs({ ASKED, LEFT }) do
-    local values = call('HMGET', key, unpack(names))
-    for i, name in ipairs(names) do
-      stored[name] = values[i]
-      if values[i] then found = found + 1 end
-    end
+  local names = { unpack(ASKED) }
+  for _, name in ipairs(LEFT) do names[#names + 1] = name end
+  local values, stored, found = call('HMGET', key, unpack(names)), {}, 0
+  for i, name in ipairs(names) do
+    stored[name] = values[i]
+    if values[i] then found = found + 1 end
   end
   if found == 0 then return false end
-  if found < #ASKED + #LEFT then return nil end
+  if found < #names then return nil end
   for _, name in ipairs(LEFT) do
     if not whole(stored[name], 0, 9999999999999) then return nil end
   end
