@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use fastrand::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -208,9 +209,11 @@ impl Caller for Buyer {
 }
 
 /// SKUs in a cart.
-const LINES: usize = 5;
+pub const LINES: usize = 5;
+/// Lists of items that are made up beforehand.
+const LISTS: usize = 1000;
 
-/// Holds a unit of five SKUs for a cart that nobody has used before: one request, five operations.
+/// Holds a unit of any five of its SKUs for a cart that nobody has used before: one request, five operations.
 pub struct CartHolder {
     client: HttpClient,
     /// What follows the id of the cart.
@@ -221,9 +224,11 @@ pub struct CartHolder {
 
 impl CartHolder {
     pub async fn crowd(address: SocketAddr, size: usize, skus: &[String]) -> Vec<Self> {
-        let rest: Arc<[_]> = (0..skus.len())
-            .map(|first| {
-                let lines = (0..LINES).map(|line| &skus[(first + line) % skus.len()]);
+        // The same for all sides.
+        let mut random = Rng::with_seed(1);
+        let rest: Arc<[_]> = (0..LISTS)
+            .map(|_| {
+                let lines = random.choose_multiple(skus, LINES).into_iter();
                 let lines: Vec<_> = lines.map(|sku| format!(r#"{{"sku":"{sku}","quantity":1}}"#)).collect();
                 post("/hold", &format!(r#"{{"items":[{}]}}"#, lines.join(",")))["POST ".len()..].to_vec()
             })

@@ -5,7 +5,7 @@ mod store;
 use std::sync::Arc;
 
 use clap::Args;
-use redis::pipe;
+use redis::{cmd, pipe};
 
 use super::served::{Record, Served, serve};
 use crate::http_client::Id;
@@ -49,6 +49,21 @@ pub async fn stock(redis: &RedisServer, skus: &[String], quantity: u64) {
         stock.hset_multiple(format!("inventory:{sku}"), &counts).ignore();
     }
     stock.exec_async(&mut connect(&redis.url()).await).await.expect("the SKUs are stocked");
+}
+
+/// How many transactions were carried out since Redis was started, and how many were aborted because something that they
+/// watched had changed.
+pub async fn transactions(redis: &RedisServer, events_each: u64) -> [u64; 2] {
+    let stats = cmd("INFO").arg("commandstats").query_async::<String>(&mut redis.connection().await).await;
+    let stats = stats.expect("Redis answers INFO");
+    let calls = |command: &str| {
+        let rest = stats
+            .lines()
+            .find_map(|line| line.strip_prefix("cmdstat_")?.strip_prefix(command)?.strip_prefix(":calls="));
+        rest.and_then(|rest| rest.split(',').next()?.parse::<u64>().ok()).unwrap_or_default()
+    };
+    let done = calls("xadd") / events_each;
+    [done, calls("exec") - done]
 }
 
 /// Makes this number of holds of a unit, of each SKU in turn, without other clients.

@@ -54,6 +54,15 @@ struct Shown<'a> {
     updated_at: u64,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownCart<'a> {
+    cart_id: &'a str,
+    #[serde(serialize_with = "time")]
+    expires_at: u64,
+    reservations: Vec<Shown<'a>>,
+}
+
 /// Serves until the process is killed. `open` gives what makes the store of each thread.
 pub fn serve<S: Store, M: Fn() -> Arc<S>>(open: impl Future<Output = M>) {
     // As `stockhold serve` does it: one thread that accepts, and one for each core that serves.
@@ -99,6 +108,7 @@ async fn respond(store: &impl Store, request: Request<Incoming>) -> Response<Ful
 fn answer<E: Display>(outcome: Result<Outcome, E>) -> Response<Full<Bytes>> {
     match outcome {
         Ok(Outcome::Done(record)) => json_response(StatusCode::OK, "application/json", &Shown::from(&record)),
+        Ok(Outcome::Held(records)) => json_response(StatusCode::OK, "application/json", &ShownCart::from(&*records)),
         Ok(Outcome::Insufficient { available }) => {
             let mut problem = problem(StatusCode::CONFLICT, "insufficient_inventory", "Insufficient inventory");
             problem["available"] = available.into();
@@ -134,6 +144,14 @@ impl<'a> From<&'a Record> for Shown<'a> {
             created_at: record.created_at,
             updated_at: record.updated_at,
         }
+    }
+}
+
+impl<'a> From<&'a [Record]> for ShownCart<'a> {
+    fn from(records: &'a [Record]) -> Self {
+        let first = records.first().expect("a cart has lines");
+        let reservations = records.iter().map(Shown::from).collect();
+        Self { cart_id: &first.cart, expires_at: first.expires_at, reservations }
     }
 }
 

@@ -17,7 +17,7 @@ pub trait Store: Send + Sync + 'static {
         ttl_ms: u64,
     ) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
 
-    /// All lines, a SKU and a quantity each, or none. Shows one of the records. Only `WATCH` is compared.
+    /// All lines, a SKU and a quantity each, or none. Only `WATCH` is compared.
     fn hold_cart(
         &self,
         _cart: &str,
@@ -32,8 +32,14 @@ pub trait Store: Send + Sync + 'static {
 
 pub enum Outcome {
     Done(Record),
-    Insufficient { available: u64 },
-    NotActive { state: String },
+    /// A cart was held: a record for each of its lines.
+    Held(Vec<Record>),
+    Insufficient {
+        available: u64,
+    },
+    NotActive {
+        state: String,
+    },
     NotFound,
     Contention,
 }

@@ -83,7 +83,7 @@ impl served::Store for Store {
             let stocks: Vec<Fields> = reads.query_async(redis).await?;
             let mut writes = pipe();
             writes.atomic();
-            let mut last = None;
+            let mut records = Vec::with_capacity(lines.len());
             for ((sku, quantity), stock) in lines.iter().zip(&stocks) {
                 let available = number(stock, "available");
                 if available < *quantity {
@@ -93,12 +93,10 @@ impl served::Store for Store {
                 let record = Record::new(cart, sku, *quantity, ttl_ms);
                 let counts = [available - quantity, number(stock, "reserved") + quantity, number(stock, "confirmed")];
                 write_hold(&mut writes, &record, counts);
-                last = Some(record);
+                records.push(record);
             }
-            match last {
-                Some(record) if exec(redis, &writes).await? => return Ok(Outcome::Done(record)),
-                Some(_) => {}
-                None => return Ok(Outcome::NotFound),
+            if exec(redis, &writes).await? {
+                return Ok(Outcome::Held(records));
             }
         }
         Ok(Outcome::Contention)
