@@ -41,7 +41,7 @@ async fn main() -> anyhow::Result<ExitCode> {
                 cart: CartId::parse(cart)?,
                 sku: Sku::parse(sku)?,
                 quantity: Quantity::new(quantity.parse().context("QUANTITY")?)?,
-                ttl: Ttl::new(ttl.parse().context("TTL_SECONDS")?)?,
+                ttl: Some(Ttl::new(ttl.parse().context("TTL_SECONDS")?)?),
                 metadata: None,
                 idempotency_key: Some(IdempotencyKey::parse(key)?),
             };
@@ -55,7 +55,8 @@ async fn main() -> anyhow::Result<ExitCode> {
             let request = CartHoldRequest {
                 cart: CartId::parse(cart)?,
                 lines: lines.as_chunks().0.iter().map(line).collect::<Result<_, _>>()?,
-                ttl: Ttl::new(ttl.parse().context("TTL_SECONDS")?)?,
+                ttl: Some(Ttl::new(ttl.parse().context("TTL_SECONDS")?)?),
+                metadata: None,
                 idempotency_key: Some(IdempotencyKey::parse(key)?),
             };
             until_answered(async || engine.hold_cart(&request).await).await.map(cart_held)
@@ -126,6 +127,9 @@ fn held(outcome: Hold) -> (bool, String) {
         }
         Hold::Conflict { field } => (false, format!("CONFLICT: used with another {field}")),
         Hold::Insufficient { available } => (false, format!("INSUFFICIENT: {available} left")),
+        Hold::TooLong { max_ttl_ms } => (false, format!("TOO_LONG: the rules allow {max_ttl_ms} ms")),
+        Hold::CartLimit { per_cart, units } => (false, format!("CART_LIMIT: {per_cart} a cart, and it has {units}")),
+        Hold::CartFull => (false, "FULL: the cart lists 100 reservations".to_owned()),
         Hold::UnknownSku => (false, "UNKNOWN_SKU: never on sale".to_owned()),
     }
 }

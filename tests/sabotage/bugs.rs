@@ -477,10 +477,10 @@ pub const BUGS: [Bug; 93] = [
     way(
         "src/engine/hold.rs",
         "the engine asks again with a new id when a reply is lost",
-        "            let (outcome, lapsed) = self.hold_once(&keys, id, &request).await?;\n",
-        "            let (outcome, lapsed) = match self.hold_once(&keys, id, &request).await {\n                \
+        "            let Some((outcome, lapsed)) = self.hold_once(&keys, id, &request).await? else {\n",
+        "            let Some((outcome, lapsed)) = (match self.hold_once(&keys, id, &request).await {\n                \
          Err(Error::Unknown(_)) => self.hold_once(&keys, ReservationId::mint(keys.shard.number), &request).await?,\n                \
-         other => other?,\n            };\n",
+         other => other?,\n            }) else {\n",
     ),
     way(
         "src/engine/error.rs",

@@ -134,7 +134,7 @@ fn hold_by(engine: &Arc<Engine>, of: &str, quantity: u64, key: Option<&str>) -> 
         cart: CartId::parse("cart-1").unwrap(),
         sku: sku(of),
         quantity: Quantity::new(quantity).unwrap(),
-        ttl: Ttl::new(600).unwrap(),
+        ttl: Ttl::new(600).ok(),
         metadata: None,
         idempotency_key: key.map(|key| IdempotencyKey::parse(key).unwrap()),
     };

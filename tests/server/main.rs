@@ -20,6 +20,7 @@ mod races;
 mod readiness;
 mod reads;
 mod returns;
+mod rules;
 mod scripts;
 mod sell;
 mod settings;

@@ -65,10 +65,11 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
         "seed",
         "adjust",
         "return",
+        "rules",
         "inventory",
         "audit",
     ];
-    let writing = &all[..12];
+    let writing = &all[..13];
     for (command, operations) in [
         ("xadd", writing),
         ("hset", writing),
