@@ -49,7 +49,7 @@ export class Stockhold {
   async cartHold(cart, ttlMs, operation, lines) {
     const ofCart = [AUDIT, DUE, SETTINGS, `cart:${cart}`, `operation:${operation}`];
     const keys = [...ofCart, ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
-    const args = ['once', String(ttlMs), ...lines.map(({ quantity }) => String(quantity))];
+    const args = ['once', String(ttlMs), '', ...lines.map(({ quantity }) => String(quantity))];
     return this.#callAndSweep('cart_hold', keys, args, lines.map(({ sku }) => sku));
   }
 
@@ -153,6 +153,10 @@ function inWords([word, ...fields]) {
     case 'STALE': return `it has version ${fields[0]}`;
     case 'EXCESSIVE': return 'more than there can be';
     case 'FULL': return 'the cart lists 100 reservations';
+    case 'BY_CART': return 'held with its cart only';
+    case 'UNSEEN': return 'the cart has more of it';
+    case 'CART_LIMIT': return `${fields[0]} a cart, and it has ${fields[1]}`;
+    case 'TOO_LONG': return `${fields[0]} ms at most`;
     case 'WITHDRAWN': return 'another line was refused';
     case 'CONFLICT': return `used with another ${fields[0]}`;
     case 'NOT_ACTIVE': return `it is ${fields[0]} already`;

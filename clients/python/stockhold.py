@@ -57,7 +57,7 @@ class Stockhold:
         keys = [AUDIT, DUE, SETTINGS, f"cart:{cart}", f"operation:{operation}"]
         for sku, _, id in lines:
             keys += item_keys(sku, id)
-        args = ["once", ttl_ms, *(quantity for _, quantity, _ in lines)]
+        args = ["once", ttl_ms, "", *(quantity for _, quantity, _ in lines)]
         return self._call_and_sweep("cart_hold", keys, args, [sku for sku, _, _ in lines])
 
     def cart_confirm(self, token: str, lines: list[tuple[str, str]]) -> list[list[str]]:
@@ -168,6 +168,14 @@ def in_words(reply: list[str]) -> str:
             return "more than there can be"
         case ["FULL"]:
             return "the cart lists 100 reservations"
+        case ["BY_CART"]:
+            return "held with its cart only"
+        case ["UNSEEN"]:
+            return "the cart has more of it"
+        case ["CART_LIMIT", per_cart, units]:
+            return f"{per_cart} a cart, and it has {units}"
+        case ["TOO_LONG", max_ttl_ms]:
+            return f"{max_ttl_ms} ms at most"
         case ["WITHDRAWN"]:
             return "another line was refused"
         case ["CONFLICT", field]:

@@ -55,7 +55,7 @@ sweep() {
   local listed reservations=()
   call inventory 2 "inventory:$1" "inventory:$1:active" 100
   # STOCK and its nine fields; then ACTIVE, id and expiry of each reservation.
-  for ((listed = 11; listed < ${#reply[@]}; listed += 3)); do reservations+=("reservation:${reply[listed]}"); done
+  for ((listed = 12; listed < ${#reply[@]}; listed += 3)); do reservations+=("reservation:${reply[listed]}"); done
   call sweep $((5 + ${#reservations[@]})) $audit $due $settings "inventory:$1" "inventory:$1:active" "${reservations[@]}"
 }
 
@@ -87,7 +87,7 @@ cart_hold() {
   done
   while true; do
     call cart_hold $((5 + ${#keys[@]})) $audit $due $settings "cart:$cart" "operation:$operation" "${keys[@]}" \
-      once "$ttl_ms" "${quantities[@]}"
+      once "$ttl_ms" "" "${quantities[@]}"
     at=0 lapsed=()
     for sku in "${names[@]}"; do
       if [ "${reply[at]}" = INSUFFICIENT ] && [ "${reply[at + 2]}" != 0 ]; then lapsed+=("$sku"); fi
@@ -116,8 +116,8 @@ width() {
     REPLAYED) if [ ${#reply[@]} = 6 ]; then echo 6; else echo 9; fi ;;
     CONFIRMED | RELEASED | EXTENDED) echo 9 ;;
     ADJUSTED) echo 6 ;;
-    HELD | INSUFFICIENT | NOT_ACTIVE) echo 3 ;;
-    CONFLICT | LIMITED | STALE) echo 2 ;;
+    HELD | INSUFFICIENT | CART_LIMIT | NOT_ACTIVE) echo 3 ;;
+    CONFLICT | LIMITED | TOO_LONG | STALE) echo 2 ;;
     *) echo 1 ;;
   esac
 }
@@ -150,6 +150,10 @@ tell() {
     STALE) words="it has version $2" ;;
     EXCESSIVE) words="more than there can be" ;;
     FULL) words="the cart lists 100 reservations" ;;
+    BY_CART) words="held with its cart only" ;;
+    UNSEEN) words="the cart has more of it" ;;
+    CART_LIMIT) words="$2 a cart, and it has $3" ;;
+    TOO_LONG) words="$2 ms at most" ;;
     WITHDRAWN) words="another line was refused" ;;
     CONFLICT) words="used with another $2" ;;
     NOT_ACTIVE) words="it is $2 already" ;;

@@ -93,6 +93,11 @@ impl Contract {
                 let (slot, name, kind) = (words.next()?, words.next()?, words.next()?);
                 self.keys.push(KeySlot { slot, name, kind, shape: join(words) });
             }
+            // The rule goes on.
+            "ARGV" if indent > 3 => {
+                let rule = &mut self.arguments.last_mut()?.rule;
+                *rule = join([rule.as_str(), text].into_iter());
+            }
             "ARGV" => {
                 let (slot, name) = (words.next()?, words.next()?);
                 self.arguments.push(ArgumentSlot { slot, name, rule: join(words) });

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use hyper::Request;
 use redis::cmd;
+use serde_json::json;
 use stockhold::keys::{IdempotencyKey, ReservationId};
 use stockhold::scripts::Catalogue;
 use tokio::time::sleep;
@@ -178,6 +180,22 @@ impl Customer {
         assert_invariants(&mut redis, History::Whole).await;
     }
 
+    async fn obeys_the_rules(&mut self) {
+        let [a, b, operation] = ["a", "b", "c"].map(|end| format!("018f3b9e-5c1a-4000-9f10-0242ac12004{end}"));
+        self.server.seed("jam", 9).await;
+        let request = Request::put(self.server.url("/api/inventory/jam/rules"));
+        let rules = json!({ "perCart": 2, "maxTtlSeconds": 60 }).to_string();
+        self.server.send(request.header("content-type", "application/json"), rules.into()).await.ok();
+        self.gets(&format!("hold cart-9 {LATER} jam 1 {a}"), 1, &["BY_CART: held with its cart only"]).await;
+        let cart = |ttl: &str, jams: u64, id: &str| format!("cart-hold cart-9 {ttl} {operation} jam {jams} {id}");
+        self.gets(&cart(TOO_LONG, 1, &a), 1, &["TOO_LONG: 60000 ms at most"]).await;
+        self.gets(&cart(LATER, 3, &a), 1, &["CART_LIMIT: 2 a cart, and it has 0"]).await;
+        self.gets(&cart(LATER, 1, &a), 0, &["HELD: until 1"]).await;
+        let another = format!("cart-hold cart-9 {LATER} {b} jam 1 {b}");
+        self.gets(&another, 1, &["UNSEEN: the cart has more of it"]).await;
+        assert_eq!(self.server.counts("jam").await, [8, 1, 0]);
+    }
+
     /// A mistake of the caller is told in one line.
     async fn tells_what_is_not_possible(&mut self) {
         for (command, told) in [
@@ -243,6 +261,7 @@ async fn the_example_in_python() {
     customer.adjusts_what_is_available().await;
     customer.buys_a_whole_cart_or_nothing().await;
     customer.buys_carts().await;
+    customer.obeys_the_rules().await;
     customer.tells_what_is_not_possible().await;
     customer.has_met_all_except(&[]);
     customer.recovers().await;
@@ -255,6 +274,7 @@ async fn the_example_for_node() {
     customer.adjusts_what_is_available().await;
     customer.buys_a_whole_cart_or_nothing().await;
     customer.buys_carts().await;
+    customer.obeys_the_rules().await;
     customer.tells_what_is_not_possible().await;
     customer.has_met_all_except(&[]);
     customer.recovers().await;
@@ -266,6 +286,7 @@ async fn the_example_for_a_shell() {
     customer.meets_every_word().await;
     customer.adjusts_what_is_available().await;
     customer.buys_carts().await;
+    customer.obeys_the_rules().await;
     customer.tells_what_is_not_possible().await;
     customer.has_met_all_except(&[]);
     customer.recovers().await;

@@ -149,7 +149,7 @@ async fn holds_basket(server: &Stockhold, redis: &mut MultiplexedConnection, buy
     let basket = basket(buyer);
     if buyer.is_multiple_of(3) {
         let ids: Vec<_> = basket.iter().map(|sku| ((*sku).to_owned(), line_id(buyer, sku))).collect();
-        let words = by_sha(redis, "cart_hold", buyer, &ids, &["once", "600000", "1", "1", "1", "1", "1"]).await;
+        let words = by_sha(redis, "cart_hold", buyer, &ids, &["once", "600000", "", "1", "1", "1", "1", "1"]).await;
         let is_held = words.iter().all(|word| word == "HELD");
         assert!(is_held || words.iter().all(|word| ["INSUFFICIENT", "WITHDRAWN"].contains(&&**word)), "{words:?}");
         return is_held;

@@ -149,6 +149,7 @@ async fn full_memory_keeps_no_server_from_starting() {
             ("cart_hold", "the memory of Redis is full (maxmemory)"),
             ("seed", "the memory of Redis is full (maxmemory)"),
             ("adjust", "the memory of Redis is full (maxmemory)"),
+            ("rules", "the memory of Redis is full (maxmemory)"),
         ];
         if !published {
             expected.push(("scripts", "scripts are not loaded and published"));

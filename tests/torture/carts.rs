@@ -185,7 +185,7 @@ impl Cart {
             keys.extend([format!("inventory:{sku}"), format!("inventory:{sku}:active"), format!("reservation:{id}")]);
         }
         let mut args = match verb {
-            "hold" => vec!["once".to_owned(), self.lines[0].ttl_ms.to_string()],
+            "hold" => vec!["once".to_owned(), self.lines[0].ttl_ms.to_string(), String::new()],
             _ => vec!["all".to_owned()],
         };
         args.extend(self.lines.iter().map(|Order { quantity, extension_ms, .. }| match verb {
