@@ -148,7 +148,7 @@ impl Cart {
                 self.assert_whole(records);
                 if verb == "extend" { Told::Until(epoch_ms(text("expiresAt"))) } else { Told::Done }
             }
-            (409, "insufficient_inventory", _) if verb == "hold" => Told::No,
+            (409, "insufficient_inventory" | "cart_limit_reached", _) if verb == "hold" => Told::No,
             // It was held, and its units have gone back since.
             (409, "reservation_not_active", _) if verb == "hold" => {
                 assert!(answer.headers.contains_key("idempotent-replayed"), "{answer:?}");
@@ -204,7 +204,7 @@ impl Cart {
             | ("confirm", "CONFIRMED" | "REPLAYED")
             | ("release", "RELEASED" | "REPLAYED") => Told::Done,
             ("extend", "EXTENDED") => Told::Until(reply[6].parse().unwrap()),
-            ("hold", "INSUFFICIENT" | "WITHDRAWN") => Told::No,
+            ("hold", "INSUFFICIENT" | "UNSEEN" | "CART_LIMIT" | "WITHDRAWN") => Told::No,
             ("extend" | "confirm" | "release", "NOT_FOUND") => Told::No,
             ("extend" | "confirm" | "release", "NOT_ACTIVE" | "EXPIRED") => Told::Never,
             _ => panic!("{verb} of {} answered {replies:?}", self.name),

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::adjuster::{IN_A_HUNDRED, adjust_over_http};
 use super::carts::{self, buy_cart_over_http};
 use super::journal::{Order, Told};
+use super::ruler::{self, rule_over_http};
 use super::world::{BROKEN, Manner, STUCK, World, comes_back, lateness, manner, order, typing, verbs};
 use crate::support::stockhold::Answer;
 
@@ -30,6 +31,9 @@ pub async fn buy(world: Arc<World>, number: u64) {
         let name = format!("http-{number}-{turn}");
         if rng.u32(..100) < IN_A_HUNDRED {
             adjust_over_http(&world, &mut rng, &name).await;
+        }
+        if rng.u32(..100) < ruler::IN_A_HUNDRED {
+            rule_over_http(&world, &mut rng).await;
         }
         if rng.u32(..100) < carts::IN_A_HUNDRED {
             buy_cart_over_http(&world, &mut rng, &name).await;
@@ -195,7 +199,7 @@ fn understand(answer: &Answer, order: &Order, verb: &str) -> Told {
             assert_eq!(record, [&*order.id, &*order.cart, order.sku], "{}", answer.body);
             if verb == "extend" { Told::Until(epoch_ms(text("expiresAt"))) } else { Told::Done }
         }
-        (409, "insufficient_inventory", _) => Told::No,
+        (409, "insufficient_inventory" | "cart_limit_reached" | "cart_full", _) => Told::No,
         (409, "reservation_not_active", _) if verb != "hold" => Told::Never,
         // It may be sold yet: by a request that is still on its way.
         (409, "reservation_not_confirmed", _) if verb == "return" => Told::No,

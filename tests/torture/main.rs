@@ -17,6 +17,7 @@ mod memory;
 mod orphan;
 mod proxy;
 mod readers;
+mod ruler;
 mod seeder;
 mod sha_client;
 mod world;

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::adjuster::{IN_A_HUNDRED, adjust_by_sha};
 use super::carts::{self, buy_cart_by_sha};
 use super::journal::{Order, Told};
+use super::ruler::{self, rule_by_sha};
 use super::world::{BROKEN, Manner, STUCK, World, comes_back, lateness, manner, order, typing, verbs};
 
 const ITEMS: usize = 20;
@@ -31,6 +32,9 @@ pub async fn buy(world: Arc<World>, number: u64) {
         }
         if rng.u32(..100) < IN_A_HUNDRED {
             adjust_by_sha(&world, &mut caller, &mut rng, &format!("sha-{number}-{turn}")).await;
+        }
+        if rng.u32(..100) < ruler::IN_A_HUNDRED {
+            rule_by_sha(&mut caller, &mut rng).await;
         }
         if rng.u32(..100) < carts::IN_A_HUNDRED {
             buy_cart_by_sha(&world, &mut caller, &mut rng, &format!("sha-{number}-{turn}")).await;
@@ -265,14 +269,14 @@ fn understand(reply: &[String], order: &Order, verb: &str) -> Told {
         | ("release", "RELEASED" | "REPLAYED") => Told::Done,
         ("return", "RETURNED" | "REPLAYED") | ("change" | "give_back", "CHANGED" | "REPLAYED") => Told::Done,
         ("sell", "CONFIRMED" | "REPLAYED") => Told::Done,
-        ("sell", "INSUFFICIENT" | "NOT_FOUND") => Told::No,
+        ("sell", "INSUFFICIENT" | "UNSEEN" | "CART_LIMIT" | "NOT_FOUND") => Told::No,
         ("sell", "NOT_ACTIVE" | "EXPIRED") => Told::Never,
-        ("change", "INSUFFICIENT") | ("change" | "give_back", "NOT_FOUND") => Told::No,
+        ("change", "INSUFFICIENT" | "UNSEEN" | "CART_LIMIT") | ("change" | "give_back", "NOT_FOUND") => Told::No,
         ("change" | "give_back", "NOT_ACTIVE" | "EXPIRED") => Told::Never,
         // It may be sold yet: by a call that is still on its way.
         ("return", "NOT_SOLD" | "NOT_FOUND") => Told::No,
         ("extend", "EXTENDED") => Told::Until(reply[6].parse().unwrap()),
-        ("hold", "INSUFFICIENT") | ("hold" | "extend", "WITHDRAWN") => Told::No,
+        ("hold", "INSUFFICIENT" | "BY_CART") | ("hold" | "extend", "WITHDRAWN") => Told::No,
         ("extend" | "confirm" | "release", "NOT_FOUND") => Told::No,
         ("extend" | "confirm" | "release", "NOT_ACTIVE" | "EXPIRED") => Told::Never,
         _ => panic!("{verb} of {order:?} answered {reply:?}"),
