@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use hyper::Request;
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use serde_json::{Value, json};
@@ -390,6 +391,45 @@ async fn adjustments_are_replayed_and_kept() {
 }
 
 /// A return is one more event of a sale, and its record must agree with it.
+#[tokio::test]
+async fn the_rules_of_a_sku_are_verified_and_set_again() {
+    let mut fixture = CheckFixture::open(30).await;
+    let request = Request::put(fixture.server.url("/api/inventory/tea/rules"));
+    let rules = json!({ "perCart": 4, "safetyStock": 2 }).to_string();
+    fixture.server.send(request.header("content-type", "application/json"), rules.into()).await.ok();
+    assert_eq!(fixture.check(&[]).await, (0, vec![]));
+    let right = "perCart=4 safetyStock=2 maxTtlMs=";
+    let stored = async |fixture: &mut CheckFixture| -> Option<String> {
+        cmd("HGET").arg("inventory:tea").arg("rules").query_async(&mut fixture.connection).await.unwrap()
+    };
+    for damage in [
+        &["HDEL inventory:tea rules"][..],
+        &["HSET inventory:tea rules x"],
+        &["HSET inventory:tea rules perCart=9"],
+        // What was set before is not what was set last. A hash that is lost whole has lost them, too.
+        &["DEL inventory:tea"],
+    ] {
+        fixture.plant(damage).await;
+        let (status, findings) = fixture.check(&[]).await;
+        assert!(status == 1 && kinds(&findings).contains(&"rules"), "{damage:?}: {findings:?}");
+        fixture.check(&["--repair", "--apply"]).await;
+        assert_eq!(fixture.check(&[]).await, (0, vec![]), "{damage:?}");
+        assert_eq!(stored(&mut fixture).await.as_deref(), Some(right));
+    }
+    // Rules that nobody has set.
+    fixture.plant(&["HSET inventory:cup rules x"]).await;
+    let (status, findings) = fixture.check(&[]).await;
+    assert_eq!((status, kinds(&findings)), (1, vec!["rules"]));
+    fixture.check(&["--repair", "--apply"]).await;
+    assert_eq!(fixture.check(&[]).await, (0, vec![]));
+    // A seed tells the rules again: a check that begins there knows them.
+    fixture.server.seed("tea", 9).await;
+    assert_eq!(fixture.check(&[]).await, (0, vec![]));
+    fixture.plant(&["HDEL inventory:tea rules"]).await;
+    fixture.check(&["--repair", "--apply"]).await;
+    assert_eq!(stored(&mut fixture).await.as_deref(), Some(right));
+}
+
 #[tokio::test]
 async fn a_returned_sale_is_sound_and_its_damage_is_repaired() {
     for (damage, what) in [
