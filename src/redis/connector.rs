@@ -173,9 +173,10 @@ impl Connector {
         match (sort(error), tls) {
             (Failure::Refused { code, message }, _) => self.not_let_in(&code, &message),
             // The client makes an error of its own of this one.
-            (_, _) if matches!(kind, ErrorKind::Server(_)) => {
-                Failure::Barred(format!("it has no database {}, as --redis-url says: {text}", self.greeting.db()))
-            }
+            (_, _) if matches!(kind, ErrorKind::Server(_)) => Failure::Barred(format!(
+                "it does not open database {}, which --redis-url names: {text}",
+                self.greeting.db()
+            )),
             (_, _) if matches!(kind, ErrorKind::Parse | ErrorKind::RESP3NotSupported) => {
                 Failure::Barred(format!("what answers there is not Redis 7 or later, or Valkey: {text}"))
             }
@@ -204,7 +205,6 @@ impl Connector {
             "NOAUTH" => Failure::Barred(format!(
                 "it wants a password, and neither --redis-url has one nor is there a --redis-password-file: {code} {message}"
             )),
-            "NOPERM" => Failure::Barred(format!("the user in --redis-url has too few rights: {code} {message}")),
             _ => Failure::Unreachable(format!("it refused: {code} {message}")),
         }
     }

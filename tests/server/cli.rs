@@ -227,7 +227,7 @@ async fn a_check_of_an_empty_redis_fails() {
     let mut connection = redis.connection().await;
     cmd("SET").arg("cache:1").arg("x").exec_async(&mut connection).await.unwrap();
     let before = Snapshot::take(&mut connection).await;
-    let url = format!("redis://:secret@127.0.0.1:{}/0", redis.port());
+    let url = redis.url_as("", "secret") + "0";
     let plain = redis.url();
     let address = format!("127.0.0.1:{}", redis.port());
     for arguments in [&[][..], &["tea"], &["--json"], &["--repair", "--apply"], &["tea", "--repair", "--apply"]] {
