@@ -106,6 +106,14 @@ impl RedisServer {
         self.tls.as_ref().map(|folder| folder.join("ca.pem"))
     }
 
+    /// Tells an example of `clients/` where the server is, and whom to trust.
+    pub fn tell<'a>(&self, example: &'a mut Command) -> &'a mut Command {
+        if let Some(ca) = self.ca() {
+            example.env("REDIS_CA", &ca).env("NODE_EXTRA_CA_CERTS", &ca);
+        }
+        example.env("REDIS_URL", self.url())
+    }
+
     /// A client of this crate for a URL that leads to the server.
     pub fn open(&self, url: &str) -> Redis {
         Redis::open_with(url, Files { ca: self.ca(), ..Files::default() }).unwrap()
