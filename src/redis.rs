@@ -3,23 +3,25 @@
 //! Every call is limited, by [`CALL_TIMEOUT`] unless told otherwise. Every failure means one of three things: nothing was sent, Redis
 //! refused, or the result is unknown.
 
+mod connector;
+mod files;
 mod reads;
 mod scans;
+mod tls;
+mod tls_error;
+mod url;
 mod writes;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::io::tcp::TcpSettings;
-use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo, Pipeline,
-    ProtocolVersion, PushInfo, PushKind, RedisError, ReplicaInfo, Role, Value,
-};
+use ::redis::{Cmd, FromRedisValue, Pipeline, RedisError, ReplicaInfo, Role, Value};
 use futures_util::future::{self, BoxFuture, FutureExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use connector::{Connector, Link};
+pub use files::{ClientFiles, Files};
 pub use reads::{Health, StoredHash};
 pub use scans::{Entry, IndexLook, Look, StreamInfo, entry_order};
 
@@ -27,11 +29,16 @@ pub use scans::{Entry, IndexLook, Look, StreamInfo, entry_order};
 /// second.
 pub const CALL_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// How long one attempt to connect may take: half of a call, so that another attempt soon follows a failed one.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
-
-/// First words of the errors for a wrong name or password.
-const CREDENTIALS: [&str; 3] = ["NOAUTH", "WRONGPASS", "NOPERM"];
+/// Why a Redis cannot be named so.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OpenError {
+    /// The URL is not one of Redis.
+    #[error("not a Redis URL: {0}")]
+    Url(String),
+    /// A file cannot be used, or not with this URL.
+    #[error("{0}")]
+    Files(String),
+}
 
 /// Why a call gave no usable reply.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,6 +46,9 @@ pub enum Failure {
     /// No connection: nothing was sent.
     #[error("cannot reach Redis: {0}")]
     Unreachable(String),
+    /// No connection, and none until somebody changes a setting, a certificate or a password: nothing was sent.
+    #[error("cannot use Redis: {0}")]
+    Barred(String),
     /// Redis answered with an error. Scripts check before they write, so nothing was applied.
     #[error("Redis refused: {code} {message}")]
     Refused {
@@ -60,7 +70,7 @@ pub enum Failure {
 pub struct Redis(Arc<Shared>);
 
 struct Shared {
-    client: Client,
+    connector: Arc<Connector>,
     call_timeout: Duration,
     /// The latest attempt to connect: in progress, or its result.
     attempt: RwLock<Option<Attempt>>,
@@ -68,50 +78,48 @@ struct Shared {
 
 type Attempt = future::Shared<BoxFuture<'static, Result<Link, Failure>>>;
 
-/// One open connection, and whether it is known to be dead.
-#[derive(Clone)]
-struct Link {
-    connection: MultiplexedConnection,
-    lost: Arc<AtomicBool>,
-}
-
 impl Redis {
-    /// Prepares a connection to `url` (`redis://`, `unix://`); connects at the first call.
+    /// Prepares a connection to `url` (`redis://`, `rediss://`, `unix://`); connects at the first call.
     ///
     /// # Errors
     /// When the URL is not one.
-    pub fn open(url: &str) -> Result<Self, RedisError> {
-        Self::at(url.into_connection_info()?)
+    pub fn open(url: &str) -> Result<Self, OpenError> {
+        Self::open_with(url, Files::default())
+    }
+
+    /// The same, with files for what is not in the URL.
+    ///
+    /// # Errors
+    /// When the URL is not one, or does not go with the files, or a file cannot be used.
+    pub fn open_with(url: &str, files: Files) -> Result<Self, OpenError> {
+        Ok(Self::with(Arc::new(Connector::new(url, files)?), CALL_TIMEOUT))
+    }
+
+    /// Whether the next connection can use the files.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn read_files(&self) -> Result<(), OpenError> {
+        self.0.connector.read_files()
     }
 
     /// The same Redis through a separate connection: slow calls on one do not delay the other.
     pub fn with_own_connection(&self) -> Self {
-        Self::with(self.0.client.clone(), self.0.call_timeout)
+        Self::with(Arc::clone(&self.0.connector), self.0.call_timeout)
     }
 
     /// The same Redis through a separate connection, with another limit for each call than [`CALL_TIMEOUT`].
     pub fn with_call_timeout(&self, call_timeout: Duration) -> Self {
-        Self::with(self.0.client.clone(), call_timeout)
+        Self::with(Arc::clone(&self.0.connector), call_timeout)
     }
 
-    fn at(info: ConnectionInfo) -> Result<Self, RedisError> {
-        // With RESP3 a lost connection is noticed at once, not when the next request fails on it.
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Self::with(Client::open(info)?, CALL_TIMEOUT))
-    }
-
-    fn with(client: Client, call_timeout: Duration) -> Self {
-        Self(Arc::new(Shared { client, call_timeout, attempt: RwLock::new(None) }))
+    fn with(connector: Arc<Connector>, call_timeout: Duration) -> Self {
+        Self(Arc::new(Shared { connector, call_timeout, attempt: RwLock::new(None) }))
     }
 
     /// Where it connects to: host and port or socket path, and the database unless it is 0; without any credentials.
     pub fn address(&self) -> String {
-        let info = self.0.client.get_connection_info();
-        match info.redis_settings().db() {
-            0 => info.addr().to_string(),
-            database => format!("{}/{database}", info.addr()),
-        }
+        self.0.connector.to_string()
     }
 
     /// Its replicas, by the addresses that it reports, with its own credentials.
@@ -122,10 +130,9 @@ impl Redis {
         let role = self.call(&::redis::cmd("ROLE")).await?;
         let role = Role::from_redis_value(role).map_err(|error| Failure::NoReply(error.to_string()))?;
         let Role::Primary { replicas, .. } = role else { return Ok(Vec::new()) };
-        let info = self.0.client.get_connection_info();
-        let replica = |ReplicaInfo { ip, port, .. }| Self::at(info.clone().set_addr(ConnectionAddr::Tcp(ip, port)));
-        let replicas: Vec<Self> = replicas.into_iter().map(replica).collect::<Result<_, _>>().map_err(sort)?;
-        Ok(replicas.into_iter().map(|replica| replica.with_call_timeout(self.0.call_timeout)).collect())
+        let replica =
+            |ReplicaInfo { ip, port, .. }| Self::with(Arc::new(self.0.connector.at(ip, port)), self.0.call_timeout);
+        Ok(replicas.into_iter().map(replica).collect())
     }
 
     pub(crate) async fn call(&self, command: &Cmd) -> Result<Value, Failure> {
@@ -212,46 +219,18 @@ impl Redis {
         if let Some(attempt) = latest.as_ref().filter(is_good) {
             return attempt.clone();
         }
-        let client = self.0.client.clone();
-        let attempt = async move { connect(&client).await }.boxed().shared();
+        let connector = Arc::clone(&self.0.connector);
+        let attempt = async move { connector.connect().await }.boxed().shared();
         // In a separate task: each caller that waits for it may have less time left than an attempt takes.
         tokio::spawn(attempt.clone());
         latest.insert(attempt).clone()
     }
 }
 
-async fn connect(client: &Client) -> Result<Link, Failure> {
-    let lost = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&lost);
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        // `exchange` limits each call as a whole; a second timeout would compete with it.
-        .set_response_timeout(None)
-        .set_push_sender(move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
-                flag.store(true, Ordering::Release);
-            }
-            Ok::<(), std::convert::Infallible>(())
-        });
-    match timeout(CONNECT_TIMEOUT, client.get_multiplexed_async_connection_with_config(&config)).await {
-        Ok(Ok(connection)) => Ok(Link { connection, lost }),
-        Ok(Err(error)) => Err(match sort(error) {
-            // Wrong credentials stay wrong; other errors may be temporary.
-            Failure::Refused { code, message } if CREDENTIALS.contains(&&*code) => Failure::Refused { code, message },
-            Failure::NoReply(why) | Failure::Unreachable(why) => Failure::Unreachable(why),
-            refused => Failure::Unreachable(refused.to_string()),
-        }),
-        Err(_) => Err(Failure::Unreachable(format!("no connection within {CONNECT_TIMEOUT:?}"))),
-    }
-}
-
-impl Link {
-    fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
-    }
-
-    fn give_up(&self) {
-        self.lost.store(true, Ordering::Release);
+/// At a connection, whoever opened it can no longer be told.
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::Barred(error.to_string())
     }
 }
 

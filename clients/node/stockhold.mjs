@@ -8,7 +8,7 @@
 //     node stockhold.mjs release SKU ID TOKEN
 //     node stockhold.mjs adjust SKU UNITS OPERATION REASON [VERSION]
 //
-// REDIS_URL says where. Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
+// REDIS_URL says where, and NODE_EXTRA_CA_CERTS whom to trust with rediss://. Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';

@@ -8,7 +8,8 @@
     python stockhold.py release SKU ID TOKEN
     python stockhold.py adjust SKU UNITS OPERATION REASON [VERSION]
 
-REDIS_URL says where. Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
+REDIS_URL says where, and REDIS_CA whom to trust with rediss://.
+Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
 """
 
 import os
@@ -193,7 +194,9 @@ def connect() -> Stockhold:
     url = os.environ.get("REDIS_URL", "redis://127.0.0.1:6390")
     # _call repeats; a second loop inside the client would only make it late.
     once = Retry(NoBackoff(), 0)
-    client = redis.Redis.from_url(url, decode_responses=True, socket_timeout=1, socket_connect_timeout=1, retry=once)
+    limits = {"socket_timeout": 1, "socket_connect_timeout": 1, "retry": once}
+    trust = {"ssl_ca_certs": os.environ["REDIS_CA"]} if "REDIS_CA" in os.environ else {}
+    client = redis.Redis.from_url(url, decode_responses=True, **limits, **trust)
     return Stockhold(client)
 
 

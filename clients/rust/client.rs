@@ -10,8 +10,8 @@
 //! cargo run --example client adjust SKU UNITS KEY REASON [VERSION]
 //! ```
 //!
-//! `REDIS_URL` says where. A key makes its command safe to repeat. Exit status: 0 done, 1 refused, 75 no answer (run
-//! the same command again).
+//! `REDIS_URL` says where, and `REDIS_CA` whom to trust with `rediss://`. A key makes its command safe to repeat. Exit
+//! status: 0 done, 1 refused, 75 no answer (run the same command again).
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use stockhold::engine::{
     HoldRequest, How, Mode, Quantity, Settle, Ttl, Version,
 };
 use stockhold::keys::{CartId, IdempotencyKey, Reason, ReservationId, Sku};
-use stockhold::redis::Redis;
+use stockhold::redis::{Files, Redis};
 
 /// How long to go on asking while there is no answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,7 +32,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 async fn main() -> anyhow::Result<ExitCode> {
     let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6390".to_owned());
     // It knows the scripts and loads them if Redis has not got them: no SHA-1 has to be looked up.
-    let engine = Engine::new(Redis::open(&url).context("REDIS_URL")?);
+    let files = Files { ca: std::env::var_os("REDIS_CA").map(Into::into), ..Files::default() };
+    let engine = Engine::new(Redis::open_with(&url, files).context("REDIS_URL")?);
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let answer = match *words {

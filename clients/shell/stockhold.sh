@@ -9,7 +9,7 @@
 #     stockhold.sh release SKU ID TOKEN
 #     stockhold.sh adjust SKU UNITS OPERATION REASON [VERSION]
 #
-# REDIS_URL says where; REDISCLI_AUTH is a password that does not show in the list of processes.
+# REDIS_URL says where, and REDIS_CA whom to trust with rediss://; REDISCLI_AUTH is a password that does not show in the list of processes.
 # Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
 set -euo pipefail
 
@@ -21,7 +21,7 @@ usage() {
   exit 2
 }
 
-ask() { timeout 2 redis-cli -e --no-auth-warning -u "${REDIS_URL:-redis://127.0.0.1:6390}" "$@" 2>&1; }
+ask() { timeout 2 redis-cli -e --no-auth-warning -u "${REDIS_URL:-redis://127.0.0.1:6390}" ${REDIS_CA:+--cacert "$REDIS_CA"} "$@" 2>&1; }
 
 # call SCRIPT NUMKEYS KEY... ARG...: sets the array `reply`. Calls until there is an answer, which is safe: a repeat with
 # the same id, token or operation has no second effect.

@@ -1,5 +1,6 @@
 //! `stockhold serve`: Redis first, then the scripts, then the port.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -15,11 +16,11 @@ use tracing::{info, warn};
 
 use super::ServeArgs;
 use super::output::print;
-use super::target::{self, Target};
+use super::target::Target;
 use crate::engine::{Change, Engine, Error, Impairment, Options};
 use crate::http::{Access, Tokens};
 use crate::private_redis::{PrivateRedis, PrivateRedisOptions, START_PATIENCE, default_maxmemory};
-use crate::redis::Redis;
+use crate::redis::{Failure, Redis};
 use crate::{http, reloader, sweeper};
 
 /// Connections that may wait to be accepted. With the usual 128, many clients at once must retry after 1 s.
@@ -33,7 +34,6 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
-    let Target { redis_url, redis_port } = &args.target;
     if args.token_file.is_none() && !args.host.is_loopback() && !args.insecure_bind {
         bail!("{} (--host) is open to others: name a --token-file, or say --insecure-bind", args.host);
     }
@@ -42,12 +42,12 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
         warn!(%error, "cannot raise the limit of open files");
     }
-    let private = match redis_url {
-        Some(_) => None,
+    let (redis, private) = match args.target.named()? {
+        Some(redis) => (redis, None),
         None => {
             let options = PrivateRedisOptions {
                 program: args.redis_server.clone(),
-                port: *redis_port,
+                port: args.target.redis_port,
                 data_dir: args.data_dir.clone(),
                 maxmemory: args.redis_maxmemory.unwrap_or_else(default_maxmemory),
                 start_patience: START_PATIENCE,
@@ -55,19 +55,18 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             let Some(started) = stop.or(PrivateRedis::start(options)).await else { return Ok(()) };
             let private = started?;
             print(format_args!("Redis is at {}", private.url()))?;
-            Some(private)
+            (Redis::open(private.url())?, Some(private))
         }
     };
-    let url = redis_url.as_deref().or(private.as_ref().map(PrivateRedis::url)).expect("one of them is there");
-    let served = serve(&args, access, url, stop).await;
+    let served = serve(&args, access, redis, stop).await;
     if let Some(private) = private {
         private.stop().await;
     }
     served
 }
 
-async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop: Stop) -> anyhow::Result<()> {
-    let redis = target::open(redis_url)?;
+async fn serve(args: &ServeArgs, access: Arc<Access>, redis: Redis, mut stop: Stop) -> anyhow::Result<()> {
+    warn_of_exposed_secrets(&args.target);
     let address = redis.address();
     let options = Options { max_batch: args.max_batch as usize, replicas: args.durability.replicas };
     // One engine for the loops below, and one for each serving thread. Each has its own connection.
@@ -91,7 +90,7 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis_url: &str, mut stop:
         served = http::serve(listener, served_by, Arc::clone(&access), keep_alive, stop.wait()) => served?,
         () = sweeper::run(&engine, Duration::from_millis(args.sweep_interval_ms)) => {}
         () = reloader::run(&engine) => {}
-        () = renew_on_hangup(&engine, &access, args.token_file.as_deref(), hangup) => {}
+        () = renew_on_hangup(args, &engine, &access, &redis, hangup) => {}
     }
     info!("stopped");
     Ok(())
@@ -109,10 +108,15 @@ fn access(args: &ServeArgs) -> anyhow::Result<Access> {
     Ok(if is_exposed || !args.allowed_hosts.is_empty() { access.called(&args.allowed_hosts) } else { access })
 }
 
-/// At every SIGHUP, reads the tokens again, and loads and publishes this version's scripts.
-async fn renew_on_hangup(engine: &Engine, access: &Access, token_file: Option<&Path>, mut hangup: Signal) {
+/// At every SIGHUP, reads the tokens and the files for Redis again, and loads and publishes this version's scripts.
+async fn renew_on_hangup(args: &ServeArgs, engine: &Engine, access: &Access, redis: &Redis, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
-        match token_file.map(tokens) {
+        // Each new connection reads them anyway. This tells whether it will be able to.
+        if let Err(error) = redis.read_files() {
+            warn!("new connections to Redis will fail: {error}");
+        }
+        warn_of_exposed_secrets(&args.target);
+        match args.token_file.as_deref().map(tokens) {
             None => {}
             Some(Ok(tokens)) => {
                 access.replace(tokens);
@@ -127,6 +131,10 @@ async fn renew_on_hangup(engine: &Engine, access: &Access, token_file: Option<&P
         }
     }
     std::future::pending().await
+}
+
+fn warn_of_exposed_secrets(target: &Target) {
+    target.exposed_secrets().for_each(|what| warn!("{what}"));
 }
 
 fn tokens(file: &Path) -> anyhow::Result<Tokens> {
@@ -148,7 +156,12 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// A cluster node accepts connections, and then refuses almost every call.
 async fn refuse_cluster(redis: &Redis, address: &str) -> anyhow::Result<()> {
-    if until_redis_is_up(address, async || Ok(redis.is_cluster_node().await?)).await? {
+    let is_node = async || match redis.is_cluster_node().await {
+        // Waiting does not help: somebody has to change a setting first.
+        Err(Failure::Barred(why)) => Err(Error::Broken(why)),
+        answered => Ok(answered?),
+    };
+    if until_redis_is_up(address, is_node).await? {
         bail!(
             "the Redis at {address} is a node of a Redis Cluster, which stockhold does not support: its keys would be in many \
              slots. Use a Redis with cluster-enabled no, with replicas if it is to be highly available"
@@ -167,13 +180,16 @@ async fn load(engine: &Engine, address: &str) -> anyhow::Result<()> {
 
 /// Asks Redis for something, and waits until Redis is up, however long that takes.
 async fn until_redis_is_up<T>(address: &str, ask: impl AsyncFn() -> Result<T, Error>) -> anyhow::Result<T> {
-    let mut waiting = false;
+    let mut told = BTreeSet::new();
     loop {
         match ask().await {
             Ok(answer) => return Ok(answer),
             Err(error @ (Error::Unavailable(_) | Error::Busy | Error::Unknown(_))) => {
-                if !std::mem::replace(&mut waiting, true) {
-                    warn!(address, %error, "waiting for Redis");
+                // Once for each reason, and not for each attempt.
+                let error = error.to_string();
+                if !told.contains(&error) {
+                    warn!(address, error, "waiting for Redis");
+                    told.insert(error);
                 }
                 sleep(RETRY_DELAY).await;
             }

@@ -1,20 +1,39 @@
-//! Which Redis a command works on.
+//! Which Redis a command works on, and how it is let in.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::redis::Redis;
+use super::output::complain;
+use crate::redis::{ClientFiles, Files, OpenError, Redis};
 
 /// The default loopback port of the private Redis.
 const PRIVATE_PORT: u16 = 6390;
 
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// Redis to use (redis:// or unix://; also REDIS_URL), instead of the private one
+    /// Redis to use, instead of the private one (also REDIS_URL): redis://, rediss:// for TLS, or unix://
     #[arg(long, env = "STOCKHOLD_REDIS_URL", value_name = "URL", hide_env_values = true)]
-    pub(super) redis_url: Option<String>,
+    redis_url: Option<String>,
+
+    /// Password of Redis, in the first line; read again for each new connection
+    #[arg(long, env = "STOCKHOLD_REDIS_PASSWORD_FILE", value_name = "FILE")]
+    redis_password_file: Option<PathBuf>,
+
+    /// Certificates (PEM) of the authorities that may vouch for Redis, and no others [default: those that this machine trusts]
+    #[arg(long, env = "STOCKHOLD_REDIS_CA", value_name = "FILE")]
+    redis_ca: Option<PathBuf>,
+
+    /// Certificate (PEM) to show to Redis, if it wants one; with --redis-key
+    #[arg(long, env = "STOCKHOLD_REDIS_CERT", value_name = "FILE", requires = "redis_key")]
+    redis_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of that certificate
+    #[arg(long, env = "STOCKHOLD_REDIS_KEY", value_name = "FILE", requires = "redis_cert")]
+    redis_key: Option<PathBuf>,
 
     /// Loopback port of the private Redis; serve picks a free one for 0
     #[arg(long, env = "STOCKHOLD_REDIS_PORT", default_value_t = PRIVATE_PORT, value_name = "PORT")]
@@ -28,24 +47,54 @@ impl Target {
     /// The Redis of the URL, or the private one of a server that runs.
     ///
     /// # Errors
-    /// When the URL is not one.
+    /// When the URL is not one, or does not go with the files, or a file cannot be used.
     pub(super) fn redis(&self) -> anyhow::Result<Redis> {
-        let redis = match &self.redis_url {
-            Some(url) => open(url),
-            // The port that was free when the server started is not known here.
-            None if self.redis_port == 0 => open(&private(PRIVATE_PORT)),
-            None => open(&private(self.redis_port)),
+        // The port that was free when the server started is not known here.
+        let port = if self.redis_port == 0 { PRIVATE_PORT } else { self.redis_port };
+        let redis = match self.named()? {
+            Some(redis) => redis,
+            None => Redis::open(&format!("redis://127.0.0.1:{port}"))?,
         };
-        Ok(redis?.with_call_timeout(CALL_TIMEOUT))
+        self.exposed_secrets().for_each(complain);
+        Ok(redis.with_call_timeout(CALL_TIMEOUT))
     }
-}
 
-/// # Errors
-/// When the URL is not one.
-pub(super) fn open(url: &str) -> anyhow::Result<Redis> {
-    Redis::open(url).context("--redis-url (STOCKHOLD_REDIS_URL, REDIS_URL) is not a Redis URL")
-}
+    /// The Redis of the URL, if there is one.
+    ///
+    /// # Errors
+    /// As for [`Self::redis`].
+    pub(super) fn named(&self) -> anyhow::Result<Option<Redis>> {
+        let Some(url) = &self.redis_url else {
+            let files = [&self.redis_password_file, &self.redis_ca, &self.redis_cert];
+            if files.into_iter().any(Option::is_some) {
+                bail!(
+                    "--redis-password-file, --redis-ca and --redis-cert are for the Redis of a --redis-url, and there is none \
+                     (STOCKHOLD_REDIS_URL, REDIS_URL)"
+                );
+            }
+            return Ok(None);
+        };
+        let client = self.redis_cert.clone().zip(self.redis_key.clone());
+        let files = Files {
+            ca: self.redis_ca.clone(),
+            client: client.map(|(certificate, key)| ClientFiles { certificate, key }),
+            password: self.redis_password_file.clone(),
+        };
+        let opened = Redis::open_with(url, files);
+        let redis = match opened {
+            Err(error @ OpenError::Url(_)) => Err(error).context("--redis-url (STOCKHOLD_REDIS_URL, REDIS_URL)"),
+            other => Ok(other?),
+        };
+        redis.map(Some)
+    }
 
-fn private(port: u16) -> String {
-    format!("redis://127.0.0.1:{port}")
+    /// A warning for each file with a secret that others than its owner may read.
+    pub(super) fn exposed_secrets(&self) -> impl Iterator<Item = String> {
+        let secrets = [("--redis-password-file", &self.redis_password_file), ("--redis-key", &self.redis_key)];
+        secrets.into_iter().filter_map(|(setting, file)| {
+            let file = file.as_ref()?;
+            let is_exposed = std::fs::metadata(file).is_ok_and(|data| data.permissions().mode() & 0o077 != 0);
+            is_exposed.then(|| format!("others than its owner may read {} ({setting})", file.display()))
+        })
+    }
 }

@@ -50,7 +50,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         let text = failure.to_string();
         match failure {
-            Failure::Unreachable(_) => Self::Unavailable(text),
+            Failure::Unreachable(_) | Failure::Barred(_) => Self::Unavailable(text),
             Failure::NoReply(_) => Self::Unknown(text),
             Failure::Refused { code, .. } if is_passing(&code) => Self::Unavailable(text),
             Failure::Refused { .. } | Failure::Malformed(_) => Self::Broken(text),

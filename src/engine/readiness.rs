@@ -42,6 +42,7 @@ impl Impairment {
     fn of(what: &'static str, failure: &Failure) -> Self {
         let (why, is_passing) = match failure {
             Failure::Unreachable(_) => ("Redis cannot be reached", true),
+            Failure::Barred(_) => ("Redis cannot be used as it is set up; the log tells why", false),
             Failure::Malformed(_) => ("Redis holds what no script of stockhold wrote", false),
             Failure::NoReply(_) => ("Redis gave no reply in time, or too few of its replicas did", true),
             Failure::Refused { code, .. } => (meaning(code), is_passing(code)),

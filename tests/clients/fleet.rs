@@ -39,7 +39,7 @@ struct Program {
 
 impl Program {
     fn start(mut command: Command, redis: &RedisServer) -> Self {
-        let command = command.env("REDIS_URL", redis.url()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let command = redis.tell(&mut command).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let told = std::thread::spawn(move || {

@@ -66,7 +66,7 @@ impl Customer {
 
     fn command(&self, words: &str) -> Command {
         let mut command = (self.example)();
-        command.args(words.split(' ')).env("REDIS_URL", self.redis.url());
+        self.redis.tell(command.args(words.split(' ')));
         command
     }
 

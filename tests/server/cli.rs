@@ -140,7 +140,8 @@ async fn variables_that_are_empty_or_not_ours_are_ignored() {
                  STOCKHOLD_TOKEN_FILE STOCKHOLD_INSECURE_BIND STOCKHOLD_REDIS_URL STOCKHOLD_REDIS_SERVER \
                  STOCKHOLD_REDIS_PORT STOCKHOLD_REDIS_MAXMEMORY STOCKHOLD_DATA_DIR STOCKHOLD_MAX_BATCH STOCKHOLD_DURABILITY \
                  STOCKHOLD_SWEEP_INTERVAL_MS STOCKHOLD_AUDIT_MAX STOCKHOLD_KEEP_SECONDS STOCKHOLD_KEEP_ALIVE_SECONDS \
-                 STOCKHOLD_ALLOWED_HOSTS STOCKHOLD_LOG";
+                 STOCKHOLD_ALLOWED_HOSTS STOCKHOLD_LOG STOCKHOLD_REDIS_CA STOCKHOLD_REDIS_CERT STOCKHOLD_REDIS_KEY \
+                 STOCKHOLD_REDIS_PASSWORD_FILE";
     let foreign = [
         ("REDIS_PORT", "tcp://10.0.0.1:6379"),
         ("REDIS_SERVER", "10.0.0.1"),
@@ -227,7 +228,7 @@ async fn a_check_of_an_empty_redis_fails() {
     let mut connection = redis.connection().await;
     cmd("SET").arg("cache:1").arg("x").exec_async(&mut connection).await.unwrap();
     let before = Snapshot::take(&mut connection).await;
-    let url = format!("redis://:secret@127.0.0.1:{}/0", redis.port());
+    let url = redis.url_as("", "secret") + "0";
     let plain = redis.url();
     let address = format!("127.0.0.1:{}", redis.port());
     for arguments in [&[][..], &["tea"], &["--json"], &["--repair", "--apply"], &["tea", "--repair", "--apply"]] {

@@ -242,7 +242,7 @@ async fn a_stuck_sku_is_swept_after_its_repair() {
             .unwrap();
     };
     allow("damaged sound").await;
-    let url = redis.url().replace("redis://", "redis://shop:secret@");
+    let url = redis.url_as("shop", "secret");
     let _server = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--sweep-interval-ms", "20", "--log", "off"]);
     let mut observer = redis.connection().await;
     until_due(&mut observer, &["damaged", "denied"]).await;
@@ -278,7 +278,7 @@ async fn names_that_are_not_text_do_not_end_a_round() {
 /// There is no reply about one SKU, and then no further reply on its connection. Redis itself works.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sku_without_a_reply_does_not_end_a_round() {
-    let redis = RedisServer::start();
+    let redis = RedisServer::start_plain();
     let sound = (0..20).map(|number| format!("sku-{number}"));
     lapse(&redis, &sound.chain(["silent".to_owned()]).collect::<Vec<_>>()).await;
     let mut connection = redis.connection().await;

@@ -29,8 +29,11 @@ struct EngineFixture {
 impl EngineFixture {
     /// An engine on its own Redis, with 100 units of tea.
     async fn open() -> Self {
-        let redis = RedisServer::start();
-        let engine = Engine::new(Redis::open(&redis.url()).unwrap());
+        Self::open_on(RedisServer::start()).await
+    }
+
+    async fn open_on(redis: RedisServer) -> Self {
+        let engine = Engine::new(redis.open(&redis.url()));
         engine.load_scripts().await.unwrap();
         engine.seed(&sku("tea"), SeedQuantity::new(100).unwrap(), None).await.unwrap();
         cmd("CONFIG").arg("RESETSTAT").exec_async(&mut redis.connection().await).await.unwrap();
@@ -302,7 +305,7 @@ async fn nothing_is_sent_again_after_a_lost_reply() {
     // The first call, and the one that is refused.
     const CARRIED: usize = 2;
     for (damage, most_unknown) in [("HSET inventory:cup available many", 10), ("SET inventory:cup:active x", 6)] {
-        let fixture = EngineFixture::open().await;
+        let fixture = EngineFixture::open_on(RedisServer::start_plain()).await;
         fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap(), None).await.unwrap();
         fixture.plant(damage).await;
         let network = LossyNetwork::start(fixture.redis.port(), CARRIED).await;

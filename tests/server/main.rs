@@ -24,6 +24,8 @@ mod rules;
 mod scripts;
 mod sell;
 mod settings;
+mod tls;
+mod unix_socket;
 mod walk;
 
 #[path = "../support/mod.rs"]

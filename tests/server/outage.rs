@@ -181,7 +181,7 @@ async fn a_redis_that_dies_before_it_answers_makes_the_outcome_unknown() {
 #[tokio::test]
 async fn wrong_credentials_are_reported() {
     let redis = RedisServer::start_with(&["--requirepass", "right"]);
-    let url = format!("redis://:wrong@127.0.0.1:{}", redis.port());
+    let url = redis.url_as("", "wrong");
     let output = program(&["--port", "0", "--redis-url", &url]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");

@@ -81,7 +81,7 @@ async fn a_user_without_a_right_is_refused_before_the_port_opens() {
     ] {
         // The scripts are published before; otherwise that would fail first.
         run(&mut connection, "ACL SETUSER weak reset on nopass ~* &* +@all").await;
-        let url = format!("redis://weak:any@127.0.0.1:{}/", redis.port());
+        let url = redis.url_as("weak", "any");
         drop(Stockhold::spawn(&["--port", "0", "--redis-url", &url]));
         run(&mut connection, &format!("ACL SETUSER weak -{command}")).await;
         let told = refused(&url);
@@ -97,7 +97,7 @@ async fn a_server_that_loses_a_right_is_not_ready() {
     let redis = RedisServer::start();
     let mut connection = redis.connection().await;
     run(&mut connection, "ACL SETUSER weak reset on nopass ~* &* +@all").await;
-    let url = format!("redis://weak:any@127.0.0.1:{}/", redis.port());
+    let url = redis.url_as("weak", "any");
     let server = Stockhold::spawn(&["--port", "0", "--redis-url", &url]);
     server.get("/readyz").await.ok();
     run(&mut connection, "ACL SETUSER weak -zadd").await;

@@ -7,3 +7,4 @@ pub mod invariants;
 pub mod redis_server;
 pub mod snapshot;
 pub mod stockhold;
+pub mod tls;

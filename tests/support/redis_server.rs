@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, cmd};
+use redis::{AsyncConnectionConfig, Client, TlsCertificates, cmd};
+use stockhold::redis::{Files, Redis};
 use tempfile::TempDir;
+
+use super::tls;
 
 /// How long a busy machine may need for what takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,11 +34,14 @@ pub fn cut_short(folder: &Path, bytes: u64) {
 
 /// A running redis-server that stores nothing on disk and is killed on drop.
 ///
-/// `REDIS_SERVER` names the command (default `redis-server`), so the same tests run against other servers.
+/// `REDIS_SERVER` names the command (default `redis-server`), so the same tests run against other servers. With `REDIS_TLS=1` each of
+/// them speaks TLS only.
 pub struct RedisServer {
     process: Child,
     port: u16,
     folder: TempDir,
+    /// The folder with its certificate, if it speaks TLS.
+    tls: Option<PathBuf>,
     extra_args: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -48,21 +54,69 @@ impl RedisServer {
 
     /// Starts a server with further options of redis-server, such as `["--maxmemory", "5mb"]`.
     pub fn start_with(extra_args: &[&str]) -> Self {
+        Self::start_by(tls::IS_EVERYWHERE.then(|| tls::OF_ALL_TESTS.clone()), extra_args)
+    }
+
+    /// Starts a server that never speaks TLS, for a test that reads what is sent.
+    pub fn start_plain() -> Self {
+        Self::start_by(None, &[])
+    }
+
+    /// Starts a server that speaks TLS only, with the certificates in a folder: `ca.pem`, `server.pem`, `server.key`.
+    pub fn start_with_tls(certificates: &Path, extra_args: &[&str]) -> Self {
+        Self::start_by(Some(certificates.to_owned()), extra_args)
+    }
+
+    fn start_by(tls: Option<PathBuf>, extra_args: &[&str]) -> Self {
         // Not TMPDIR: a server that runs in a chroot sees the same folder only under /tmp.
         let folder = tempfile::Builder::new().prefix("stockhold-test-").tempdir_in("/tmp").unwrap();
         let extra_args: Vec<String> = extra_args.iter().map(|arg| (*arg).to_owned()).collect();
         for _ in 0..PORT_TRIES {
             let port = free_port();
-            if let Some(process) = launch(port, folder.path(), &extra_args, &[]) {
-                return Self { process, port, folder, extra_args, environment: Vec::new() };
+            if let Some(process) = launch(port, folder.path(), tls.as_deref(), &extra_args, &[]) {
+                return Self { process, port, folder, tls, extra_args, environment: Vec::new() };
             }
         }
         panic!("another process took the port {PORT_TRIES} times");
     }
 
-    /// The address of the server, as a `redis://` URL.
+    /// The address of the server, as a `redis://` or `rediss://` URL.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        self.url_at(&format!("127.0.0.1:{}", self.port))
+    }
+
+    /// The same for a client that says who it is.
+    pub fn url_as(&self, user: &str, password: &str) -> String {
+        self.url_at(&format!("{user}:{password}@127.0.0.1:{}", self.port))
+    }
+
+    /// The same for another address that leads to the server.
+    pub fn url_at(&self, address: &str) -> String {
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://{address}/")
+    }
+
+    /// The URL of its socket.
+    pub fn socket_url(&self) -> String {
+        format!("unix://{}", socket(self.folder.path()).display())
+    }
+
+    /// The file of the authority that vouches for the server, if it speaks TLS.
+    pub fn ca(&self) -> Option<PathBuf> {
+        self.tls.as_ref().map(|folder| folder.join("ca.pem"))
+    }
+
+    /// Tells an example of `clients/` where the server is, and whom to trust.
+    pub fn tell<'a>(&self, example: &'a mut Command) -> &'a mut Command {
+        if let Some(ca) = self.ca() {
+            example.env("REDIS_CA", &ca).env("NODE_EXTRA_CA_CERTS", &ca);
+        }
+        example.env("REDIS_URL", self.url())
+    }
+
+    /// A client of this crate for a URL that leads to the server.
+    pub fn open(&self, url: &str) -> Redis {
+        Redis::open_with(url, Files { ca: self.ca(), ..Files::default() }).unwrap()
     }
 
     /// The loopback port that the server listens on.
@@ -79,9 +133,15 @@ impl RedisServer {
     pub async fn connection(&self) -> MultiplexedConnection {
         let patient =
             AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-        // Through the socket, which reaches it even in another network.
-        let url = format!("redis+unix://{}", socket(self.folder.path()).display());
-        Client::open(url).unwrap().get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+        let client = match self.ca() {
+            // Through the socket, which reaches it even in another network.
+            None => Client::open(self.socket_url()).unwrap(),
+            Some(ca) => {
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(fs::read(ca).unwrap()) };
+                Client::build_with_tls(self.url(), certificates).unwrap()
+            }
+        };
+        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
     }
 
     /// Waits until a replica follows it and has reported.
@@ -110,7 +170,7 @@ impl RedisServer {
     /// Kills the server if it still runs, and starts an empty one on the same port with the same options.
     pub fn restart(&mut self) {
         self.kill();
-        self.process = launch(self.port, self.folder.path(), &self.extra_args, &self.environment)
+        self.process = launch(self.port, self.folder.path(), self.tls.as_deref(), &self.extra_args, &self.environment)
             .unwrap_or_else(|| panic!("another process took port {} while the server was down", self.port));
     }
 
@@ -151,7 +211,13 @@ fn free_port() -> u16 {
 }
 
 /// Starts the process and waits until it answers; `None` when another process holds the port.
-fn launch(port: u16, folder: &Path, extra_args: &[String], environment: &[(String, String)]) -> Option<Child> {
+fn launch(
+    port: u16,
+    folder: &Path,
+    tls: Option<&Path>,
+    extra_args: &[String],
+    environment: &[(String, String)],
+) -> Option<Child> {
     let command = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
     let trim = Path::new(env!("CARGO_MANIFEST_DIR")).join("redis/trim-aof.sh");
     let program = Path::new(&command);
@@ -162,7 +228,8 @@ fn launch(port: u16, folder: &Path, extra_args: &[String], environment: &[(Strin
     let log_path = folder.join("redis.log");
     let log = File::create(&log_path).unwrap();
     let mut process = Command::new(&command)
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no", "--loglevel", "warning"])
+        .args(listening(port, tls))
+        .args(["--bind", "127.0.0.1", "--daemonize", "no", "--loglevel", "warning"])
         .args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"])
         .arg("--dir")
         .arg(folder)
@@ -196,6 +263,25 @@ fn launch(port: u16, folder: &Path, extra_args: &[String], environment: &[(Strin
         sleep(Duration::from_millis(2));
     }
     Some(process)
+}
+
+/// What it listens to, on which port.
+fn listening(port: u16, tls: Option<&Path>) -> Vec<String> {
+    let port = port.to_string();
+    let Some(folder) = tls else { return vec!["--port".to_owned(), port] };
+    let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let [ca, certificate, key] = ["ca.pem", "server.pem", "server.key"].map(file);
+    let options = [
+        ("--port", "0"),
+        ("--tls-port", &port),
+        ("--tls-ca-cert-file", &ca),
+        ("--tls-cert-file", &certificate),
+        ("--tls-key-file", &key),
+        ("--tls-auth-clients", "no"),
+        ("--tls-replication", "yes"),
+        ("--tls-cluster", "yes"),
+    ];
+    options.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect()
 }
 
 /// Whether the server behind the socket accepts commands. A server that asks for a password first does.

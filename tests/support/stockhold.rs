@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::redis_server::RedisServer;
+use super::tls;
 
 /// How long a busy machine may need for what takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -75,6 +76,10 @@ pub fn program(arguments: &[&str]) -> Command {
     if let Some(server) = env::var_os("REDIS_SERVER") {
         command.env("STOCKHOLD_REDIS_SERVER", server);
     }
+    // So that a Redis of the tests is trusted even where a test names it in another way than with `start`.
+    if *tls::IS_EVERYWHERE {
+        command.env("SSL_CERT_FILE", tls::OF_ALL_TESTS.join("ca.pem"));
+    }
     command
 }
 
@@ -86,8 +91,10 @@ impl Stockhold {
 
     /// Serves from `redis`, with more arguments.
     pub fn start_with(redis: &RedisServer, arguments: &[&str]) -> Self {
-        let url = redis.url();
-        Self::spawn(&[&["--port", "0", "--redis-url", &url], arguments].concat())
+        let (url, ca) = (redis.url(), redis.ca());
+        let trust = ca.as_ref().map(|ca| ["--redis-ca", ca.to_str().unwrap()]);
+        let trust = trust.as_ref().map_or(&[][..], |trust| &trust[..]);
+        Self::spawn(&[&["--port", "0", "--redis-url", &url], trust, arguments].concat())
     }
 
     /// Serves with only these arguments; `--port 0` should be among them.
