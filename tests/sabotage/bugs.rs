@@ -430,7 +430,7 @@ pub const BUGS: [Bug; 93] = [
         "lua/hold.lua",
         "`hold` holds for longer than the rules of the SKU allow",
         "and ttl + 0 > stock.max_ttl then",
-        "and ttl + 0 > 2 * stock.max_ttl then",
+        "and false then",
     ),
     rule(
         "lua/cart_hold.lua",
