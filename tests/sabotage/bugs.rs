@@ -564,9 +564,9 @@ pub const BUGS: [Bug; 93] = [
         "if code == \"NO SCRIPT\" =>",
     ),
     way(
-        "src/redis.rs",
+        "src/redis/connector.rs",
         "a connection that gives no reply is kept",
-        "    fn give_up(&self) {\n        self.lost.store(true, Ordering::Release);\n",
-        "    fn give_up(&self) {\n        self.lost.load(Ordering::Acquire);\n",
+        "    pub(super) fn give_up(&self) {\n        self.lost.store(true, Ordering::Release);\n",
+        "    pub(super) fn give_up(&self) {\n        self.lost.load(Ordering::Acquire);\n",
     ),
 ];
