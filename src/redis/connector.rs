@@ -27,6 +27,9 @@ use super::{Failure, OpenError, sort, tls, tls_error, url};
 /// How long one attempt to connect may take: half of a call, so that another attempt soon follows a failed one.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 
+/// The same with TLS: a handshake is another round trip, and work for both sides.
+const TLS_CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
+
 /// How to connect to one Redis.
 pub(super) struct Connector {
     place: Place,
@@ -96,19 +99,22 @@ impl Connector {
         Self { place, greeting: self.greeting.clone(), files: self.files.clone() }
     }
 
-    /// Connects, within [`CONNECT_TIMEOUT`].
+    /// Connects, within [`CONNECT_TIMEOUT`] or [`TLS_CONNECT_TIMEOUT`].
     ///
     /// # Errors
     /// [`Failure::Barred`] when a later attempt would fail too, and [`Failure::Unreachable`] otherwise.
     pub(super) async fn connect(&self) -> Result<Link, Failure> {
-        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let deadline = Deadline::after(match self.place {
+            Place::Host { has_tls: true, .. } => TLS_CONNECT_TIMEOUT,
+            _ => CONNECT_TIMEOUT,
+        });
         match &self.place {
             Place::Socket(path) => {
-                let stream = by(deadline, "no connection", UnixStream::connect(path)).await?;
+                let stream = deadline.ends("no connection", UnixStream::connect(path)).await?;
                 self.greet(stream.map_err(unreachable)?, deadline).await
             }
             Place::Host { host, port, has_tls } => {
-                let stream = by(deadline, "no connection", connect(host, *port)).await?.map_err(unreachable)?;
+                let stream = deadline.ends("no connection", connect(host, *port)).await?.map_err(unreachable)?;
                 match has_tls {
                     false => self.greet(stream, deadline).await,
                     true => self.greet(self.secure(host, stream, deadline).await?, deadline).await,
@@ -117,13 +123,13 @@ impl Connector {
         }
     }
 
-    async fn secure(&self, host: &str, stream: TcpStream, deadline: Instant) -> Result<TlsStream<TcpStream>, Failure> {
+    async fn secure(&self, host: &str, stream: TcpStream, deadline: Deadline) -> Result<TlsStream<TcpStream>, Failure> {
         let config = tls::config(&self.files)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             Failure::Barred(format!("{host}, the host of --redis-url, cannot be the name of a certificate"))
         })?;
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
-        by(deadline, "no answer to the TLS handshake, perhaps because it does not speak TLS there,", handshake).await?.map_err(
+        deadline.ends("no answer to the TLS handshake, perhaps because it does not speak TLS there,", handshake).await?.map_err(
             |error| match tls_error::in_io(&error) {
                 Some(error) => tls_error::explain(error, host, self.files.client.is_some()),
                 None => Failure::Unreachable(format!(
@@ -134,7 +140,7 @@ impl Connector {
     }
 
     /// Says who we are, and chooses the database.
-    async fn greet<S>(&self, stream: S, deadline: Instant) -> Result<Link, Failure>
+    async fn greet<S>(&self, stream: S, deadline: Deadline) -> Result<Link, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -155,7 +161,7 @@ impl Connector {
             });
         let greeted = MultiplexedConnection::new_with_config(&greeting, stream, config);
         let (connection, moving) =
-            by(deadline, "a connection, but no answer", greeted).await?.map_err(|error| self.not_greeted(error))?;
+            deadline.ends("a connection, but no answer", greeted).await?.map_err(|error| self.not_greeted(error))?;
         let mut driver = JoinSet::new();
         driver.spawn(moving);
         Ok(Link { connection, lost, _driver: Arc::new(driver) })
@@ -260,9 +266,23 @@ async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn by<T>(deadline: Instant, otherwise: &str, step: impl Future<Output = T>) -> Result<T, Failure> {
-    let late = |_| Failure::Unreachable(format!("{otherwise} within {CONNECT_TIMEOUT:?}"));
-    timeout_at(deadline, step).await.map_err(late)
+/// When the steps of an attempt must be done.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    allowed: Duration,
+}
+
+impl Deadline {
+    fn after(allowed: Duration) -> Self {
+        Self { at: Instant::now() + allowed, allowed }
+    }
+
+    /// Ends a step in time; `otherwise` says what there was not.
+    async fn ends<T>(self, otherwise: &str, step: impl Future<Output = T>) -> Result<T, Failure> {
+        let late = |_| Failure::Unreachable(format!("{otherwise} within {:?}", self.allowed));
+        timeout_at(self.at, step).await.map_err(late)
+    }
 }
 
 fn unreachable(error: io::Error) -> Failure {

@@ -245,7 +245,7 @@ async fn a_taken_port_is_reported() {
     let said = failure(program(&["--port", "0", "--redis-port", &port, "--data-dir", data]));
     assert!(said.contains(&port) && said.contains("--redis-port"), "{said}");
 
-    let other = RedisServer::start();
+    let other = RedisServer::start_plain();
     let said = failure(program(&["--port", "0", "--redis-port", &other.port().to_string(), "--data-dir", data]));
     assert!(said.contains(other.folder().to_str().unwrap()) && said.contains("REDIS_URL"), "{said}");
     assert!(redis_answers(&other.url()).await);

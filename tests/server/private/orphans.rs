@@ -151,7 +151,7 @@ async fn others_are_left_alone() {
     let left = frozen_orphan(server).await;
 
     let record = folder.path().join("redis.lock");
-    let other = RedisServer::start();
+    let other = RedisServer::start_plain();
     std::fs::write(&record, other.port().to_string()).unwrap();
     let reads_it = File::open(&record).unwrap();
     let mut reader = Command::new("sleep").arg("1000").stdin(Stdio::from(reads_it)).spawn().unwrap();

@@ -172,6 +172,16 @@ fn files_that_are_not_what_they_should_be() {
     }
 }
 
+/// Even while there is nothing to connect to.
+#[test]
+fn files_are_read_before_redis_is_up() {
+    let (nobody, missing) = ("rediss://127.0.0.1:1", text(&nowhere()));
+    refuses(&["--redis-url", nobody, "--redis-ca", &missing], &["cannot read /nowhere/at/all (--redis-ca)"]);
+    let plain = "redis://127.0.0.1:1";
+    let words = ["cannot read /nowhere/at/all (--redis-password-file)"];
+    refuses(&["--redis-url", plain, "--redis-password-file", &missing], &words);
+}
+
 #[test]
 fn settings_that_do_not_go_together() {
     let secured = Secured::start(&[]);
