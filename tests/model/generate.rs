@@ -25,7 +25,7 @@ pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
     let unspoiled = |act| Step { act, spoil: None };
     let keep_ms = keep_ms().prop_map(move |keep_ms| vec![unspoiled(Act::Keep(keep_ms))]);
     let first = vec(seed().prop_map(unspoiled), 0..=FIRST_SEEDS);
-    let then = prop_oneof![40 => step().prop_map(|step| vec![step]), 1 => sale_and_returns(), 1 => hold_and_changes(), 1 => short_hold_and_sales(), 2 => ruled_carts()];
+    let then = prop_oneof![80 => step().prop_map(|step| vec![step]), 1 => sale_and_returns(), 1 => hold_and_changes(), 1 => short_hold_and_sales(), 2 => ruled_carts()];
     (keep_ms, first, vec(then, 1..=LONGEST - FIRST_SEEDS))
         .prop_map(|(keep_ms, first, then)| [keep_ms, first, then.concat()].concat())
 }
