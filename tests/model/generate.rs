@@ -25,7 +25,7 @@ pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
     let unspoiled = |act| Step { act, spoil: None };
     let keep_ms = keep_ms().prop_map(move |keep_ms| vec![unspoiled(Act::Keep(keep_ms))]);
     let first = vec(seed().prop_map(unspoiled), 0..=FIRST_SEEDS);
-    let then = prop_oneof![80 => step().prop_map(|step| vec![step]), 1 => sale_and_returns(), 1 => hold_and_changes(), 1 => short_hold_and_sales(), 2 => ruled_carts()];
+    let then = prop_oneof![80 => step().prop_map(|step| vec![step]), 1 => sale_and_returns(), 1 => hold_and_changes(), 1 => short_hold_and_sales(), 2 => ruled_carts(), 1 => scarce_lines()];
     (keep_ms, first, vec(then, 1..=LONGEST - FIRST_SEEDS))
         .prop_map(|(keep_ms, first, then)| [keep_ms, first, then.concat()].concat())
 }
@@ -64,6 +64,24 @@ fn sale_and_returns() -> impl Strategy<Value = Vec<Step>> {
                 acts.extend(again.then(|| back.clone()));
                 acts.push(back);
             }
+            acts.into_iter().map(|act| Step { act, spoil: None }).collect()
+        },
+    )
+}
+
+/// Three lines of one call want the last units of a SKU.
+fn scarce_lines() -> impl Strategy<Value = Vec<Step>> {
+    (0..SKUS.len() as u8, mode(), 1..=6u64, [1..=3u64, 1..=3u64, 1..=3u64], 0..IDS_OF_SKU).prop_map(
+        |(n, mode, units, quantities, turn)| {
+            let sku = SKUS[usize::from(n)];
+            let ids: Vec<_> = (0..IDS_OF_SKU).map(|turn| id_of_sku(n, turn)).collect();
+            let lines =
+                [0, 1, 2].map(|more| (turn + more) % IDS_OF_SKU).into_iter().zip(quantities).map(|(turn, quantity)| {
+                    Line { sku, id: id_of_sku(n, turn), cart: CARTS[0], quantity, ttl_ms: LONG_MS, metadata: "" }
+                });
+            let seed = Act::Seed { sku, quantity: Some(units), ids, operation: *SEEDS.start(), once: false };
+            // Time for the records of earlier holds to be dropped.
+            let acts = [seed, Act::WaitMs(3), Act::Hold { mode, lines: lines.collect() }];
             acts.into_iter().map(|act| Step { act, spoil: None }).collect()
         },
     )
