@@ -36,7 +36,7 @@
 //!         cart: CartId::parse("cart-1")?,
 //!         sku: Sku::parse("sku-123")?,
 //!         quantity: Quantity::new(2)?,
-//!         ttl: Ttl::new(600)?,
+//!         ttl: Some(Ttl::new(600)?),
 //!         metadata: None,
 //!         idempotency_key: None,
 //!     })
