@@ -58,11 +58,14 @@ end
 
 -- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one. A SKU is text with none of space : { } and no
 -- Unicode white space. inventory:audit is the stream, so audit is reserved; clients that normalize paths cannot ask for
--- . and .. over HTTP.
+-- . and .. over HTTP. A shard is a number from 0 to 4095.
 local function split(name)
   local prefix, sku = match(name, '^(.-)inventory:(.*)$')
   if not prefix or sku == 'audit' or sku == '.' or sku == '..' then return nil end
-  if prefix ~= '' and not find(prefix, '^{%d%d?%d?%d?}:$') then return nil end
+  if prefix ~= '' and prefix ~= '{0}:'
+    and not (find(prefix, '^{[1-9]%d?%d?%d?}:$') and match(prefix, '%d+') + 0 < 4096) then
+    return nil
+  end
   -- Most names are plain ASCII: one pattern decides.
   if find(sku, '^[!-9;-z|~]+$') and #sku <= 128 then return prefix, sku end
   if find(sku, '[ :{}]') or not is_text(sku) then return nil end
@@ -91,8 +94,12 @@ if inventory then
   prefix, sku = split(inventory)
   if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
   if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
-elseif not find(audit, '^inventory:audit$') and not find(audit, '^{%d%d?%d?%d?}:inventory:audit$') then
-  return redis.error_reply('BADKEY audit: not inventory:audit')
+else
+  -- Its prefix is right if it would be for a SKU.
+  local prefix = match(audit, '^(.*)inventory:audit$')
+  if not prefix or not split(prefix .. 'inventory:sku') then
+    return redis.error_reply('BADKEY audit: not inventory:audit')
+  end
 end
 
 -- An entry's fields by name, with its id.

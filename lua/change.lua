@@ -94,11 +94,14 @@ end
 
 -- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one. A SKU is text with none of space : { } and no
 -- Unicode white space. inventory:audit is the stream, so audit is reserved; clients that normalize paths cannot ask for
--- . and .. over HTTP.
+-- . and .. over HTTP. A shard is a number from 0 to 4095.
 local function split(name)
   local prefix, sku = match(name, '^(.-)inventory:(.*)$')
   if not prefix or sku == 'audit' or sku == '.' or sku == '..' then return nil end
-  if prefix ~= '' and not find(prefix, '^{%d%d?%d?%d?}:$') then return nil end
+  if prefix ~= '' and prefix ~= '{0}:'
+    and not (find(prefix, '^{[1-9]%d?%d?%d?}:$') and match(prefix, '%d+') + 0 < 4096) then
+    return nil
+  end
   -- Most names are plain ASCII: one pattern decides.
   if find(sku, '^[!-9;-z|~]+$') and #sku <= 128 then return prefix, sku end
   if find(sku, '[ :{}]') or not is_text(sku) then return nil end
@@ -109,14 +112,28 @@ local function split(name)
   return prefix, sku
 end
 
--- The key of a reservation, after its prefix: reservation:<uuid>, the UUID in its canonical lower-case form.
-local KEY_OF_ID = 'reservation:()([%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+)$'
+-- The key of a reservation, after its prefix: reservation:<uuid>.
+local KIND = 'reservation'
+
+-- The pattern of the key of an id, a UUID in its canonical lower-case form. On a shard, the third group of a
+-- reservation's id ends in the shard's number, in three digits. Otherwise any UUID will do.
+local function pattern_of(prefix, kind, is_any)
+  local last = '+'
+  if prefix ~= '' and kind == 'reservation' and not is_any then last = format('%03x', match(prefix, '%d+')) end
+  return '^' .. prefix .. kind .. ':()([%da-f]+()%-[%da-f]+()%-[%da-f]' .. last .. '()%-[%da-f]+()%-[%da-f]+)$'
+end
 
 -- The UUID in a key; nil when the key is not of the pattern.
 local function id_of(key, pattern)
   local first, id, a, b, c, d = match(key, pattern)
   if id and #id == 36 and a - first == 8 and b - first == 13 and c - first == 18 and d - first == 23 then return id end
   return nil
+end
+
+-- What is wrong with a key that is not of the pattern of its kind.
+local function wrong_id(key, prefix, name)
+  local is_elsewhere = prefix ~= '' and id_of(key, pattern_of(prefix, KIND, true))
+  return 'BADKEY ' .. name .. (is_elsewhere and ': its id is of another shard' or ': not ' .. KIND .. ':<uuid>')
 end
 
 -- One reading of one clock: that of Redis. Two readings in one script can differ.
@@ -211,8 +228,8 @@ end
 local prefix, sku = split(inventory)
 if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
 if active ~= inventory .. ':active' then return redis.error_reply('BADKEY active: not inventory:<sku>:active') end
-local id = id_of(reservation_key, '^' .. prefix .. KEY_OF_ID)
-if not id then return redis.error_reply('BADKEY reservation: not reservation:<uuid>') end
+local id = id_of(reservation_key, pattern_of(prefix, KIND))
+if not id then return redis.error_reply(wrong_id(reservation_key, prefix, 'reservation')) end
 -- The keys that all SKUs of a shard have in common.
 if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
 if due ~= prefix .. 'stockhold:due' then return redis.error_reply('BADKEY due: not stockhold:due') end
@@ -261,7 +278,7 @@ end
 -- Guards: no key is read before every name and number is right.
 
 -- The operation of a call whose other ids are those of reservations.
-if not id_of(operation, '^' .. prefix .. KEY_OF_ID:gsub('^reservation', 'operation')) then
+if not id_of(operation, pattern_of(prefix, 'operation')) then
   return redis.error_reply('BADKEY operation: not operation:<uuid>')
 end
 local is_item = { [id] = true }
@@ -274,8 +291,8 @@ if cart_key then
   end
   for i = 1, others do
     local key = other_key(i)
-    local other_id = id_of(key, '^' .. prefix .. KEY_OF_ID)
-    if not other_id then return redis.error_reply('BADKEY other ' .. i .. ': not reservation:<uuid>') end
+    local other_id = id_of(key, pattern_of(prefix, KIND))
+    if not other_id then return redis.error_reply(wrong_id(key, prefix, 'other ' .. i)) end
     if not is_item[other_id] and not other_keys[other_id] then
       other_keys[other_id], other_ids[#other_ids + 1] = key, other_id
     end

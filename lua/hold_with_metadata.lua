@@ -79,11 +79,14 @@ end
 
 -- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one. A SKU is text with none of space : { } and no
 -- Unicode white space. inventory:audit is the stream, so audit is reserved; clients that normalize paths cannot ask for
--- . and .. over HTTP.
+-- . and .. over HTTP. A shard is a number from 0 to 4095.
 local function split(name)
   local prefix, sku = match(name, '^(.-)inventory:(.*)$')
   if not prefix or sku == 'audit' or sku == '.' or sku == '..' then return nil end
-  if prefix ~= '' and not find(prefix, '^{%d%d?%d?%d?}:$') then return nil end
+  if prefix ~= '' and prefix ~= '{0}:'
+    and not (find(prefix, '^{[1-9]%d?%d?%d?}:$') and match(prefix, '%d+') + 0 < 4096) then
+    return nil
+  end
   -- Most names are plain ASCII: one pattern decides.
   if find(sku, '^[!-9;-z|~]+$') and #sku <= 128 then return prefix, sku end
   if find(sku, '[ :{}]') or not is_text(sku) then return nil end
@@ -94,14 +97,28 @@ local function split(name)
   return prefix, sku
 end
 
--- The key of a reservation, after its prefix: reservation:<uuid>, the UUID in its canonical lower-case form.
-local KEY_OF_ID = 'reservation:()([%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+()%-[%da-f]+)$'
+-- The key of a reservation, after its prefix: reservation:<uuid>.
+local KIND = 'reservation'
+
+-- The pattern of the key of an id, a UUID in its canonical lower-case form. On a shard, the third group of a
+-- reservation's id ends in the shard's number, in three digits. Otherwise any UUID will do.
+local function pattern_of(prefix, kind, is_any)
+  local last = '+'
+  if prefix ~= '' and kind == 'reservation' and not is_any then last = format('%03x', match(prefix, '%d+')) end
+  return '^' .. prefix .. kind .. ':()([%da-f]+()%-[%da-f]+()%-[%da-f]' .. last .. '()%-[%da-f]+()%-[%da-f]+)$'
+end
 
 -- The UUID in a key; nil when the key is not of the pattern.
 local function id_of(key, pattern)
   local first, id, a, b, c, d = match(key, pattern)
   if id and #id == 36 and a - first == 8 and b - first == 13 and c - first == 18 and d - first == 23 then return id end
   return nil
+end
+
+-- What is wrong with a key that is not of the pattern of its kind.
+local function wrong_id(key, prefix, name)
+  local is_elsewhere = prefix ~= '' and id_of(key, pattern_of(prefix, KIND, true))
+  return 'BADKEY ' .. name .. (is_elsewhere and ': its id is of another shard' or ': not ' .. KIND .. ':<uuid>')
 end
 
 -- One reading of one clock: that of Redis. Two readings in one script can differ.
@@ -184,7 +201,7 @@ local function item_of(i, inventory, active, owner)
     if not own_prefix then return nil, 'BADKEY inventory of item ' .. i .. ': not inventory:<sku>' end
     if own_prefix ~= prefix then
       if prefix then return nil, 'BADKEY inventory of item ' .. i .. ': of another shard' end
-      prefix, pattern = own_prefix, '^' .. own_prefix .. KEY_OF_ID
+      prefix, pattern = own_prefix, pattern_of(own_prefix, KIND)
     end
     -- All fields at once: a table that grows costs more.
     stock = { key = inventory, sku = sku, active = inventory .. ':active', available = false, reserved = false,
@@ -194,10 +211,7 @@ local function item_of(i, inventory, active, owner)
   end
   if active ~= stock.active then return nil, 'BADKEY active of item ' .. i .. ': not inventory:<sku>:active' end
   local id = id_of(owner, pattern)
-  if not id then
-    local kind = match(KEY_OF_ID, '^%a+')
-    return nil, 'BADKEY ' .. kind .. ' of item ' .. i .. ': not ' .. kind .. ':<uuid>'
-  end
+  if not id then return nil, wrong_id(owner, prefix, KIND .. ' of item ' .. i) end
   return stock, id
 end
 
@@ -208,7 +222,7 @@ local function shown(word, record)
 end
 
 -- How long a hold lasts that leaves this open, in milliseconds, unless the SKU's longest hold is shorter.
-local DEFAULT_TTL_MS = '600000'
+local DEFAULT_TTL_MS = 600000
 
 -- Guards: no key is read before every name and number is right.
 
@@ -374,7 +388,7 @@ for i = 1, n do
     stock.left = stock.left - quantity
     made[reservation] = i
     if ttl == 'default' then
-      ttl = stock.max_ttl and stock.max_ttl < DEFAULT_TTL_MS + 0 and stock.max_ttl or DEFAULT_TTL_MS
+      ttl = stock.max_ttl and stock.max_ttl < DEFAULT_TTL_MS and stock.max_ttl or DEFAULT_TTL_MS
     end
     if ttl ~= held_ttl then held, held_ttl = { 'HELD', format('%d', now + ttl), now_text }, ttl end
     replies[i] = held

@@ -35,17 +35,17 @@ const USERS: [&str; 4] = [SERVER, CALLER, DEPLOYER, AUDITOR];
 const FILE: &str = include_str!("../redis/users.acl");
 const PASSWORD: &str = "for-this-test-only";
 
-const A: &str = "00000000-0000-8000-8000-00000000000a";
-const B: &str = "00000000-0000-8000-8000-00000000000b";
-const C: &str = "00000000-0000-8000-8000-00000000000c";
-const OTHER: &str = "00000000-0000-8000-8000-00000000000f";
-const PART: &str = "00000000-0000-8000-8000-000000000010";
-const LATE: &str = "00000000-0000-8000-8000-000000000011";
-const D: &str = "00000000-0000-8000-8000-00000000000d";
-const E: &str = "00000000-0000-8000-8000-00000000000e";
-const F: &str = "00000000-0000-8000-8000-00000000000f";
+const A: &str = "00000000-0000-8007-8000-00000000000a";
+const B: &str = "00000000-0000-8007-8000-00000000000b";
+const C: &str = "00000000-0000-8007-8000-00000000000c";
+const OTHER: &str = "00000000-0000-8007-8000-00000000000f";
+const PART: &str = "00000000-0000-8007-8000-000000000010";
+const LATE: &str = "00000000-0000-8007-8000-000000000011";
+const D: &str = "00000000-0000-8007-8000-00000000000d";
+const E: &str = "00000000-0000-8007-8000-00000000000e";
+const F: &str = "00000000-0000-8007-8000-00000000000f";
 /// In the list of the cart `full`.
-const GONE: &str = "00000000-0000-8000-8000-000000000100";
+const GONE: &str = "00000000-0000-8007-8000-000000000100";
 
 /// Commands that have nothing to do with the scripts and that every user may call.
 const CONNECTING: &[&str] = &["client", "hello", "ping"];
@@ -180,7 +180,7 @@ impl Guarded {
         let mut index = cmd("HSET");
         index.arg(format!("{prefix}cart:full"));
         for number in 100..200 {
-            index.arg(format!("00000000-0000-8000-8000-{number:012}")).arg("tea");
+            index.arg(format!("00000000-0000-8007-8000-{number:012}")).arg("tea");
         }
         index.exec_async(&mut self.admin).await.unwrap();
     }
@@ -380,7 +380,7 @@ async fn the_caller_runs_every_script_on_every_path() {
             (hold("each", &[line("tea", C).quantity(99)]), vec!["INSUFFICIENT"]),
             (hold("all", &[line("tea", C), line("tea", D).quantity(99)]), vec!["WITHDRAWN", "INSUFFICIENT"]),
             (hold("all", &[line("tea", C), line("tea", D)]), vec!["HELD", "HELD"]),
-            (hold("each", &[line("cup", "00000000-0000-8000-8000-000000000004")]), vec!["UNKNOWN_SKU"]),
+            (hold("each", &[line("cup", "00000000-0000-8007-8000-000000000004")]), vec!["UNKNOWN_SKU"]),
             (extend("each", &[("tea", A, 1_200_000)]), vec!["EXTENDED"]),
             (change_to("tea", A, 3, OTHER), vec!["CHANGED"]),
             (change_to("tea", A, 3, OTHER), vec!["REPLAYED"]),
@@ -395,11 +395,11 @@ async fn the_caller_runs_every_script_on_every_path() {
             (sell("tea", PART, "", 1, ""), vec!["CONFIRMED"]),
             (sell("tea", LATE, "token", 0, ""), vec!["EXPIRED"]),
             (sell("tea", LATE, "token", 0, "reacquire"), vec!["CONFIRMED"]),
-            (lapsing("00000000-0000-8000-8000-000000000001"), vec!["HELD"]),
-            (confirm("each", &[("tea", "00000000-0000-8000-8000-000000000001", "")]), vec!["EXPIRED"]),
-            (lapsing("00000000-0000-8000-8000-000000000002"), vec!["HELD"]),
-            (sweep("tea", &["00000000-0000-8000-8000-000000000002"]), vec!["SWEPT"]),
-            (hold("each", &[line("tea", "00000000-0000-8000-8000-000000000003")]), vec!["HELD"]),
+            (lapsing("00000000-0000-8007-8000-000000000001"), vec!["HELD"]),
+            (confirm("each", &[("tea", "00000000-0000-8007-8000-000000000001", "")]), vec!["EXPIRED"]),
+            (lapsing("00000000-0000-8007-8000-000000000002"), vec!["HELD"]),
+            (sweep("tea", &["00000000-0000-8007-8000-000000000002"]), vec!["SWEPT"]),
+            (hold("each", &[line("tea", "00000000-0000-8007-8000-000000000003")]), vec!["HELD"]),
             (adjust("each", &[add("tea", A, 3).once(), add("tea", A, 3).once()]), vec!["ADJUSTED", "REPLAYED"]),
             (adjust("each", &[add("tea", B, -99)]), vec!["INSUFFICIENT"]),
             (adjust("all", &[set("pot", B, 1).create(), add("cup", C, 1)]), vec!["WITHDRAWN", "UNKNOWN_SKU"]),

@@ -49,8 +49,12 @@ if inventory then
   prefix, sku = split(inventory)
   if not prefix then return redis.error_reply('BADKEY inventory: not inventory:<sku>') end
   if audit ~= prefix .. 'inventory:audit' then return redis.error_reply('BADKEY audit: not inventory:audit') end
-elseif not find(audit, '^inventory:audit$') and not find(audit, '^{%d%d?%d?%d?}:inventory:audit$') then
-  return redis.error_reply('BADKEY audit: not inventory:audit')
+else
+  -- Its prefix is right if it would be for a SKU.
+  local prefix = match(audit, '^(.*)inventory:audit$')
+  if not prefix or not split(prefix .. 'inventory:sku') then
+    return redis.error_reply('BADKEY audit: not inventory:audit')
+  end
 end
 
 -- An entry's fields by name, with its id.

@@ -64,8 +64,6 @@ local function other_key(i) return KEYS[3 * n + 5 + i] end
 
 -- The longest that a hold lasts, also when it is extended.
 local LONGEST_MS = 2592000000
--- How long a hold lasts that leaves this open, unless the longest hold of a SKU is shorter.
-local DEFAULT_TTL_MS = 600000
 local MOST_LISTED = 100
 -- What an operation remembers: what was asked, and when it was carried out.
 local ASKED = { 'cartId', 'items' }
@@ -86,6 +84,7 @@ local LEFT = { 'updatedAt' }
 -- @include write_stock
 -- @include items
 -- @include shown
+-- @include default_ttl
 -- @include reserve
 -- @include metadata
 -- @include insufficient

@@ -71,8 +71,8 @@ if once ~= '' and once ~= 'once' then return redis.error_reply('BADARGS once: em
 -- @include inventory_key
 -- @include audit_key
 -- @include operation_key
-local id = id_of(reservation, '^' .. prefix .. KEY_OF_ID)
-if not id then return redis.error_reply('BADKEY reservation: not reservation:<uuid>') end
+local id = id_of(reservation, pattern_of(prefix, KIND))
+if not id then return redis.error_reply(wrong_id(reservation, prefix, 'reservation')) end
 
 -- Rights: those of every write, also when nothing will be written: a call that is refused proves them.
 

@@ -23,6 +23,10 @@ pub const CHANGES: RangeInclusive<u8> = 44..=48;
 pub const METADATA: [&str; 2] = [r#"{"order":"A-17"}"#, r#"{"b":"größe","a":"\"\\"}"#];
 pub const REASONS: [&str; 3] = ["", "delivery", "Zählung 📋"];
 
+/// The shard on which some sequences are, with all their keys; the ids are those of this shard in any case.
+pub const SHARD: u16 = 7;
+pub const PREFIX: &str = "{7}:";
+
 /// In a repair: available units as many as there can be.
 pub const AS_MANY_AS_FIT: i64 = i64::MAX;
 const MOST: u64 = 1_000_000_000_000;
@@ -37,6 +41,8 @@ pub struct Step {
 
 #[derive(Clone, Debug)]
 pub enum Act {
+    /// Not a call: this sequence is on [`SHARD`]. It is always the first step.
+    OnShard,
     WaitMs(u64),
     /// The operator sets how long settled records are kept, or removes the setting.
     Keep(Option<u64>),
@@ -247,7 +253,8 @@ impl fmt::Debug for Step {
 impl Act {
     fn call(&self, model: &Model, events: &[String]) -> Option<Call> {
         let call = match self {
-            Self::WaitMs(_)
+            Self::OnShard
+            | Self::WaitMs(_)
             | Self::Ahead { .. }
             | Self::FillCart { .. }
             | Self::Keep(_)
@@ -373,6 +380,37 @@ impl Act {
     }
 }
 
+impl Call {
+    /// The call on [`SHARD`]; keys that name a shard already stay as they are.
+    pub fn on_shard(mut self) -> Self {
+        for key in self.keys.iter_mut().filter(|key| !key.starts_with(b"{")) {
+            key.splice(0..0, PREFIX.bytes());
+        }
+        self
+    }
+
+    /// As a call without shards: what it names on [`SHARD`] has no prefix any more, and what does not fit there has
+    /// that of another shard.
+    pub fn without_shard(&self) -> Self {
+        let mut call = self.clone();
+        for key in &mut call.keys {
+            match key.strip_prefix(PREFIX.as_bytes()) {
+                Some(own) if is_on_shard(own) => *key = own.to_vec(),
+                Some(_) => key.splice(0..PREFIX.len(), *b"{0}:").for_each(drop),
+                None if key.starts_with(b"{") => {}
+                None => key.splice(0..0, *b"{0}:").for_each(drop),
+            }
+        }
+        call
+    }
+}
+
+/// Unless it is a reservation with the number of another shard.
+fn is_on_shard(key: &[u8]) -> bool {
+    let number = format!("{SHARD:03x}");
+    key.strip_prefix(b"reservation:").and_then(|id| id.get(15..18)).is_none_or(|digits| digits == number.as_bytes())
+}
+
 impl Adjustment {
     fn arguments(&self, model: &Model) -> [String; 6] {
         let version = model.stocks.get(self.sku).map_or(0, |stock| stock.version);
@@ -443,5 +481,5 @@ fn reservation_key(id: &u8) -> String {
 }
 
 pub fn reservation_id(id: &u8) -> String {
-    format!("00000000-0000-8000-8000-0000000000{id:02x}")
+    format!("00000000-0000-8{SHARD:03x}-8000-0000000000{id:02x}")
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::{Client, Connection, RedisResult, Value, cmd, pipe};
 use stockhold::scripts::Catalogue;
 
-use crate::call::{Act, Call, SKUS, STRANGERS, Step, reservation_id};
+use crate::call::{Act, Call, PREFIX, SKUS, STRANGERS, Step, reservation_id};
 use crate::request::Fault;
 use crate::rules::Answer;
 use crate::state::{ENTRIES_PER_NODE, Model, Turn};
@@ -72,8 +72,10 @@ impl Comparison {
             sleep(pause);
             match (&step.act, step.call(&self.model, &self.ids)) {
                 (_, Some(call)) => {
+                    let call = if self.model.on_shard { call.on_shard() } else { call };
                     self.compare(&call).map_err(|why| Difference { length: n + 1, why })?;
                 }
+                (Act::OnShard, _) => self.model.on_shard = n == 0,
                 (Act::WaitMs(ms), _) => sleep(Duration::from_millis(*ms)),
                 (Act::Keep(keep_ms), _) => {
                     self.set("keepMs", *keep_ms);
@@ -92,7 +94,14 @@ impl Comparison {
         self.compare_whole_audit().map_err(|why| Difference { length: steps.len(), why })
     }
 
+    /// The name of a key as Redis has it.
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", if self.model.on_shard { PREFIX } else { "" })
+    }
+
     fn put_ahead(&mut self, id: &str, ms: u64) {
+        let key = self.key(&format!("reservation:{id}"));
+        let prefix = self.key("");
         let Some(record) = self.model.records.get_mut(id).filter(|record| record.state == "active") else { return };
         record.created_at += ms;
         // What was not extended was not updated: it has the one time.
@@ -102,17 +111,18 @@ impl Comparison {
         record.expires_at += ms;
         let (created, expires) = (record.created_at, record.expires_at);
         let mut commands = pipe();
-        commands.cmd("HSET").arg(format!("reservation:{id}"));
+        commands.cmd("HSET").arg(key);
         commands.arg("createdAt").arg(created).arg("expiresAt").arg(expires);
-        commands.cmd("ZADD").arg(format!("inventory:{}:active", record.sku)).arg(expires).arg(id);
+        commands.cmd("ZADD").arg(format!("{prefix}inventory:{}:active", record.sku)).arg(expires).arg(id);
         commands.exec(&mut self.redis).unwrap();
     }
 
     fn fill_cart(&mut self, cart: &str, most: usize) {
+        let key = self.key(&format!("cart:{cart}"));
         let listed = &mut self.model.carts.entry(cart.to_owned()).or_default().listed;
         for id in STRANGERS.map(|id| reservation_id(&id)) {
             if listed.len() < most && !listed.contains_key(&id) {
-                cmd("HSET").arg(format!("cart:{cart}")).arg(&id).arg(SKUS[0]).exec(&mut self.redis).unwrap();
+                cmd("HSET").arg(&key).arg(&id).arg(SKUS[0]).exec(&mut self.redis).unwrap();
                 listed.insert(id, SKUS[0].to_owned());
             }
         }
@@ -152,17 +162,19 @@ impl Comparison {
 
     /// As the operator does it.
     fn set(&mut self, setting: &str, value: Option<u64>) {
+        let settings = self.key("stockhold:settings");
         match value {
-            Some(value) => cmd("HSET").arg("stockhold:settings").arg(setting).arg(value).exec(&mut self.redis),
-            None => cmd("HDEL").arg("stockhold:settings").arg(setting).exec(&mut self.redis),
+            Some(value) => cmd("HSET").arg(settings).arg(setting).arg(value).exec(&mut self.redis),
+            None => cmd("HDEL").arg(settings).arg(setting).exec(&mut self.redis),
         }
         .unwrap();
     }
 
     /// As the sweeper does it.
     fn trim(&mut self, most: usize) {
-        cmd("XTRIM").arg("inventory:audit").arg("MAXLEN").arg("~").arg(most).exec(&mut self.redis).unwrap();
-        let kept = cmd("XLEN").arg("inventory:audit").query(&mut self.redis).unwrap();
+        let audit = self.key("inventory:audit");
+        cmd("XTRIM").arg(&audit).arg("MAXLEN").arg("~").arg(most).exec(&mut self.redis).unwrap();
+        let kept = cmd("XLEN").arg(&audit).query(&mut self.redis).unwrap();
         self.model.trim(most, kept);
     }
 
@@ -194,14 +206,14 @@ impl Comparison {
                 _ => return Err(format!("{} failed: {error}", call.script)),
             },
         };
-        let (stores, read) = Stores::from_redis(all);
+        let (stores, read) = Stores::from_redis(all, &self.key(""));
         Ok(Seen { answer, stores, began: epoch_ms(began), ended: epoch_ms(ended), read })
     }
 
     /// What happened early in a sequence is still there, unchanged, at its end.
     fn compare_whole_audit(&mut self) -> Result<(), String> {
         let all = cmd("EVALSHA").arg(&self.read_all).arg(0).arg("-").query(&mut self.redis).unwrap();
-        let (mut found, _) = Stores::from_redis(all);
+        let (mut found, _) = Stores::from_redis(all, &self.key(""));
         let mut expected = Stores::from_model(&self.model, 0);
         for stores in [&mut found, &mut expected] {
             stores.keys.retain(|name, _| name == "inventory:audit");

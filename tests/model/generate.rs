@@ -26,8 +26,9 @@ pub fn sequence() -> impl Strategy<Value = Vec<Step>> {
     let keep_ms = keep_ms().prop_map(move |keep_ms| vec![unspoiled(Act::Keep(keep_ms))]);
     let first = vec(seed().prop_map(unspoiled), 0..=FIRST_SEEDS);
     let then = prop_oneof![80 => step().prop_map(|step| vec![step]), 1 => sale_and_returns(), 1 => hold_and_changes(), 1 => short_hold_and_sales(), 2 => ruled_carts(), 1 => scarce_lines()];
-    (keep_ms, first, vec(then, 1..=LONGEST - FIRST_SEEDS))
-        .prop_map(|(keep_ms, first, then)| [keep_ms, first, then.concat()].concat())
+    let shard = prop_oneof![1 => Just(Vec::new()), 1 => Just(vec![unspoiled(Act::OnShard)])];
+    (shard, keep_ms, first, vec(then, 1..=LONGEST - FIRST_SEEDS))
+        .prop_map(|(shard, keep_ms, first, then)| [shard, keep_ms, first, then.concat()].concat())
 }
 
 /// Something is sold and comes back, some of it twice or more; often its SKU is seeded in between, and often there is no
@@ -242,6 +243,8 @@ fn spoil() -> impl Strategy<Value = Spoil> {
     prop_oneof![
         6 => (place(), key()).prop_map(|(place, key)| Spoil::Key(place, key)),
         8 => (place(), arg()).prop_map(|(place, arg)| Spoil::Arg(place, arg)),
+        6 => (place(), select(spoil::SHARDS)).prop_map(|(place, prefix)| Spoil::Shard(place, prefix)),
+        6 => (place(), select(spoil::NUMBERS)).prop_map(|(place, number)| Spoil::IdOfShard(place, number)),
         2 => (place(), place()).prop_map(|(one, other)| Spoil::SwapKeys(one, other)),
         1 => place().prop_map(Spoil::DropKey),
         1 => place().prop_map(Spoil::DropArg),

@@ -39,8 +39,8 @@ pub fn event_id(bytes: &[u8]) -> Option<(u64, u64)> {
     Some((part(ms)?, part(sequence)?))
 }
 
-/// Whether a key is the audit stream of a shard: `{0}:` to `{9999}:` before the name.
+/// Whether a key is the audit stream of a shard: `{0}:` to `{4095}:` before the name.
 pub fn is_audit_of_shard(key: &[u8]) -> bool {
     let shard = key.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}:inventory:audit"));
-    shard.is_some_and(|shard| (1..=4).contains(&shard.len()) && shard.iter().all(u8::is_ascii_digit))
+    shard.is_some_and(|shard| number(shard, 0, 4095).is_some())
 }

@@ -21,7 +21,7 @@ impl Model {
         let is_kept = |dropped_at: Option<(u64, u64)>| dropped_at.is_none_or(|(_, latest)| turn.gone_before <= latest);
         self.records.retain(|_, record| is_kept(record.dropped_at));
         self.operations.retain(|_, operation| is_kept(operation.dropped_at));
-        let request = Request::read(call)?;
+        let request = if self.on_shard { Request::read(&call.without_shard()) } else { Request::read(call) }?;
         let keep_ms = self.keep_ms.unwrap_or(THIRTY_DAYS_MS);
         let lines = match &request {
             Request::Seed(request) => vec![self.seed(request, keep_ms, turn)?],

@@ -12,6 +12,10 @@ const RESERVED: usize = 4;
 pub enum Spoil {
     Key(usize, &'static [u8]),
     Arg(usize, &'static [u8]),
+    /// The key is on a shard with this prefix.
+    Shard(usize, &'static str),
+    /// The first reservation from there on has an id with the number of this shard.
+    IdOfShard(usize, &'static str),
     SwapKeys(usize, usize),
     DropKey(usize),
     DropArg(usize),
@@ -46,9 +50,16 @@ pub const KEYS: &[&[u8]] = &[
     b"xinventory:tea",
     b"{7}:inventory:tea",
     b"{7}:inventory:audit",
+    b"{8}:inventory:audit",
+    b"{07}:inventory:audit",
+    b"{4095}:inventory:audit",
+    b"{4096}:inventory:audit",
     b"{77777}:inventory:audit",
+    b"{07}:inventory:tea",
     b"{7}:stockhold:due",
     b"{7}:reservation:00000000-0000-8000-8000-000000000001",
+    b"{7}:reservation:00000000-0000-8007-8000-000000000001",
+    b"{8}:reservation:00000000-0000-8008-8000-000000000001",
     b"stockhold:due",
     b"stockhold:skus",
     b"stockhold:settings",
@@ -63,6 +74,12 @@ pub const KEYS: &[&[u8]] = &[
     b"operation:00000000-0000-8000-8000-000000000001",
     b"{7}:operation:00000000-0000-8000-8000-000000000001",
     b"reservation:00000000-0000-8000-8000-000000000001",
+    b"reservation:00000000-0000-8008-8000-000000000001",
+    b"reservation:00000000-0000-8070-8000-000000000001",
+    b"reservation:00000000-0000-8107-8000-000000000001",
+    b"reservation:00000000-0000-4007-8000-000000000001",
+    b"reservation:00000000-0000-8007-8000-000000000001",
+    b"operation:00000000-0000-8008-8000-000000000001",
     b"reservation:00000000-0000-8000-8000-00000000000A",
     b"reservation:00000000-0000-8000-8000-00000000000g",
     b"reservation:00000000-0000-8000-8000-0000000000011",
@@ -70,6 +87,10 @@ pub const KEYS: &[&[u8]] = &[
     b"inventory:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
       aaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
+
+/// Shards, and what is none.
+pub const SHARDS: &[&str] = &["{7}:", "{8}:", "{0}:", "{07}:", "{4095}:", "{4096}:", "{9998}:", "{77777}:"];
+pub const NUMBERS: &[&str] = &["007", "008", "000", "017", "107", "0a7"];
 
 /// Arguments that break the rule of some position.
 pub const ARGS: &[&[u8]] = &[
@@ -156,6 +177,17 @@ impl Spoil {
                     args[place] = arg.to_vec();
                 }
             }
+            Self::Shard(place, prefix) => {
+                let place = place % keys.len();
+                keys[place].splice(0..0, prefix.bytes()).for_each(drop);
+            }
+            Self::IdOfShard(place, number) => {
+                let is_reservation = |key: &&mut Vec<u8>| key.starts_with(b"reservation:") && key.len() == 48;
+                let place = place % keys.len();
+                if let Some(key) = keys[place..].iter_mut().find(is_reservation) {
+                    key.splice(27..30, number.bytes()).for_each(drop);
+                }
+            }
             Self::SwapKeys(one, other) => {
                 let count = keys.len();
                 keys.swap(one % count, other % count);
@@ -196,6 +228,8 @@ impl fmt::Debug for Spoil {
         match self {
             Self::Key(place, key) => write!(f, "key {place} is \"{}\"", key.escape_ascii()),
             Self::Arg(place, arg) => write!(f, "argument {place} is \"{}\"", arg.escape_ascii()),
+            Self::Shard(place, prefix) => write!(f, "key {place} begins with \"{prefix}\""),
+            Self::IdOfShard(place, number) => write!(f, "a reservation from key {place} on has the shard {number}"),
             Self::SwapKeys(one, other) => write!(f, "keys {one} and {other} change places"),
             Self::DropKey(place) => write!(f, "key {place} is missing"),
             Self::DropArg(place) => write!(f, "argument {place} is missing"),

@@ -24,6 +24,8 @@ pub struct Turn<'a> {
 
 #[derive(Clone, Default)]
 pub struct Model {
+    /// Whether all of it is on the shard of these tests.
+    pub on_shard: bool,
     pub stocks: BTreeMap<String, Stock>,
     pub records: BTreeMap<String, Record>,
     /// The adjustments, changes, returns and seeds that are remembered.

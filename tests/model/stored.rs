@@ -64,8 +64,8 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// From the answer to [`READ_ALL`], with the epoch ms of the read.
-    pub fn from_redis(answer: Value) -> (Self, u64) {
+    /// From the answer to [`READ_ALL`], with the epoch ms of the read. The names of keys are without `prefix`.
+    pub fn from_redis(answer: Value, prefix: &str) -> (Self, u64) {
         let (found, time): (Vec<Value>, Value) = typed(answer);
         let mut stores = Self::default();
         for key in found {
@@ -73,6 +73,8 @@ impl Stores {
             let mut parts = parts.into_iter();
             let mut next = || parts.next().expect("a part of a key");
             let (name, kind, dropped_at): (String, String, i64) = (typed(next()), typed(next()), typed(next()));
+            // What has another prefix is nothing that the model stores.
+            let name = name.strip_prefix(prefix).map_or_else(|| format!("elsewhere: {name}"), str::to_owned);
             let content = next();
             let stored = match &*kind {
                 "hash" => Stored::Hash(typed(content)),

@@ -35,7 +35,7 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 93] = [
+pub const BUGS: [Bug; 96] = [
     rule(
         "lua/hold_with_metadata.lua",
         "`hold_with_metadata` takes another request for a repeat",
@@ -113,6 +113,24 @@ pub const BUGS: [Bug; 93] = [
         "`hold` takes 1e3 for a number",
         "if not s or #s > 13 or not (s == '0' or find(s, '^[1-9]%d*$')) then",
         "if not s or #s > 13 or not tonumber(s) then",
+    ),
+    rule(
+        "lua/hold.lua",
+        "`hold` on a shard takes an id of another shard",
+        "if prefix ~= '' and kind == 'reservation' and not is_any then",
+        "if false then",
+    ),
+    rule(
+        "lua/sweep.lua",
+        "`sweep` on a shard takes an id whose last digit alone is that of the shard",
+        "format('%03x', match(prefix, '%d+'))",
+        "'+' .. format('%x', match(prefix, '%d+'))",
+    ),
+    rule(
+        "lua/audit.lua",
+        "`audit` takes a number that is no shard",
+        "match(prefix, '%d+') + 0 < 4096",
+        "match(prefix, '%d+') + 0 < 9999",
     ),
     rule(
         "lua/cart_hold.lua",

@@ -50,12 +50,25 @@ const NOT_SKUS: [&str; 27] = [
 ];
 
 /// Not prefixes of a shard.
-const NOT_SHARDS: [&str; 8] = ["{}:", "{x}:", "{12345}:", "{-1}:", "7:", "x", "{7}", " "];
+const NOT_SHARDS: [&str; 14] = [
+    "{}:", "{x}:", "{12345}:", "{4096}:", "{9999}:", "{00}:", "{07}:", "{0007}:", "{-1}:", "{7}:{7}:", "7:", "x",
+    "{7}", " ",
+];
 
 /// Not ids of reservations: too short, upper case, not hexadecimal, hyphens missing or misplaced, braces.
-const NOT_IDS: &str = "1 tea 00000000-0000-8000-8000-0000000000 00000000-0000-8000-8000-00000000000A \
-    00000000-0000-8000-8000-00000000000g 00000000000080008000000000000000000a 0000-00000000-8000-8000-00000000000a \
-    {0000000-0000-8000-8000-00000000000} 00000000-0000-8000-8000-00000000000a0";
+const NOT_IDS: &str = "1 tea 00000000-0000-8007-8000-0000000000 00000000-0000-8007-8000-00000000000A \
+    00000000-0000-8007-8000-00000000000g 00000000000080008000000000000000000a 0000-00000000-8000-8000-00000000000a \
+    {0000000-0000-8000-8000-00000000000} 00000000-0000-8007-8000-00000000000a0";
+
+/// Ids that the scripts accept without shards, and that are not of shard 7.
+const OF_OTHER_SHARDS: [&str; 6] = [
+    "00000000-0000-8000-8000-00000000000a",
+    "00000000-0000-8070-8000-00000000000a",
+    "00000000-0000-8700-8000-00000000000a",
+    "00000000-0000-8107-8000-00000000000a",
+    "00000000-0000-8008-8000-00000000000a",
+    "00000000-0000-7fff-8000-00000000000a",
+];
 
 const CONTROLS: [&str; 8] = ["\0", "a\nb", "\t", "\u{1f}", "\u{7f}", "\u{80}", "a\u{85}", "\u{9f}"];
 
@@ -142,12 +155,15 @@ pub fn bad_keys(call: &Call, slot: usize, prefix: &str) -> Vec<Vec<u8>> {
         "reservation" | "other" => {
             bad.extend(NOT_IDS.split_whitespace().map(|id| format!("{prefix}reservation:{id}")));
             bad.push(format!("{prefix}Reservation:{ACTIVE}"));
+            if !prefix.is_empty() {
+                bad.extend(OF_OTHER_SHARDS.map(|id| format!("{prefix}reservation:{id}")));
+            }
             &["reservation:", "inventory:tea"]
         }
         "operation" => {
             bad.extend(NOT_IDS.split_whitespace().map(|id| format!("{prefix}operation:{id}")));
             bad.push(format!("{prefix}Operation:{ACTIVE}"));
-            &["operation:", "inventory:tea", "reservation:00000000-0000-8000-8000-00000000000a"]
+            &["operation:", "inventory:tea", "reservation:00000000-0000-8007-8000-00000000000a"]
         }
         _ => panic!("{} has a new key: what is wrong for {name:?}?", call.script),
     };

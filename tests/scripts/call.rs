@@ -98,7 +98,7 @@ impl<'a> Adjustment<'a> {
 
 /// Sets the stock of a SKU; the ids are the holds to release. It is not remembered.
 pub fn seed(sku: &str, quantity: u64, ids: &[&str]) -> Call {
-    seed_under("00000000-0000-8000-8000-0000000000ee", sku, quantity, ids)
+    seed_under("00000000-0000-8007-8000-0000000000ee", sku, quantity, ids)
 }
 
 /// The same, with an operation.
@@ -215,7 +215,7 @@ pub fn extend(mode: &str, items: &[(&str, &str, u64)]) -> Call {
 
 /// Changes how many units a reservation holds; the call is remembered under the operation if that is not empty.
 fn change(sku: &str, id: &str, how: &str, quantity: u64, operation: &str) -> Call {
-    const UNUSED: &str = "00000000-0000-8000-8000-0000000000ff";
+    const UNUSED: &str = "00000000-0000-8007-8000-0000000000ff";
     let mut keys = [AUDIT, DUE, SETTINGS].map(String::from).to_vec();
     keys.push(format!("operation:{}", if operation.is_empty() { UNUSED } else { operation }));
     keys.extend(stock_keys(sku));

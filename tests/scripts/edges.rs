@@ -90,10 +90,11 @@ async fn names_may_be_long_and_in_any_script() {
         &longest,
     ];
     let mut fixture = ScriptFixture::open().await;
-    for prefix in ["", "{7}:", "{0}:", "{4095}:"] {
+    let shards = [("", "1111"), ("{7}:", "8007"), ("{0}:", "8000"), ("{17}:", "4011"), ("{4095}:", "8fff")];
+    for (prefix, of_shard) in shards {
         for name in names {
             fixture.run::<()>(&cmd("FLUSHALL")).await;
-            let id = id(1);
+            let id = id(1).replacen("8007", of_shard, 1);
             let calls = [
                 (seed(name, 10, &[]), "SEEDED"),
                 (hold("each", &[line(name, &id).cart(name)]), "HELD"),

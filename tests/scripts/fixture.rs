@@ -13,13 +13,13 @@ use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 
 /// The reservations of [`ScriptFixture::stocked`], and two unused ids.
-pub const ACTIVE: &str = "00000000-0000-8000-8000-00000000000a";
-pub const LAPSED: &str = "00000000-0000-8000-8000-00000000000b";
-pub const CONFIRMED: &str = "00000000-0000-8000-8000-00000000000c";
-pub const RELEASED: &str = "00000000-0000-8000-8000-00000000000d";
-pub const CUP: &str = "00000000-0000-8000-8000-00000000000e";
-pub const NEW: &str = "00000000-0000-8000-8000-00000000000f";
-pub const NEWER: &str = "00000000-0000-8000-8000-000000000010";
+pub const ACTIVE: &str = "00000000-0000-8007-8000-00000000000a";
+pub const LAPSED: &str = "00000000-0000-8007-8000-00000000000b";
+pub const CONFIRMED: &str = "00000000-0000-8007-8000-00000000000c";
+pub const RELEASED: &str = "00000000-0000-8007-8000-00000000000d";
+pub const CUP: &str = "00000000-0000-8007-8000-00000000000e";
+pub const NEW: &str = "00000000-0000-8007-8000-00000000000f";
+pub const NEWER: &str = "00000000-0000-8007-8000-000000000010";
 
 /// Replies that always mean a write.
 const DONE: [&str; 6] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED", "ADJUSTED", "RETURNED"];
@@ -253,7 +253,7 @@ pub fn stocking(prefix: &str) -> Vec<Call> {
 
 /// The id of a reservation, made from a number.
 pub fn id(n: usize) -> String {
-    format!("11111111-1111-8111-8111-{n:012x}")
+    format!("11111111-1111-8007-8111-{n:012x}")
 }
 
 /// Makes `count` holds of one unit each, which lapse after `ttl_ms`.

@@ -2,6 +2,8 @@
 //!
 //! The slots and their names come from the headers. There is no other check than that of the scripts.
 
+use redis::cmd;
+
 use crate::bad_values::{bad_arguments, bad_keys};
 use crate::call::{
     Call, LAST_EVENT, add, adjust, audit, audit_all, cart_hold, change_to, confirm, extend, hold, hold_with_metadata,
@@ -73,6 +75,48 @@ async fn one_call_is_on_one_shard() {
             key.splice(0..0, *b"{7}:");
         }
         assert_refused(&mut fixture, &bad, "BADKEY", "inventory", Some(2)).await;
+    }
+}
+
+/// The shard of a reservation can be told from its id: no script writes one elsewhere.
+#[tokio::test]
+async fn an_id_of_another_shard_is_refused_on_a_shard_and_taken_without() {
+    let elsewhere = id(1).replacen("8007", "8008", 1);
+    let calls = [
+        seed("tea", 7, &[&elsewhere]),
+        sweep("tea", &[&elsewhere]),
+        repair("tea", ["", "", ""], [0; 3], &[(&elsewhere, "")]),
+        confirm("each", &[("tea", &elsewhere, "")]),
+        release("each", &[("tea", &elsewhere, "")]),
+        extend("each", &[("tea", &elsewhere, LONGER_MS)]),
+        sell("tea", &elsewhere, "", 0, ""),
+        change_to("tea", &elsewhere, 3, ""),
+        take_back("tea", &elsewhere, NEW, 1),
+        cart_hold(NEW, &[("tea", NEW, 1)]).others(&[&elsewhere]).call(),
+        cart_hold(NEW, &[("tea", &elsewhere, 1)]).call(),
+        hold("each", &[line("tea", &elsewhere)]),
+        hold_with_metadata("each", &[line("tea", &elsewhere).metadata(ORDER)]),
+    ];
+    // The id of an operation is not concerned.
+    let operations = [
+        adjust("each", &[add("tea", &elsewhere, 1).once()]),
+        change_to("tea", ACTIVE, 3, &id(2).replace("8007", "8008")),
+    ];
+    let mut fixture = ScriptFixture::open().await;
+    for prefix in ["", "{7}:"] {
+        fixture.run::<()>(&cmd("FLUSHALL")).await;
+        for call in stocking(prefix).into_iter().chain(operations.clone().map(|call| call.in_shard(prefix))) {
+            fixture.replies(&call).await;
+        }
+        for call in calls.iter().map(|call| call.clone().in_shard(prefix)) {
+            if prefix.is_empty() {
+                fixture.replies(&call).await;
+                continue;
+            }
+            let refusal = fixture.refusal(&call).await;
+            assert_eq!(refusal.word, "BADKEY", "{call:?}");
+            assert!(refusal.text.ends_with(": its id is of another shard"), "{call:?}: {refusal:?}");
+        }
     }
 }
 

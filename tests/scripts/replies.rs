@@ -63,19 +63,19 @@ async fn each_call_has_its_reply_and_the_cases_reach_all_that_the_headers_list()
 }
 
 /// The reservation of a `cup` that a cart holds.
-const IN_CART: &str = "00000000-0000-8000-8000-0000000000bb";
+const IN_CART: &str = "00000000-0000-8007-8000-0000000000bb";
 
 /// Reservations of a full cart: one active, one confirmed, one released.
 const IN_FULL: [&str; 3] = [
-    "00000000-0000-8000-8000-0000000000f1",
-    "00000000-0000-8000-8000-0000000000f2",
-    "00000000-0000-8000-8000-0000000000f3",
+    "00000000-0000-8007-8000-0000000000f1",
+    "00000000-0000-8007-8000-0000000000f2",
+    "00000000-0000-8007-8000-0000000000f3",
 ];
 
 /// An operation that was carried out.
-const DONE_ONCE: &str = "00000000-0000-8000-8000-0000000000aa";
-const CUPS: &str = "00000000-0000-8000-8000-0000000000ab";
-const POT: &str = "00000000-0000-8000-8000-0000000000ac";
+const DONE_ONCE: &str = "00000000-0000-8007-8000-0000000000aa";
+const CUPS: &str = "00000000-0000-8007-8000-0000000000ab";
+const POT: &str = "00000000-0000-8007-8000-0000000000ac";
 
 impl ScriptFixture {
     /// What the cases of `adjust` need besides the stock.
@@ -244,19 +244,19 @@ fn alone() -> Vec<Case> {
         (rules("tea", "", "", ""), &["RULED 6 3 1 * 7 _"]),
         (inventory("nil", 10), &["UNKNOWN_SKU"]),
         (inventory("tea", 0), &["STOCK tea 6 3 1 10 * 7 2 1 _"]),
-        (inventory("cup", 10), &["STOCK cup 4 1 0 5 * 2 1 0 _", "ACTIVE 00000000-0000-8000-8000-00000000000e *"]),
+        (inventory("cup", 10), &["STOCK cup 4 1 0 5 * 2 1 0 _", "ACTIVE 00000000-0000-8007-8000-00000000000e *"]),
         (audit("nil", 10, ""), &[]),
         (
             audit("tea", 2, ""),
             &[
-                "EVENT * release 00000000-0000-8000-8000-00000000000d cart-1 tea 1 released manual_release * 6 3 1 7 * _",
-                "EVENT * confirm 00000000-0000-8000-8000-00000000000c cart-1 tea 1 confirmed _ * 5 4 1 6 * _",
+                "EVENT * release 00000000-0000-8007-8000-00000000000d cart-1 tea 1 released manual_release * 6 3 1 7 * _",
+                "EVENT * confirm 00000000-0000-8007-8000-00000000000c cart-1 tea 1 confirmed _ * 5 4 1 6 * _",
             ],
         ),
         (
             audit("cup", 2, ""),
             &[
-                "EVENT * hold 00000000-0000-8000-8000-00000000000e cart-1 cup 1 active _ * 4 1 0 2 * _",
+                "EVENT * hold 00000000-0000-8007-8000-00000000000e cart-1 cup 1 active _ * 4 1 0 2 * _",
                 "EVENT * seed _ _ cup 5 seeded _ * 5 0 0 1 _ _",
             ],
         ),

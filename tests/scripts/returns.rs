@@ -11,7 +11,7 @@ use crate::fixture::{CONFIRMED, NEW, NEWER, ScriptFixture};
 use crate::support::snapshot::Snapshot;
 
 /// A sale of 5 of the 10 `tea`.
-const SOLD: &str = "00000000-0000-8000-8000-0000000000ab";
+const SOLD: &str = "00000000-0000-8007-8000-0000000000ab";
 
 async fn sold() -> ScriptFixture {
     let mut fixture = ScriptFixture::open().await;

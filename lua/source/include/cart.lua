@@ -7,8 +7,8 @@ if cart_key then
   end
   for i = 1, others do
     local key = other_key(i)
-    local other_id = id_of(key, '^' .. prefix .. KEY_OF_ID)
-    if not other_id then return redis.error_reply('BADKEY other ' .. i .. ': not reservation:<uuid>') end
+    local other_id = id_of(key, pattern_of(prefix, KIND))
+    if not other_id then return redis.error_reply(wrong_id(key, prefix, 'other ' .. i)) end
     if not is_item[other_id] and not other_keys[other_id] then
       other_keys[other_id], other_ids[#other_ids + 1] = key, other_id
     end

@@ -65,7 +65,7 @@ for i = 1, n do
     stock.left = stock.left - quantity
     made[reservation] = i
     if ttl == 'default' then
-      ttl = stock.max_ttl and stock.max_ttl < DEFAULT_TTL_MS + 0 and stock.max_ttl or DEFAULT_TTL_MS
+      ttl = stock.max_ttl and stock.max_ttl < DEFAULT_TTL_MS and stock.max_ttl or DEFAULT_TTL_MS
     end
     if ttl ~= held_ttl then held, held_ttl = { 'HELD', format('%d', now + ttl), now_text }, ttl end
     replies[i] = held

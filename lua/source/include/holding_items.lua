@@ -11,9 +11,7 @@
 -- @include write_stock
 -- @include items
 -- @include shown
-
--- How long a hold lasts that leaves this open, in milliseconds, unless the SKU's longest hold is shorter.
-local DEFAULT_TTL_MS = '600000'
+-- @include default_ttl
 
 -- Guards: no key is read before every name and number is right.
 

@@ -10,7 +10,7 @@ local function item_of(i, inventory, active, owner)
     if not own_prefix then return nil, 'BADKEY inventory of item ' .. i .. ': not inventory:<sku>' end
     if own_prefix ~= prefix then
       if prefix then return nil, 'BADKEY inventory of item ' .. i .. ': of another shard' end
-      prefix, pattern = own_prefix, '^' .. own_prefix .. KEY_OF_ID
+      prefix, pattern = own_prefix, pattern_of(own_prefix, KIND)
     end
     -- All fields at once: a table that grows costs more.
     stock = { key = inventory, sku = sku, active = inventory .. ':active', available = false, reserved = false,
@@ -20,9 +20,6 @@ local function item_of(i, inventory, active, owner)
   end
   if active ~= stock.active then return nil, 'BADKEY active of item ' .. i .. ': not inventory:<sku>:active' end
   local id = id_of(owner, pattern)
-  if not id then
-    local kind = match(KEY_OF_ID, '^%a+')
-    return nil, 'BADKEY ' .. kind .. ' of item ' .. i .. ': not ' .. kind .. ':<uuid>'
-  end
+  if not id then return nil, wrong_id(owner, prefix, KIND .. ' of item ' .. i) end
   return stock, id
 end

@@ -12,8 +12,8 @@
 -- @include write_stock
 
 -- @include one_sku
-local id = id_of(reservation_key, '^' .. prefix .. KEY_OF_ID)
-if not id then return redis.error_reply('BADKEY reservation: not reservation:<uuid>') end
+local id = id_of(reservation_key, pattern_of(prefix, KIND))
+if not id then return redis.error_reply(wrong_id(reservation_key, prefix, 'reservation')) end
 -- @include shard_keys
 -- Lists of one: what serves a call about many reservations serves this one.
 local own = { key = inventory, sku = sku, active = active }

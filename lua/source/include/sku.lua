@@ -1,10 +1,13 @@
 -- [{shard}:]inventory:<sku> -> prefix, sku; nil when the name is not one. A SKU is text with none of space : { } and no
 -- Unicode white space. inventory:audit is the stream, so audit is reserved; clients that normalize paths cannot ask for
--- . and .. over HTTP.
+-- . and .. over HTTP. A shard is a number from 0 to 4095.
 local function split(name)
   local prefix, sku = match(name, '^(.-)inventory:(.*)$')
   if not prefix or sku == 'audit' or sku == '.' or sku == '..' then return nil end
-  if prefix ~= '' and not find(prefix, '^{%d%d?%d?%d?}:$') then return nil end
+  if prefix ~= '' and prefix ~= '{0}:'
+    and not (find(prefix, '^{[1-9]%d?%d?%d?}:$') and match(prefix, '%d+') + 0 < 4096) then
+    return nil
+  end
   -- Most names are plain ASCII: one pattern decides.
   if find(sku, '^[!-9;-z|~]+$') and #sku <= 128 then return prefix, sku end
   if find(sku, '[ :{}]') or not is_text(sku) then return nil end
