@@ -20,7 +20,7 @@ use repair::{Answer, Repairer};
 use snapshot::Reader;
 use verifier::Verifier;
 
-use crate::engine::{Engine, Error};
+use crate::engine::{Engine, Error, Options};
 use crate::keys::{Layout, Sku, Subject};
 use crate::redis::Redis;
 
@@ -57,10 +57,9 @@ pub struct Repaired {
 }
 
 impl Checker {
-    /// A checker for `redis`; nothing is sent yet.
-    pub fn new(redis: Redis) -> Self {
-        let layout = Layout::unsharded();
-        let engine = Arc::new(Engine::new(redis.clone()));
+    /// A checker for `redis`, which has this layout; nothing is sent yet.
+    pub fn new(layout: Layout, redis: Redis) -> Self {
+        let engine = Arc::new(Engine::on(layout.clone(), redis.clone(), Options::default()));
         let reader = Reader { engine: Arc::clone(&engine), redis: redis.clone(), layout: layout.clone() };
         let repairer = Repairer::new(Arc::clone(&engine), redis.clone(), layout.clone());
         Self { engine, redis, layout, reader, repairer }

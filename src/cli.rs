@@ -21,6 +21,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::engine::MAX_BATCH;
 use crate::http::{DEFAULT_KEEP_ALIVE, HostName};
+use crate::keys::MAX_SHARDS;
 use crate::sweeper;
 use target::Target;
 
@@ -93,6 +94,12 @@ struct ServeArgs {
     /// Where the private Redis keeps its data
     #[arg(long, env = "STOCKHOLD_DATA_DIR", default_value = "stockhold-data", value_name = "FOLDER")]
     data_dir: PathBuf,
+
+    /// In how many parts the stock is in Redis, each with its own prefix of keys, 1 to 4096; the first server decides it for
+    /// good
+    #[arg(long, env = "STOCKHOLD_SHARDS", default_value_t = 1, value_name = "SHARDS",
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_SHARDS)))]
+    shards: u16,
 
     /// How often lapsed holds are looked for
     #[arg(long, env = "STOCKHOLD_SWEEP_INTERVAL_MS", default_value_t = sweeper::DEFAULT_INTERVAL.as_millis() as u64, value_name = "MILLISECONDS",

@@ -17,6 +17,7 @@ mod history;
 mod hold;
 mod known_skus;
 mod lapsed;
+mod layout;
 mod list;
 mod pace;
 mod read;
@@ -55,6 +56,7 @@ pub use group_commit::MAX_BATCH;
 use group_commit::{Call, GroupCommit, Item};
 pub use hold::{Hold, HoldRequest};
 use known_skus::KnownSkus;
+pub use layout::{claim_layout, standing_layout};
 pub use list::{Page, Place};
 use read::Reads;
 pub use readiness::Impairment;
@@ -89,25 +91,29 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine on `redis`; nothing is sent yet.
+    /// An engine on `redis`, which has one shard; nothing is sent yet.
     pub fn new(redis: Redis) -> Self {
-        Self::with(redis, Options::default())
+        Self::on(Layout::unsharded(), redis, Options::default())
     }
 
-    /// Like [`Self::new`], with options.
-    pub fn with(redis: Redis, options: Options) -> Self {
-        Self::within(redis, options, Arc::default(), Arc::default())
+    /// The same on the layout that `redis` has: [`standing_layout`] tells it.
+    pub fn on(layout: Layout, redis: Redis, options: Options) -> Self {
+        Self::within(layout, redis, options, Arc::default(), Arc::default())
+    }
+
+    /// The shards, which determine the shape of every key.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The same with separate connections, for another thread. The limits of reads are shared, and so is what is known.
     pub fn with_own_connection(&self) -> Self {
         let (gate, known_skus) = (Arc::clone(&self.reads.gate), Arc::clone(&self.known_skus));
-        Self::within(self.redis.with_own_connection(), self.options, gate, known_skus)
+        Self::within(self.layout.clone(), self.redis.with_own_connection(), self.options, gate, known_skus)
     }
 
-    fn within(redis: Redis, options: Options, gate: Arc<Gate>, known_skus: Arc<KnownSkus>) -> Self {
+    fn within(layout: Layout, redis: Redis, options: Options, gate: Arc<Gate>, known_skus: Arc<KnownSkus>) -> Self {
         let Options { max_batch, replicas } = options;
-        let layout = Layout::unsharded();
         let scripts = Scripts::new(Catalogue::embedded(), redis.clone()).wait_for_replicas(replicas);
         let scripts = Arc::new(scripts);
         // One for each shard: calls that are sent together are in one hash slot.

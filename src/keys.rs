@@ -18,6 +18,16 @@ pub use reservation_id::ReservationId;
 /// Where the loader publishes script name -> SHA-1. There is one for the whole of Redis, for any number of shards.
 pub const SCRIPTS: &str = "stockhold:scripts";
 
+/// Where the number of shards stands, in the field [`LAYOUT_SHARDS`]: written once, by the first server. There is one for
+/// the whole of Redis.
+pub const LAYOUT: &str = "stockhold:layout";
+
+/// The field of [`LAYOUT`].
+pub const LAYOUT_SHARDS: &str = "shards";
+
+/// The maximum number of shards: the id of a reservation has 12 bits for its shard.
+pub const MAX_SHARDS: u16 = 4096;
+
 /// A value that breaks the rule of its field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {rule}")]
@@ -41,16 +51,29 @@ impl Layout {
         Self([Arc::new(Shard::new(0, String::new()))].into())
     }
 
-    /// `shards` shards, 2 to 4,096: the id of a reservation has 12 bits for its shard.
+    /// `shards` shards, 2 to [`MAX_SHARDS`].
     ///
     /// # Errors
     /// When `shards` is out of that range.
     pub fn sharded(shards: u16) -> Result<Self, Invalid> {
-        if (2..=4096).contains(&shards) {
+        if (2..=MAX_SHARDS).contains(&shards) {
             Ok(Self((0..shards).map(|number| Arc::new(Shard::new(number, format!("{{{number}}}:")))).collect()))
         } else {
             Err(Invalid { field: "shards", rule: "must be a whole number from 2 to 4096" })
         }
+    }
+
+    /// `shards` shards: 1 is [`Self::unsharded`].
+    ///
+    /// # Errors
+    /// Unless `shards` is 1 to [`MAX_SHARDS`].
+    pub fn of(shards: u16) -> Result<Self, Invalid> {
+        if shards == 1 { Ok(Self::unsharded()) } else { Self::sharded(shards) }
+    }
+
+    /// Whether keys have the prefix of a shard.
+    pub fn is_sharded(&self) -> bool {
+        self.0.len() > 1
     }
 
     /// All shards, in the order of their numbers.
@@ -65,8 +88,10 @@ impl Layout {
 
     /// The shard of a SKU: CRC16 of the SKU, as Redis Cluster computes it, modulo the number of shards.
     pub fn shard_of(&self, sku: &Sku) -> &Arc<Shard> {
-        const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
-        &self.0[usize::from(CRC16.checksum(sku.as_str().as_bytes())) % self.0.len()]
+        if !self.is_sharded() {
+            return &self.0[0];
+        }
+        &self.0[usize::from(crc16(sku.as_str())) % self.0.len()]
     }
 
     /// The keys of a SKU.
@@ -76,23 +101,29 @@ impl Layout {
         StockKeys { active: format!("{inventory}:active"), inventory, shard }
     }
 
-    /// The key of a reservation: its id tells the shard.
-    pub fn reservation(&self, id: &ReservationId) -> String {
-        self.0[usize::from(id.shard()) % self.0.len()].reservation(id)
+    /// The key of a reservation: its id tells the shard. `None` for an id with the number of no shard: it is no
+    /// reservation of this layout.
+    pub fn reservation(&self, id: &ReservationId) -> Option<String> {
+        let shard = if self.is_sharded() { self.0.get(usize::from(id.shard()))? } else { &self.0[0] };
+        Some(shard.reservation(id))
     }
 
     /// What a key of this layout is about; `None` for all other keys.
     pub fn read(&self, key: &str) -> Option<Subject> {
-        let key = match key.strip_prefix('{') {
-            Some(sharded) if self.0.len() > 1 => sharded.split_once("}:")?.1,
-            Some(_) => return None,
-            None => key,
-        };
-        if let Some(sku) = key.strip_prefix("inventory:") {
-            return Sku::parse(sku).ok().map(Subject::Stock);
+        let bare = if self.is_sharded() { key.strip_prefix('{')?.split_once("}:")?.1 } else { key };
+        if let Some(sku) = bare.strip_prefix("inventory:") {
+            let sku = Sku::parse(sku).ok()?;
+            return (self.stock(&sku).inventory == key).then_some(Subject::Stock(sku));
         }
-        ReservationId::parse(key.strip_prefix("reservation:")?).ok().map(Subject::Reservation)
+        let id = ReservationId::parse(bare.strip_prefix("reservation:")?).ok()?;
+        (self.reservation(&id).as_deref() == Some(key)).then_some(Subject::Reservation(id))
     }
+}
+
+/// CRC16 as Redis Cluster computes it.
+pub fn crc16(text: &str) -> u16 {
+    const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
+    CRC16.checksum(text.as_bytes())
 }
 
 /// A part of the stock whose keys are in one hash slot, with the keys that its SKUs have in common.
@@ -123,7 +154,12 @@ impl Shard {
         }
     }
 
-    /// The key of a reservation on this shard.
+    /// Whether an id may be that of a reservation on this shard.
+    pub fn has(&self, id: &ReservationId) -> bool {
+        self.prefix.is_empty() || id.shard() == self.number
+    }
+
+    /// The key of a reservation on this shard, which must [have](Self::has) the id.
     pub fn reservation(&self, id: &ReservationId) -> String {
         format!("{}reservation:{id}", self.prefix)
     }
@@ -136,6 +172,13 @@ impl Shard {
     /// The key under which this shard remembers an operation.
     pub fn operation(&self, id: &OperationId) -> String {
         format!("{}operation:{id}", self.prefix)
+    }
+}
+
+impl StockKeys {
+    /// The key of a reservation of this SKU; `None` for an id of another shard.
+    pub fn reservation(&self, id: &ReservationId) -> Option<String> {
+        self.shard.has(id).then(|| self.shard.reservation(id))
     }
 }
 
@@ -174,7 +217,8 @@ mod tests {
         assert_eq!(keys.shard.skus, "stockhold:skus");
         assert_eq!(keys.shard.settings, "stockhold:settings");
         let id = ReservationId::parse("018f0000-0000-8abc-8000-000000000001").unwrap();
-        assert_eq!(layout.reservation(&id), "reservation:018f0000-0000-8abc-8000-000000000001");
+        assert_eq!(layout.reservation(&id).unwrap(), "reservation:018f0000-0000-8abc-8000-000000000001");
+        assert_eq!(layout, Layout::of(1).unwrap());
     }
 
     #[test]
@@ -186,7 +230,11 @@ mod tests {
         assert_eq!(layout.stock(&sku).inventory, "{3}:inventory:123456789");
         assert_eq!(layout.stock(&sku).shard.audit, "{3}:inventory:audit");
         let id = ReservationId::mint(layout.shard_of(&sku).number);
-        assert!(layout.reservation(&id).starts_with("{3}:reservation:"));
+        assert!(layout.reservation(&id).unwrap().starts_with("{3}:reservation:"));
+        assert_eq!(layout.stock(&sku).reservation(&id), layout.reservation(&id));
+        assert_eq!(layout.stock(&sku).reservation(&ReservationId::mint(4)), None, "of another shard");
+        assert_eq!(layout.reservation(&ReservationId::mint(16)), None, "of no shard");
+        assert!(layout.reservation(&ReservationId::mint(15)).is_some());
         assert!(layout.shard_of(&sku).operation(&OperationId::mint()).starts_with("{3}:operation:"));
         assert_eq!(layout.shard_of(&sku).cart(&CartId::parse("a:{b}").unwrap()), "{3}:cart:a:{b}");
         assert_eq!(layout.shards().len(), 16);
@@ -194,11 +242,11 @@ mod tests {
 
     #[test]
     fn a_key_tells_what_it_is_about() {
-        let id = ReservationId::parse("018f0000-0000-8abc-8000-000000000001").unwrap();
+        let id = ReservationId::parse("018f0000-0000-800a-8000-000000000001").unwrap();
         let sku = Sku::parse("tea").unwrap();
         for layout in [Layout::unsharded(), Layout::sharded(16).unwrap()] {
             assert_eq!(layout.read(&layout.stock(&sku).inventory), Some(Subject::Stock(sku.clone())));
-            assert_eq!(layout.read(&layout.reservation(&id)), Some(Subject::Reservation(id)));
+            assert_eq!(layout.read(&layout.reservation(&id).unwrap()), Some(Subject::Reservation(id)));
             for other in [
                 "inventory:audit",
                 "inventory:tea:active",
@@ -212,6 +260,14 @@ mod tests {
             }
         }
         assert_eq!(Layout::unsharded().read("{3}:inventory:tea"), None);
+        let layout = Layout::sharded(16).unwrap();
+        let own = layout.stock(&sku).inventory;
+        for other in ["inventory:tea".to_owned(), format!("{{16}}:{}", &own[own.find("inv").unwrap()..])] {
+            assert_eq!(layout.read(&other), None, "{other}");
+        }
+        for other in ["reservation", "{9}:reservation", "{010}:reservation"] {
+            assert_eq!(layout.read(&format!("{other}:{id}")), None, "{other}");
+        }
     }
 
     #[test]
@@ -220,5 +276,6 @@ mod tests {
             assert!(Layout::sharded(bad).is_err());
         }
         assert!(Layout::sharded(4096).is_ok());
+        assert!(Layout::of(0).is_err() && Layout::of(2).unwrap().is_sharded());
     }
 }

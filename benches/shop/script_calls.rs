@@ -121,7 +121,7 @@ fn sha1(catalogue: &Catalogue, script: &str) -> String {
 /// The three keys of each item.
 fn name(call: &mut Cmd, items: &[Item]) {
     for Item { stock, id } in items {
-        call.arg(&stock.inventory).arg(&stock.active).arg(Layout::unsharded().reservation(id));
+        call.arg(&stock.inventory).arg(&stock.active).arg(Layout::unsharded().reservation(id).expect("any id"));
     }
 }
 

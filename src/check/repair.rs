@@ -70,9 +70,8 @@ impl Repairer {
     ) -> Result<Answer, Error> {
         let shard = &keys.shard;
         let record = |(id, _): &(String, String)| {
-            ReservationId::parse(id)
-                .map(|id| self.layout.reservation(&id))
-                .map_err(|_| malformed("the id of a reservation"))
+            let key = ReservationId::parse(id).ok().and_then(|id| keys.reservation(&id));
+            key.ok_or_else(|| malformed("the id of a reservation"))
         };
         let records = items.iter().map(record).collect::<Result<Vec<_>, _>>()?;
         let mut names =

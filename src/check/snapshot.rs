@@ -121,7 +121,7 @@ impl Reader {
         loop {
             let (next, members) = self.redis.scan_members(&keys.active, cursor).await.map_err(Error::retry_safe)?;
             for member in members {
-                if ReservationId::parse(&member).is_ok_and(|id| id.to_string() == member) {
+                if ReservationId::parse(&member).is_ok_and(|id| id.to_string() == member && keys.shard.has(&id)) {
                     ids.insert(member);
                 } else {
                     foreign.push(member);
@@ -135,7 +135,7 @@ impl Reader {
     }
 
     async fn looks(&self, keys: &StockKeys, ids: BTreeSet<String>) -> Result<BTreeMap<String, Look>, Error> {
-        let record = |id: String| ReservationId::parse(&id).map(|parsed| (id, self.layout.reservation(&parsed))).ok();
+        let record = |id: String| Some((id.clone(), keys.reservation(&ReservationId::parse(&id).ok()?)?));
         let ids: Vec<(String, String)> = ids.into_iter().filter_map(record).collect();
         let mut looks = BTreeMap::new();
         for page in ids.chunks(LOOKS_PER_CALL) {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::output::{complain, print};
 use super::runtime;
-use super::target::Target;
+use super::target::{Target, layout_of};
 use crate::check::{AuditReach, Census, Checked, Checker, Damage, Finding, Limits};
 use crate::keys::{self, Sku};
 use crate::redis::Redis;
@@ -96,7 +96,7 @@ async fn check_target(args: &CheckArgs) -> anyhow::Result<Report> {
 
 async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
     let published = redis.hash(keys::SCRIPTS).await?.fields;
-    let checker = Checker::new(redis);
+    let checker = Checker::new(layout_of(&redis).await?, redis);
     let limits = Limits {
         events: usize::try_from(args.events)?,
         overdue_ms: args.sweep_interval_ms.saturating_add(SWEEP_GRACE_MS),

@@ -17,8 +17,9 @@ use tracing::{info, warn};
 use super::ServeArgs;
 use super::output::print;
 use super::target::Target;
-use crate::engine::{Change, Engine, Error, Impairment, Options};
+use crate::engine::{Change, Engine, Error, Impairment, Options, claim_layout};
 use crate::http::{Access, Tokens};
+use crate::keys::{self, Layout};
 use crate::private_redis::{PrivateRedis, PrivateRedisOptions, START_PATIENCE, default_maxmemory};
 use crate::redis::{Failure, Redis};
 use crate::{http, reloader, sweeper};
@@ -70,9 +71,10 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis: Redis, mut stop: St
     let address = redis.address();
     let options = Options { max_batch: args.max_batch as usize, replicas: args.durability.replicas };
     // One engine for the loops below, and one for each serving thread. Each has its own connection.
-    let engine = Engine::with(redis.clone(), options);
+    let engine = Engine::on(Layout::of(args.shards)?, redis.clone(), options);
     let start = async {
         refuse_cluster(&redis, &address).await?;
+        agree(engine.layout(), &redis, &address).await?;
         load(&engine, &address).await?;
         set(&engine, args.decisions.change()).await?;
         prove(&engine, &address).await
@@ -165,6 +167,21 @@ async fn refuse_cluster(redis: &Redis, address: &str) -> anyhow::Result<()> {
         bail!(
             "the Redis at {address} is a node of a Redis Cluster, which stockhold does not support: its keys would be in many \
              slots. Use a Redis with cluster-enabled no, with replicas if it is to be highly available"
+        );
+    }
+    Ok(())
+}
+
+/// Makes sure that the stock in Redis has as many shards as this server is to serve: with another number, it would look
+/// for the keys of a SKU in the wrong place.
+async fn agree(layout: &Layout, redis: &Redis, address: &str) -> anyhow::Result<()> {
+    let stands = until_redis_is_up(address, async || claim_layout(redis, layout).await).await?;
+    let [has, asked] = [&stands, layout].map(|layout| layout.shards().len());
+    if has != asked {
+        bail!(
+            "the stock in the Redis at {address} has {has} shards ({}), and this server is to serve {asked} (--shards, \
+             STOCKHOLD_SHARDS): the number is fixed for good. Start it with --shards {has}, or with another Redis",
+            keys::LAYOUT
         );
     }
     Ok(())

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::output::print;
 use super::runtime;
-use super::target::Target;
-use crate::engine::{Change, Engine, Settings};
+use super::target::{Target, layout_of};
+use crate::engine::{Change, Engine, Options, Settings};
 
 /// What can be set, by `serve` at its start and by `stockhold settings` at any time.
 #[derive(Debug, Clone, Copy, Args)]
@@ -46,13 +46,13 @@ pub(super) struct SettingsArgs {
 pub(super) fn run(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
     let redis = args.target.redis()?;
     let address = redis.address();
-    let engine = Engine::new(redis);
-    let settings = runtime()?.block_on(async {
+    let settings: anyhow::Result<Settings> = runtime()?.block_on(async {
+        let engine = Engine::on(layout_of(&redis).await?, redis, Options::default());
         let change = args.decisions.change();
         if !change.is_empty() {
             engine.set(change).await?;
         }
-        engine.settings().await
+        Ok(engine.settings().await?)
     });
     let Settings { keep_ms, audit_max, extend_max_ms, .. } =
         settings.with_context(|| format!("cannot use the settings at {address}"))?;

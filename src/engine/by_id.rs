@@ -37,7 +37,7 @@ impl Engine {
             // The record was dropped, and the id used again. Nothing was done.
             self.known_skus.forget(id);
         }
-        let reservation = self.layout.reservation(&id);
+        let Some(reservation) = self.layout.reservation(&id) else { return Ok(None) };
         let Some(sku) = self.redis.hash_field(&reservation, "sku").await.map_err(Error::retry_safe)? else {
             return Ok(None);
         };

@@ -76,7 +76,7 @@ impl Engine {
 
     /// Reservations as they are stored, and Redis's clock to compare them with, epoch milliseconds.
     pub(super) async fn stored_each(&self, redis: &Redis, ids: &[ReservationId]) -> Result<(Vec<Listed>, u64), Error> {
-        let keys = ids.iter().map(|id| self.layout.reservation(id));
+        let keys = ids.iter().map(|id| self.layout.first().reservation(id));
         let (hashes, now_ms) = redis.hashes_now(keys).await.map_err(Error::retry_safe)?;
         let listed = ids.iter().zip(hashes).map(|(id, mut fields)| {
             let record = Reservation::stored(*id, &fields)?;
@@ -91,7 +91,7 @@ impl Engine {
         for record in due {
             let (_, holds) =
                 by_sku.entry(record.sku.as_str()).or_insert_with(|| (self.layout.stock(&record.sku), Vec::new()));
-            holds.push(self.layout.reservation(&record.id));
+            holds.push(self.layout.shard_of(&record.sku).reservation(&record.id));
         }
         let calls =
             by_sku.values().flat_map(|(keys, holds)| holds.chunks(SWEPT_PER_CALL).map(move |some| (keys, some)));

@@ -270,7 +270,7 @@ impl Engine {
     pub(super) async fn listed(&self, cart: &CartId) -> Result<Vec<String>, Error> {
         let ids = self.index(&self.redis, cart).await?;
         self.records(&self.redis, &ids).await?;
-        Ok(ids.iter().map(|id| self.layout.reservation(id)).collect())
+        Ok(ids.iter().map(|id| self.layout.first().reservation(id)).collect())
     }
 }
 

@@ -198,7 +198,7 @@ impl Engine {
         // The reservations of a cart are of one shard: there is only one.
         let shard = self.layout.first();
         let keys: Vec<_> =
-            lines.iter().map(|line| (self.layout.stock(&line.sku), self.layout.reservation(&line.id))).collect();
+            lines.iter().map(|line| (self.layout.stock(&line.sku), shard.reservation(&line.id))).collect();
         let mut names = vec![&*shard.audit, &*shard.due, &*shard.settings];
         for (stock, reservation) in &keys {
             names.extend([&*stock.inventory, &*stock.active, &**reservation]);

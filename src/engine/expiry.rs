@@ -144,7 +144,7 @@ impl Engine {
     /// Expires one reservation if it is due.
     pub(super) async fn sweep_one(&self, record: &Reservation) -> Result<(), Error> {
         let keys = self.layout.stock(&record.sku);
-        self.sweep(&keys, &[self.layout.reservation(&record.id)]).await.map(drop)
+        self.sweep(&keys, &[keys.shard.reservation(&record.id)]).await.map(drop)
     }
 
     /// The keys of the holds of a SKU that expire first, at most `count`.
@@ -155,8 +155,8 @@ impl Engine {
 
     /// The keys of holds of a SKU.
     pub(super) fn hold_keys(&self, keys: &StockKeys, ids: &[String]) -> Result<Vec<String>, Error> {
-        let key = |id: &String| ReservationId::parse(id).map(|id| self.layout.reservation(&id));
-        ids.iter().map(key).collect::<Result<_, _>>().map_err(|_| malformed(&keys.active))
+        let key = |id: &String| ReservationId::parse(id).ok().and_then(|id| keys.reservation(&id));
+        ids.iter().map(key).collect::<Option<_>>().ok_or_else(|| malformed(&keys.active))
     }
 
     /// Expires what is due among `holds`. Returns the number of expired holds.

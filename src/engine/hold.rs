@@ -144,7 +144,7 @@ impl Engine {
         if is_asked(record.ttl_ms()) && record.updated_at_ms == record.created_at_ms {
             return Ok(true);
         }
-        let key = self.layout.reservation(&record.id);
+        let key = self.layout.shard_of(&record.sku).reservation(&record.id);
         let kept = self.redis.hash_field(&key, "ttlMs").await.map_err(Error::retry_safe)?;
         Ok(is_asked(kept.map_or(Ok(record.ttl_ms()), |kept| number(&kept))?))
     }

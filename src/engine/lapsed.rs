@@ -142,8 +142,8 @@ impl Reads {
     ) -> Result<Vec<String>, Error> {
         let ids = self.redis.ranked(&keys.active, first, last).await.map_err(Error::retry_safe)?;
         let unknown: Vec<&String> = ids.iter().filter(|id| !quantities.contains_key(*id)).collect();
-        let key = |id: &&String| ReservationId::parse(id).map(|id| self.layout.reservation(&id));
-        let records = unknown.iter().map(key).collect::<Result<Vec<_>, _>>().map_err(|_| malformed(&keys.active))?;
+        let key = |id: &&String| ReservationId::parse(id).ok().and_then(|id| keys.reservation(&id));
+        let records = unknown.iter().map(key).collect::<Option<Vec<_>>>().ok_or_else(|| malformed(&keys.active))?;
         let fields = self.redis.fields(&records, &["state", "quantity"]).await.map_err(Error::retry_safe)?;
         for (id, fields) in unknown.into_iter().zip(fields) {
             let quantity = match &*fields {

@@ -134,6 +134,7 @@ impl Engine {
             let places = page.iter().filter_map(|(id, score)| {
                 Some(Place { expires_at_ms: *score as u64, id: ReservationId::parse(id).ok()? })
             });
+            let places = places.filter(|place| keys.shard.has(&place.id));
             let mut places: Vec<Place> = places.filter(|place| last.is_none_or(|last| *place > last)).collect();
             if places.is_empty() {
                 // All of them were listed before, or are no ids: the next step must look further.

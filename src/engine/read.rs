@@ -239,7 +239,8 @@ impl Engine {
 
     /// A reservation as it was stored, and Redis's clock to compare it with, epoch milliseconds.
     async fn stored(&self, redis: &Redis, id: ReservationId) -> Result<Option<(Reservation, u64)>, Error> {
-        let stored = redis.hash(&self.layout.reservation(&id)).await.map_err(Error::retry_safe)?;
+        let Some(key) = self.layout.reservation(&id) else { return Ok(None) };
+        let stored = redis.hash(&key).await.map_err(Error::retry_safe)?;
         Ok(Reservation::stored(id, &stored.fields)?.map(|record| (record, stored.now_ms)))
     }
 

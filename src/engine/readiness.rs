@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::is_passing;
-use super::{Engine, Error};
+use super::{Engine, Error, claim_layout};
 use crate::keys::{CartId, OperationId, ReservationId, Sku, StockKeys};
 use crate::redis::Failure;
 use crate::scripts::State;
@@ -211,6 +211,11 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn restore_scripts(&self) -> Result<bool, Error> {
-        self.scripts.restore().await.map_err(Error::retry_safe)
+        let lost = self.scripts.restore().await.map_err(Error::retry_safe)?;
+        if lost {
+            // All of its data may be lost, too.
+            claim_layout(&self.redis, &self.layout).await?;
+        }
+        Ok(lost)
     }
 }

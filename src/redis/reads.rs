@@ -106,6 +106,22 @@ impl Redis {
         Ok((typed(count)?, typed::<Vec<String>>(lowest)?.pop()))
     }
 
+    /// The member with the lowest score of each sorted set, in the order of the keys; `None` for an empty one.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn first_members<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<Option<String>>, Failure> {
+        let mut reads = pipe();
+        for key in keys {
+            reads.cmd("ZRANGE").arg(key).arg(0).arg(0);
+        }
+        let firsts = self.pipeline(&reads).await?.into_iter().map(typed::<Vec<String>>);
+        firsts.map(|first| Ok(first?.pop())).collect()
+    }
+
     /// The members of a sorted set from one rank to another, both included.
     ///
     /// # Errors

@@ -141,7 +141,7 @@ fn sku_name(number: usize) -> String {
 }
 
 fn records(ids: &[ReservationId]) -> impl Iterator<Item = String> {
-    ids.iter().take(LOOKED_AT).map(|id| Layout::unsharded().reservation(id))
+    ids.iter().take(LOOKED_AT).map(|id| Layout::unsharded().reservation(id).expect("any id"))
 }
 
 /// Without the buffers of connections.

@@ -62,7 +62,7 @@ impl Writer {
         writes.arg("sku").arg(&self.sku).arg("quantity").arg(1).arg("state").arg("active").arg("reason").arg("");
         writes.arg("happenedAt").arg(now).arg("available").arg(available).arg("reserved").arg(held);
         writes.arg("confirmed").arg(0).arg("version").arg(version).arg("previous").arg(&event_id);
-        writes.cmd("HSET").arg(Layout::unsharded().reservation(&id)).arg("cartId").arg("cart-12345");
+        writes.cmd("HSET").arg(Layout::unsharded().reservation(&id).expect("any id")).arg("cartId").arg("cart-12345");
         writes.arg("sku").arg(&self.sku).arg("quantity").arg(1).arg("state").arg("active");
         writes.arg("expiresAt").arg(expires).arg("createdAt").arg(now);
         writes.cmd("ZADD").arg(&self.keys.active).arg(expires).arg(id.to_string());
