@@ -16,9 +16,9 @@ pub async fn run(engine: &Engine, every: Duration) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
     let (mut rounds, mut trims) = (Rounds::default(), true);
-    loop {
+    for turn in 0.. {
         ticks.tick().await;
-        trim(engine, &mut trims).await;
+        trim(engine, turn, &mut trims).await;
         match engine.sweep_due(&mut rounds).await {
             Ok(swept) => {
                 if std::mem::take(&mut failing) {
@@ -42,9 +42,9 @@ pub async fn run(engine: &Engine, every: Duration) {
     }
 }
 
-/// Trims the audit; `trims` is whether that worked the last time.
-async fn trim(engine: &Engine, trims: &mut bool) {
-    let trimmed = engine.trim_audit().await;
+/// Trims the audit of some shards; `trims` is whether that worked the last time.
+async fn trim(engine: &Engine, turn: usize, trims: &mut bool) {
+    let trimmed = engine.trim_audit(turn).await;
     if let (Err(error), true) = (&trimmed, *trims) {
         warn!(%error, "cannot trim the audit");
     }

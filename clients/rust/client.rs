@@ -153,6 +153,10 @@ fn cart_settled(outcome: CartSettle) -> (bool, String) {
         CartSettle::Settled(records) => (true, format!("DONE: {}", records.len())),
         CartSettle::Replayed(records) => (true, format!("REPLAYED: {} done before", records.len())),
         CartSettle::NotActive(lines) => (false, format!("NOT_ACTIVE: {} are settled or too late", lines.len())),
+        CartSettle::Lapsing(lines) => (false, format!("LAPSING: {} lapse too soon; extend the cart", lines.len())),
+        CartSettle::Partly { done, ended } => {
+            (false, format!("PARTLY: {} of {}", done.len(), done.len() + ended.len()))
+        }
         CartSettle::UnknownCart => (false, "NOT_FOUND: no such cart".to_owned()),
     }
 }

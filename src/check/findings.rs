@@ -75,6 +75,11 @@ impl Finding {
     pub(super) fn overall(damage: Damage, what: impl Into<String>) -> Self {
         Self { damage, reservation: String::new(), what: what.into() }
     }
+
+    /// Says in which shard it is.
+    pub(super) fn in_shard(self, number: u16) -> Self {
+        Self { what: format!("in shard {number}, {}", self.what), ..self }
+    }
 }
 
 /// A SKU that was checked.

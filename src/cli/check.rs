@@ -2,22 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use super::output::{complain, print};
 use super::runtime;
 use super::target::{Target, layout_of};
 use crate::check::{AuditReach, Census, Checked, Checker, Damage, Finding, Limits};
+use crate::engine::Error;
 use crate::keys::{self, Sku};
 use crate::redis::Redis;
 use crate::sweeper;
 
 /// Beyond the interval of the sweeper: what a sweep may take.
 const SWEEP_GRACE_MS: u64 = 1000;
+
+/// SKUs that are checked at the same time: most of a check is waiting.
+const IN_FLIGHT: usize = 8;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -119,9 +125,18 @@ async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
     if args.skus.is_empty() {
         report.add_audit(args.repair);
     }
-    for (name, suspects) in &census {
+    let checks = stream::iter(&census).map(async |(name, suspects)| {
+        let checked = match Sku::parse(name) {
+            Ok(sku) => Some(checker.check(&sku, suspects, limits).await?),
+            Err(_) => None,
+        };
+        Ok::<_, Error>((name, suspects, checked))
+    });
+    let mut checks = pin!(checks.buffered(if args.apply { 1 } else { IN_FLIGHT }));
+    while let Some(checked) = checks.next().await {
+        let (name, suspects, checked) = checked?;
         report.skus += 1;
-        let Ok(sku) = Sku::parse(name) else {
+        let Some(checked) = checked else {
             let finding = Finding {
                 damage: Damage::Unreadable,
                 reservation: String::new(),
@@ -130,7 +145,6 @@ async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
             report.lines.push(Line { sku: Some(name.clone()), finding, fate: "" });
             continue;
         };
-        let checked = checker.check(&sku, suspects, limits).await?;
         report.events += checked.events;
         report.reservations += checked.reservations;
         if args.apply {

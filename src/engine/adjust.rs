@@ -1,6 +1,7 @@
 //! Adjusting: units come or go, or are counted, without touching holds and sales. Script `adjust`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::expiry::Lapsed;
 use super::record::{malformed, number};
@@ -37,7 +38,7 @@ pub enum How {
 pub enum Mode {
     /// Nothing: each is made or refused alone.
     Each,
-    /// All are made, or none.
+    /// All are made, or none: they must be of one shard, as [`Engine::are_together`] tells.
     All,
 }
 
@@ -152,10 +153,30 @@ impl Engine {
         }
     }
 
-    /// One call for some of the lines.
+    /// Whether SKUs are in one shard: only then [`Mode::All`] can be kept.
+    pub fn are_together<'a>(&self, skus: impl IntoIterator<Item = &'a Sku>) -> bool {
+        let shards: BTreeSet<u16> = skus.into_iter().map(|sku| self.layout.shard_of(sku).number).collect();
+        shards.len() <= 1
+    }
+
+    /// A call for some of the lines, or one for each of their shards.
     async fn adjust_once(&self, lines: &mut [Line], asked: &[usize], mode: Mode) -> Result<(), Error> {
-        // The SKUs of a call are of one shard: there is only one.
-        let shard = self.layout.first();
+        let mut by_shard: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
+        for at in asked {
+            by_shard.entry(lines[*at].keys.shard.number).or_default().push(*at);
+        }
+        if mode == Mode::All && by_shard.len() > 1 {
+            return Err(Error::Broken("adjustments in mode all are of several shards".to_owned()));
+        }
+        for asked in by_shard.values() {
+            self.adjust_shard(lines, asked, mode).await?;
+        }
+        Ok(())
+    }
+
+    /// One call for some of the lines, which are of one shard.
+    async fn adjust_shard(&self, lines: &mut [Line], asked: &[usize], mode: Mode) -> Result<(), Error> {
+        let shard = Arc::clone(&lines[asked[0]].keys.shard);
         let mut names = vec![&*shard.audit, &*shard.skus, &*shard.settings];
         let mut arguments = vec![match mode {
             Mode::Each => "each",

@@ -83,7 +83,7 @@ impl Engine {
             let lapsed = match &*reply.parts() {
                 ["UNSEEN", id] => {
                     let id = CartId::parse(id).map_err(|_| malformed("the cart of a reservation"))?;
-                    cart = [vec![shard.cart(&id)], self.listed(&id).await?].concat();
+                    cart = [vec![shard.cart(&id)], self.listed(shard, &id).await?].concat();
                     continue;
                 }
                 ["INSUFFICIENT", _available, lapsed] => number(lapsed)?,

@@ -45,17 +45,21 @@ impl Engine {
     pub async fn cart(&self, cart: &CartId) -> Result<Option<Vec<Reservation>>, Error> {
         let redis = &self.reads.redis;
         let _turn = self.reads.small.turn(&self.reads.gate).await?;
-        let ids = self.index(redis, cart).await?;
+        let ids = self.index(redis, &self.lists(cart)).await?;
         let records = in_order(self.records(redis, &ids).await?.into_iter().flatten().collect());
         Ok(if records.is_empty() { None } else { Some(records) })
     }
 
-    /// The ids that a cart lists, in no order.
-    pub(super) async fn index(&self, redis: &Redis, cart: &CartId) -> Result<Vec<ReservationId>, Error> {
-        // The reservations of a cart are in one shard: there is only one.
-        let index = redis.hash(&self.layout.first().cart(cart)).await.map_err(Error::retry_safe)?;
-        let ids = index.fields.keys().map(|id| ReservationId::parse(id));
+    /// The ids in lists of a cart, in no order.
+    pub(super) async fn index(&self, redis: &Redis, lists: &[String]) -> Result<Vec<ReservationId>, Error> {
+        let lists = redis.hashes(lists.iter().cloned()).await.map_err(Error::retry_safe)?;
+        let ids = lists.iter().flat_map(|list| list.keys()).map(|id| ReservationId::parse(id));
         ids.collect::<Result<_, _>>().map_err(|_| malformed("the list of a cart"))
+    }
+
+    /// The lists of a cart in all shards.
+    pub(super) fn lists(&self, cart: &CartId) -> Vec<String> {
+        self.layout.shards().iter().map(|shard| shard.cart(cart)).collect()
     }
 
     /// The records of reservations; those that are due are expired first.
@@ -76,7 +80,8 @@ impl Engine {
 
     /// Reservations as they are stored, and Redis's clock to compare them with, epoch milliseconds.
     pub(super) async fn stored_each(&self, redis: &Redis, ids: &[ReservationId]) -> Result<(Vec<Listed>, u64), Error> {
-        let keys = ids.iter().map(|id| self.layout.first().reservation(id));
+        let keys = ids.iter().map(|id| self.layout.reservation(id)).collect::<Option<Vec<_>>>();
+        let keys = keys.ok_or_else(|| malformed("the list of a cart"))?;
         let (hashes, now_ms) = redis.hashes_now(keys).await.map_err(Error::retry_safe)?;
         let listed = ids.iter().zip(hashes).map(|(id, mut fields)| {
             let record = Reservation::stored(*id, &fields)?;

@@ -1,11 +1,13 @@
 //! Holding a cart: all of its lines or none, with one expiry. Script `cart_hold`.
 
+use std::sync::Arc;
+
 use super::cart::EndedLine;
 use super::expiry::Lapsed;
 use super::hold::ttl_argument;
 use super::record::{malformed, number};
 use super::{Engine, Error, Hold, HoldRequest, Quantity, Reservation, ReservationState, Ttl};
-use crate::keys::{CartId, IdempotencyKey, Metadata, OperationId, ReservationId, Sku, StockKeys};
+use crate::keys::{CartId, IdempotencyKey, Metadata, OperationId, ReservationId, Shard, Sku, StockKeys};
 use crate::scripts::Reply;
 
 /// A request to hold a cart.
@@ -74,9 +76,10 @@ pub enum Shortage {
 }
 
 /// A line on its way.
-struct Line {
-    keys: StockKeys,
-    id: ReservationId,
+pub(super) struct Line<'a> {
+    pub asked: &'a CartLine,
+    pub keys: StockKeys,
+    pub id: ReservationId,
     quantity: String,
     shortage: Option<Shortage>,
     lapsed: Lapsed,
@@ -89,21 +92,24 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn hold_cart(&self, request: &CartHoldRequest) -> Result<CartHold, Error> {
+        if self.layout.is_sharded() {
+            return self.hold_cart_over_shards(request).await;
+        }
         let CartHoldRequest { cart, idempotency_key, .. } = request;
-        let line = |line: &CartLine| {
-            let (sku, keys) = (&line.sku, self.layout.stock(&line.sku));
+        let lines = request.lines.iter().map(|line| {
+            let keys = self.layout.stock(&line.sku);
             let id = match idempotency_key {
-                Some(key) => ReservationId::of_cart_line(key, cart, sku, keys.shard.number),
+                Some(key) => ReservationId::of_cart_line(key, cart, &line.sku, keys.shard.number),
                 None => ReservationId::mint(keys.shard.number),
             };
             Line::new(keys, id, line)
-        };
-        let lines = request.lines.iter().map(line).collect();
+        });
+        let mut lines: Vec<Line> = lines.collect();
         let operation = match idempotency_key {
-            Some(key) => OperationId::of_cart_hold(key, cart),
+            Some(key) => OperationId::of_cart_hold(key, cart, 0),
             None => OperationId::mint(),
         };
-        self.hold_lines(request, lines, operation).await
+        self.hold_lines(request, &mut lines, operation).await
     }
 
     /// Holds a SKU that has a limit for each cart. `None` when the id is in use by now: the script `hold` tells of what.
@@ -115,10 +121,10 @@ impl Engine {
     ) -> Result<Option<Hold>, Error> {
         let HoldRequest { cart, sku, quantity, ttl, metadata, .. } = request.clone();
         let asked = CartLine { sku, quantity };
-        let line = Line::new(keys.clone(), id, &asked);
+        let mut line = [Line::new(keys.clone(), id, &asked)];
         // The id makes it safe to repeat.
-        let request = CartHoldRequest { cart, lines: vec![asked], ttl, metadata, idempotency_key: None };
-        let outcome = self.hold_lines(&request, vec![line], OperationId::mint()).await?;
+        let request = CartHoldRequest { cart, lines: Vec::new(), ttl, metadata, idempotency_key: None };
+        let outcome = self.hold_lines(&request, &mut line, OperationId::mint()).await?;
         let shortage = match outcome {
             CartHold::Held(mut records) => return Ok(records.pop().map(Hold::Held)),
             CartHold::Full => return Ok(Some(Hold::CartFull)),
@@ -133,28 +139,30 @@ impl Engine {
         }))
     }
 
-    async fn hold_lines(
+    /// Holds lines of a cart, all of one shard.
+    pub(super) async fn hold_lines(
         &self,
         request: &CartHoldRequest,
-        mut lines: Vec<Line>,
+        lines: &mut [Line<'_>],
         operation: OperationId,
     ) -> Result<CartHold, Error> {
+        let shard = Arc::clone(&lines[0].keys.shard);
         let mut others: Option<Vec<String>> = None;
         loop {
             let named = others.as_deref().unwrap_or_default();
-            let replies = self.call_cart_hold(request, &lines, operation, named).await?;
+            let replies = self.call_cart_hold(request, lines, operation, named).await?;
             let parts: Vec<Vec<&str>> = replies.iter().map(Reply::parts).collect();
             let says = |word: &str| parts.iter().any(|parts| parts[0] == word);
             if says("HELD") {
-                return self.held_lines(request, &lines, &parts).map(CartHold::Held);
+                return self.held_lines(request, lines, &parts).map(CartHold::Held);
             } else if says("CONFLICT") {
                 return Ok(CartHold::Conflict);
             } else if says("FULL") && others.is_some() {
                 return Ok(CartHold::Full);
             } else if says("FULL") || says("UNSEEN") {
-                others = Some(self.listed(&request.cart).await?);
+                others = Some(self.listed(&shard, &request.cart).await?);
             } else if says("REPLAYED") || says("NOT_FOUND") {
-                return self.replayed_lines(request, &lines, &parts).await;
+                return self.replayed_lines(request, lines, &parts).await;
             } else {
                 for (line, parts) in lines.iter_mut().zip(&parts) {
                     line.take(parts)?;
@@ -172,12 +180,11 @@ impl Engine {
     async fn call_cart_hold(
         &self,
         request: &CartHoldRequest,
-        lines: &[Line],
+        lines: &[Line<'_>],
         operation: OperationId,
         others: &[String],
     ) -> Result<Vec<Reply>, Error> {
-        // The SKUs of a call are of one shard: there is only one.
-        let shard = self.layout.first();
+        let shard = &lines[0].keys.shard;
         let (cart, operation) = (shard.cart(&request.cart), shard.operation(&operation));
         let reservations: Vec<String> = lines.iter().map(|line| shard.reservation(&line.id)).collect();
         let mut names = vec![&*shard.audit, &*shard.due, &*shard.settings, &*cart, &*operation];
@@ -199,11 +206,12 @@ impl Engine {
     fn held_lines(
         &self,
         request: &CartHoldRequest,
-        lines: &[Line],
+        lines: &[Line<'_>],
         parts: &[Vec<&str>],
     ) -> Result<Vec<Reservation>, Error> {
-        let held = request.lines.iter().zip(lines).zip(parts).map(|((asked, line), parts)| {
+        let held = lines.iter().zip(parts).map(|(line, parts)| {
             let ["HELD", expires_at, created_at] = parts[..] else { return Err(malformed("cart_hold")) };
+            let asked = line.asked;
             self.known_skus.remember(line.id, &asked.sku);
             let created_at_ms = number(created_at)?;
             Ok(Reservation {
@@ -229,7 +237,7 @@ impl Engine {
     async fn replayed_lines(
         &self,
         request: &CartHoldRequest,
-        lines: &[Line],
+        lines: &[Line<'_>],
         parts: &[Vec<&str>],
     ) -> Result<CartHold, Error> {
         let ids: Vec<ReservationId> = lines.iter().map(|line| line.id).collect();
@@ -253,10 +261,10 @@ impl Engine {
                 }
             }
         }
-        let ended = request.lines.iter().zip(&ids).zip(&records).filter_map(|((line, id), record)| match record {
+        let ended = lines.iter().zip(&records).filter_map(|(line, record)| match record {
             Some(record) if record.state == ReservationState::Released => Some(record.into()),
             Some(_) => None,
-            None => Some(EndedLine { id: *id, sku: line.sku.clone(), state: None, reason: String::new() }),
+            None => Some(EndedLine { id: line.id, sku: line.asked.sku.clone(), state: None, reason: String::new() }),
         });
         let ended: Vec<EndedLine> = ended.collect();
         Ok(if ended.is_empty() {
@@ -266,17 +274,17 @@ impl Engine {
         })
     }
 
-    /// The keys of the reservations that a cart lists, 100 at most; those that are due are expired first.
-    pub(super) async fn listed(&self, cart: &CartId) -> Result<Vec<String>, Error> {
-        let ids = self.index(&self.redis, cart).await?;
+    /// The keys of the reservations that a cart lists in a shard, 100 at most; those that are due are expired first.
+    pub(super) async fn listed(&self, shard: &Shard, cart: &CartId) -> Result<Vec<String>, Error> {
+        let ids = self.index(&self.redis, &[shard.cart(cart)]).await?;
         self.records(&self.redis, &ids).await?;
-        Ok(ids.iter().map(|id| self.layout.first().reservation(id)).collect())
+        Ok(ids.iter().map(|id| shard.reservation(id)).collect())
     }
 }
 
-impl Line {
-    fn new(keys: StockKeys, id: ReservationId, asked: &CartLine) -> Self {
-        Self { keys, id, quantity: asked.quantity.to_string(), shortage: None, lapsed: Lapsed::default() }
+impl<'a> Line<'a> {
+    pub(super) fn new(keys: StockKeys, id: ReservationId, asked: &'a CartLine) -> Self {
+        Self { asked, keys, id, quantity: asked.quantity.to_string(), shortage: None, lapsed: Lapsed::default() }
     }
 
     fn take(&mut self, parts: &[&str]) -> Result<(), Error> {

@@ -4,10 +4,12 @@
 //! slice is the sweeper's share of Redis (see `pace`). Redis reads at most 16 KB at a time from one connection. A
 //! larger share sends more slices at a time, each on its own connection.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 
 use super::error::is_of_one_key;
 use super::expiry::{Expired, SWEPT_PER_CALL};
@@ -15,8 +17,11 @@ use super::{Engine, Error, Rounds};
 use crate::keys::{Shard, Sku, StockKeys};
 use crate::redis::{Failure, Redis};
 
-/// SKUs that are read from the due list at once: the most overdue ones.
+/// SKUs that are read from the due lists at once: the most overdue ones of each.
 const PAGE: usize = 600;
+
+/// Shards that are asked together whether anything is due.
+const SHARDS_TOGETHER: usize = 512;
 
 /// Holds for this number of calls are looked up together: with few SKUs, more holds of each SKU.
 const CALLS_LOOKED_UP: usize = 25;
@@ -52,6 +57,20 @@ struct Round<'a> {
     /// Later expiries belong to the next round.
     now_ms: u64,
     started: Instant,
+    /// Shards whose Redis cannot be used now.
+    away: BTreeSet<u16>,
+    /// Why the first of them cannot.
+    failure: Option<Error>,
+}
+
+/// The due list of a shard, as far as it was read.
+struct Front {
+    shard: Arc<Shard>,
+    /// SKUs at its front that are set aside.
+    skip: usize,
+    /// Whether the last page was its last one, and where that page ended.
+    is_last: bool,
+    end: usize,
 }
 
 /// A SKU of the due list, with what lapsed on it.
@@ -61,6 +80,9 @@ struct Lapsed {
     /// The keys of its lapsed holds, or the result that is known without a call.
     holds: Result<Vec<String>, Fate>,
 }
+
+/// What was looked up, and the shards where nothing could be.
+type LookedUp = (Vec<Lapsed>, Vec<(u16, Error)>);
 
 /// What happened to a SKU. With several calls for it, the highest value counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,76 +106,98 @@ impl Engine {
     /// later round, and `rounds` reports it.
     ///
     /// # Errors
-    /// See [`Error`]. Only when Redis itself cannot be used. What was expired before the error stays expired.
+    /// See [`Error`]. Only when Redis itself cannot be used, or the Redis of some shards: the others are swept. What was
+    /// expired stays expired.
     pub async fn sweep_due(&self, rounds: &mut Rounds) -> Result<Swept, Error> {
         let now_ms = self.redis.now_ms().await.map_err(Error::retry_safe)?;
-        let started = Instant::now();
-        let mut round = Round { engine: self, rounds, swept: Swept::default(), now_ms, started };
-        for shard in self.layout.shards() {
-            round.sweep_shard(shard).await?;
-        }
-        let swept = round.swept;
+        let (started, swept) = (Instant::now(), Swept::default());
+        let mut round = Round { engine: self, rounds, swept, now_ms, started, away: BTreeSet::new(), failure: None };
+        round.sweep().await;
+        let Round { swept, failure, .. } = round;
         rounds.forget_before(started);
-        Ok(swept)
+        failure.map_or(Ok(swept), Err)
     }
 
-    /// Sends all of `items` together. If there is no reply although Redis is up, one item may be the cause: then sends
-    /// each one alone.
+    /// Sends all of `items` together, each about a key of the shard that `shard_of` names. If there is no reply
+    /// although Redis is up, one item may be the cause: then sends each one alone.
     async fn each_answered<T, F>(
         &self,
         items: Range<usize>,
+        shard_of: impl Fn(usize) -> u16,
         send: impl Fn(Range<usize>) -> F,
-    ) -> Result<Vec<Result<T, Failure>>, Error>
+    ) -> Vec<Result<T, Failure>>
     where
         F: Future<Output = Result<Vec<Result<T, Failure>>, Failure>>,
     {
-        match send(items.clone()).await {
-            Err(Failure::NoReply(_)) => self.ask_after_redis().await?,
-            outcomes => return outcomes.map_err(Error::retry_safe),
-        }
-        let mut outcomes = Vec::with_capacity(items.len());
-        for item in items {
-            match send(item..item + 1).await {
-                Err(Failure::NoReply(why)) => {
-                    self.ask_after_redis().await?;
-                    outcomes.push(Err(Failure::NoReply(why)));
+        let all_alike = |failure: Failure| items.clone().map(|_| Err(failure.clone())).collect();
+        let mut outcomes: Vec<Result<T, Failure>> = send(items.clone()).await.unwrap_or_else(all_alike);
+        // Whether the Redis of a shard has answered since, or why it has not.
+        let mut answers = BTreeMap::new();
+        for (item, outcome) in items.zip(&mut outcomes) {
+            let shard = shard_of(item);
+            if !matches!(outcome, Err(Failure::NoReply(_))) {
+                continue;
+            }
+            if !answers.contains_key(&shard) {
+                answers.insert(shard, self.ask_after(shard).await);
+            }
+            if answers[&shard].is_ok() {
+                *outcome = match send(item..item + 1).await {
+                    Ok(mut alone) => alone.pop().expect("an outcome of each"),
+                    Err(failure) => Err(failure),
+                };
+                if !matches!(outcome, Err(Failure::NoReply(_))) {
+                    continue;
                 }
-                outcome => outcomes.append(&mut outcome.map_err(Error::retry_safe)?),
+                answers.insert(shard, self.ask_after(shard).await);
+            }
+            // If it answers, the item is the cause.
+            if let Err(failure) = &answers[&shard] {
+                *outcome = Err(Failure::Unreachable(failure.to_string()));
             }
         }
-        Ok(outcomes)
+        outcomes
     }
 
-    async fn ask_after_redis(&self) -> Result<(), Error> {
-        self.redis.now_ms().await.map(drop).map_err(Error::retry_safe)
+    /// Whether the Redis of a shard answers.
+    async fn ask_after(&self, _shard: u16) -> Result<(), Failure> {
+        self.redis.now_ms().await.map(drop)
     }
 
     /// The holds of each SKU that lapsed by `now_ms`.
-    async fn look_up(&self, shard: &Shard, skus: Vec<Sku>, now_ms: u64) -> Result<Vec<Lapsed>, Error> {
+    async fn look_up(&self, skus: Vec<Sku>, now_ms: u64) -> LookedUp {
         if skus.is_empty() {
-            return Ok(Vec::new());
+            return LookedUp::default();
         }
         let count = SWEPT_PER_CALL * (CALLS_LOOKED_UP / skus.len()).max(1);
         let stocks: Vec<StockKeys> = skus.iter().map(|sku| self.layout.stock(sku)).collect();
-        let pairs: Vec<_> = skus.iter().zip(&stocks).map(|(sku, keys)| (sku.as_str(), &*keys.active)).collect();
-        let look = |some| self.redis.listed_up_to(&shard.due, &pairs[some], now_ms, count);
-        let listed = self.each_answered(0..pairs.len(), look).await?;
-        let lapsed = skus.into_iter().zip(stocks).zip(listed).map(|((sku, keys), ids)| {
+        let member = |at: usize| (&*stocks[at].shard.due, skus[at].as_str(), &*stocks[at].active);
+        let members: Vec<_> = (0..skus.len()).map(member).collect();
+        let look = |some| self.redis.listed_up_to(&members[some], now_ms, count);
+        let listed = self.each_answered(0..members.len(), |item| stocks[item].shard.number, look).await;
+        let mut found = LookedUp::default();
+        for ((sku, keys), ids) in skus.iter().zip(&stocks).zip(listed) {
             let holds = match ids {
-                Ok(Some(ids)) => self.hold_keys(&keys, &ids).map_err(|error| Fate::Stuck(error.to_string())),
+                Ok(Some(ids)) => self.hold_keys(keys, &ids).map_err(|error| Fate::Stuck(error.to_string())),
                 // Another sweeper was faster.
                 Ok(None) => Err(Fate::Swept),
-                Err(failure) => Err(Fate::after(failure)?),
+                Err(failure) => match Fate::after(failure) {
+                    Ok(fate) => Err(fate),
+                    Err(away) => {
+                        found.1.push((keys.shard.number, away));
+                        continue;
+                    }
+                },
             };
-            Ok(Lapsed { sku, keys, holds })
-        });
-        lapsed.collect()
+            found.0.push(Lapsed { sku: sku.clone(), keys: keys.clone(), holds });
+        }
+        found
     }
 }
 
 impl Fate {
     /// # Errors
-    /// When the error is not about this SKU: no other SKU can be swept now.
+    /// When the error is not about this SKU: no other SKU of its shard can be swept now.
     fn after(failure: Failure) -> Result<Self, Error> {
         if let Failure::Refused { code, .. } = &failure
             && is_of_one_key(code)
@@ -168,44 +212,98 @@ impl Fate {
 }
 
 impl Round<'_> {
-    async fn sweep_shard(&mut self, shard: &Shard) -> Result<(), Error> {
-        let redis = &self.engine.redis;
-        // SKUs at the front of the list are set aside: skip them.
-        let mut skip = 0;
-        loop {
-            let start = skip;
-            let page = redis.up_to(&shard.due, self.now_ms, start, PAGE).await.map_err(Error::retry_safe)?;
-            let is_last = page.len() < PAGE;
-            let mut skus = Vec::with_capacity(page.len());
-            let mut overdue_since = None;
-            for (name, due_ms) in &page {
-                match self.sku_of(name) {
-                    Some(sku) => {
-                        // The same obstacle would remain with any share.
-                        if overdue_since.is_none() && !self.rounds.knows(sku.as_str()) {
-                            overdue_since = Some(*due_ms);
-                        }
-                        skus.push(sku);
-                    }
-                    None if skus.is_empty() => skip += 1,
-                    None => {}
+    /// Goes through the due lists of all shards at once, a page at a time.
+    async fn sweep(&mut self) {
+        let mut fronts = self.fronts().await;
+        while !fronts.is_empty() {
+            let count = (PAGE / fronts.len()).max(1);
+            let places: Vec<_> = fronts.iter().map(|front| (&*front.shard.due, front.skip)).collect();
+            let engine = self.engine;
+            let (now_ms, shards) = (self.now_ms, places.len());
+            let pages = match engine.redis.up_to(&places, now_ms, count).await {
+                Ok(pages) => pages,
+                Err(failure) => vec![Err(failure); shards],
+            };
+            let mut skus = Vec::with_capacity(count);
+            for (front, page) in fronts.iter_mut().zip(pages) {
+                match page {
+                    Ok(page) => self.take(front, &page, count, &mut skus),
+                    Err(failure) => self.leave(front.shard.number, Error::retry_safe(failure)),
                 }
             }
-            if let Some(due_ms) = overdue_since {
-                self.note_overdue(due_ms);
-            }
-            if !self.sweep_page(shard, skus).await? {
-                // Nothing moved, so the next read would give the same page.
-                if is_last {
-                    return Ok(());
+            let moved = self.sweep_page(skus).await;
+            fronts.retain_mut(|front| {
+                let number = front.shard.number;
+                if self.away.contains(&number) {
+                    return false;
                 }
-                skip = start + page.len();
-            }
+                // If nothing moved, the next read would give the same page.
+                let is_stuck = !moved.contains(&number);
+                if is_stuck {
+                    front.skip = front.end;
+                }
+                !(is_stuck && front.is_last)
+            });
         }
     }
 
-    /// The SKU of an entry of the due list, unless it is set aside.
-    fn sku_of(&mut self, name: &[u8]) -> Option<Sku> {
+    /// The shards that have something due.
+    async fn fronts(&mut self) -> Vec<Front> {
+        let front = |shard: &Arc<Shard>| Front { shard: Arc::clone(shard), skip: 0, is_last: false, end: 0 };
+        let shards = self.engine.layout.shards();
+        if let [only] = shards {
+            return vec![front(only)];
+        }
+        let mut fronts = Vec::new();
+        for some in shards.chunks(SHARDS_TOGETHER) {
+            let lists: Vec<&str> = some.iter().map(|shard| &*shard.due).collect();
+            let scores = match self.engine.redis.lowest_scores(&lists).await {
+                Ok(scores) => scores,
+                Err(failure) => vec![Err(failure); some.len()],
+            };
+            for (shard, score) in some.iter().zip(scores) {
+                match score {
+                    Ok(Some(score)) if score > self.now_ms as f64 => {}
+                    Ok(Some(_)) => fronts.push(front(shard)),
+                    Ok(None) => {}
+                    Err(failure) => self.leave(shard.number, Error::retry_safe(failure)),
+                }
+            }
+        }
+        fronts
+    }
+
+    /// Takes the SKUs of a page of a due list, but those that are set aside.
+    fn take(&mut self, front: &mut Front, page: &[(Vec<u8>, f64)], count: usize, skus: &mut Vec<Sku>) {
+        (front.is_last, front.end) = (page.len() < count, front.skip + page.len());
+        let (mut is_first, mut overdue_since) = (true, None);
+        for (name, due_ms) in page {
+            match self.sku_of(&front.shard, name) {
+                Some(sku) => {
+                    // The same obstacle would remain with any share.
+                    if overdue_since.is_none() && !self.rounds.knows(sku.as_str()) {
+                        overdue_since = Some(*due_ms);
+                    }
+                    skus.push(sku);
+                    is_first = false;
+                }
+                None if is_first => front.skip += 1,
+                None => {}
+            }
+        }
+        if let Some(due_ms) = overdue_since {
+            self.note_overdue(due_ms);
+        }
+    }
+
+    /// The Redis of a shard cannot be used: nothing of it can be swept in this round.
+    fn leave(&mut self, shard: u16, why: Error) {
+        self.away.insert(shard);
+        self.failure.get_or_insert(why);
+    }
+
+    /// The SKU of an entry of a due list, unless it is set aside.
+    fn sku_of(&mut self, shard: &Shard, name: &[u8]) -> Option<Sku> {
         let Ok(name) = std::str::from_utf8(name) else {
             let name = name.escape_ascii().to_string();
             if !self.rounds.is_aside(&name) {
@@ -216,7 +314,13 @@ impl Round<'_> {
         if self.rounds.is_aside(name) {
             return None;
         }
-        Sku::parse(name).map_err(|invalid| self.rounds.put_aside(name, invalid.to_string())).ok()
+        let sku = Sku::parse(name).map_err(|invalid| self.rounds.put_aside(name, invalid.to_string())).ok()?;
+        let own = self.engine.layout.shard_of(&sku).number;
+        if own != shard.number {
+            self.rounds.put_aside(name, format!("it is of shard {own}, and listed in shard {}", shard.number));
+            return None;
+        }
+        Some(sku)
     }
 
     /// Records that the most overdue hold lapsed at `due_ms`.
@@ -229,30 +333,38 @@ impl Round<'_> {
         self.rounds.pace.note(self.started + elapsed, overdue);
     }
 
-    /// Sweeps the SKUs of a page. Returns whether any could be swept.
-    async fn sweep_page(&mut self, shard: &Shard, mut skus: Vec<Sku>) -> Result<bool, Error> {
+    /// Sweeps the SKUs of a page. Returns the shards of which any could be swept.
+    async fn sweep_page(&mut self, mut skus: Vec<Sku>) -> BTreeSet<u16> {
         skus.sort_by_cached_key(|sku| self.rounds.place(sku.as_str()));
         let (engine, now_ms) = (self.engine, self.now_ms);
         // The number that goes to Redis together, if each has one hold.
         let together = (self.rounds.pace.share() / 2) as usize;
-        let mut moved = false;
-        let mut next = || skus.drain(..skus.len().min(together)).collect();
-        let mut lapsed = engine.look_up(shard, next(), now_ms).await?;
-        while !lapsed.is_empty() {
+        let mut moved = BTreeSet::new();
+        let mut next = || skus.drain(..skus.len().min(together)).collect::<Vec<_>>();
+        let mut found = engine.look_up(next(), now_ms).await;
+        loop {
+            let (lapsed, away) = found;
+            for (shard, why) in away {
+                self.leave(shard, why);
+            }
+            let ahead = next();
+            if lapsed.is_empty() && ahead.is_empty() {
+                return moved;
+            }
             // While these are swept the next ones are looked up, so that Redis does not wait for this process.
-            let ahead = engine.look_up(shard, next(), now_ms);
+            let ahead = engine.look_up(ahead, now_ms);
             let (swept, ahead) = tokio::join!(self.sweep_lapsed_of(&lapsed), ahead);
-            moved |= swept?;
-            lapsed = ahead?;
+            moved.extend(swept);
+            found = ahead;
         }
-        Ok(moved)
     }
 
-    /// Sweeps what was looked up. Returns whether any could be swept.
-    async fn sweep_lapsed_of(&mut self, lapsed: &[Lapsed]) -> Result<bool, Error> {
+    /// Sweeps what was looked up. Returns the shards of which any could be swept.
+    async fn sweep_lapsed_of(&mut self, lapsed: &[Lapsed]) -> BTreeSet<u16> {
         let mut calls = Vec::with_capacity(lapsed.len());
-        for (place, Lapsed { holds, .. }) in lapsed.iter().enumerate() {
+        for (place, Lapsed { holds, keys, .. }) in lapsed.iter().enumerate() {
             match holds {
+                Ok(_) if self.away.contains(&keys.shard.number) => {}
                 // Its bound in the list is too low. Only that has to be corrected.
                 Ok(holds) if holds.is_empty() => calls.push(Call { place, holds }),
                 Ok(holds) => calls.extend(holds.chunks(SWEPT_PER_CALL).map(|holds| Call { place, holds })),
@@ -262,6 +374,7 @@ impl Round<'_> {
         let mut fates: Vec<Fate> = lapsed.iter().map(|it| it.holds.clone().err().unwrap_or(Fate::Waiting)).collect();
         let engine = self.engine;
         let requests: Vec<_> = calls.iter().map(|call| (&lapsed[call.place].keys, call.holds)).collect();
+        let shard_of = |call: usize| lapsed[calls[call].place].keys.shard.number;
         let mut done = 0;
         while done < calls.len() {
             let first = done;
@@ -270,10 +383,10 @@ impl Round<'_> {
                 let (count, cost) = slice_of(&calls[done..], left.min(SLICE));
                 let lane = &engine.lanes.0[slices.len() % LANES];
                 let sweep = |some| engine.sweep_each(lane, &requests[some]);
-                slices.push(engine.each_answered(done..done + count, sweep));
+                slices.push(engine.each_answered(done..done + count, shard_of, sweep));
                 (left, done) = (left.saturating_sub(cost), done + count);
             }
-            let answers = try_join_all(slices).await?;
+            let answers = join_all(slices).await;
             for (call, replies) in calls[first..done].iter().zip(answers.into_iter().flatten()) {
                 let fate = match replies.map(|replies| Expired::read(&replies)) {
                     Ok(Ok(Expired { count, next_ms })) => {
@@ -282,24 +395,35 @@ impl Round<'_> {
                         if is_done { Fate::Swept } else { Fate::Waiting }
                     }
                     Ok(Err(error)) => Fate::Stuck(error.to_string()),
-                    Err(failure) => Fate::after(failure)?,
+                    Err(failure) => match Fate::after(failure) {
+                        Ok(fate) => fate,
+                        Err(away) => {
+                            self.leave(lapsed[call.place].keys.shard.number, away);
+                            continue;
+                        }
+                    },
                 };
                 let known = &mut fates[call.place];
                 *known = fate.max(std::mem::replace(known, Fate::Waiting));
             }
+            if calls[done..].iter().all(|call| self.away.contains(&lapsed[call.place].keys.shard.number)) {
+                break;
+            }
         }
-        let mut moved = false;
-        for (Lapsed { sku, .. }, fate) in lapsed.iter().zip(fates) {
+        let mut moved = BTreeSet::new();
+        for (Lapsed { sku, keys, .. }, fate) in lapsed.iter().zip(fates) {
             match fate {
+                // It is not to blame.
+                _ if self.away.contains(&keys.shard.number) => {}
                 Fate::Waiting => self.rounds.pass_over(sku.as_str()),
                 Fate::Swept => {
                     self.rounds.is_sound(sku.as_str());
-                    moved = true;
+                    moved.insert(keys.shard.number);
                 }
                 Fate::Stuck(why) => self.rounds.put_aside(sku.as_str(), why),
             }
         }
-        Ok(moved)
+        moved
     }
 }
 

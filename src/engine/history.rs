@@ -4,10 +4,13 @@
 //! If a SKU is hot its events are close together, and a piece of the stream has many of them. If it is not, script
 //! `audit` follows the links. The events found so far show which way is cheaper.
 
+use std::cmp::Ordering;
+
+use super::merge::{Lists, Reading, merge};
 use super::read::Reads;
 use super::record::malformed;
-use super::{Error, Event};
-use crate::keys::StockKeys;
+use super::{Engine, Error, Event, PageLimit};
+use crate::keys::{Layout, Sku, StockKeys};
 use crate::redis::{Entry, Failure, entry_order};
 
 /// Entries of the stream in a page: a tenth of a millisecond of Redis's time.
@@ -25,34 +28,164 @@ const ENTRIES_PER_LINK: usize = 4;
 /// Pages that follow the links before both ways are compared again.
 const LINKED_PAGES: usize = 4;
 
-impl Reads {
-    /// The newest events of all SKUs, `limit` at most. `None` when `before` is not the id of an event.
-    pub(super) async fn stream(
-        &self,
-        audit: &str,
-        limit: usize,
-        before: Option<&str>,
-    ) -> Result<Option<Vec<Event>>, Error> {
-        let mut newest = match before.map(entry_order) {
-            None => "+".to_owned(),
-            Some(None) => return Ok(None),
+/// Where an event stands among those of all shards: of those of the same millisecond and number, the one of the lower
+/// shard is the newer one. Its text is the id of the entry, with the shard where there are several.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    order: (u64, u64),
+    shard: u16,
+}
+
+impl Place {
+    fn parse(layout: &Layout, text: &str) -> Option<Self> {
+        if !layout.is_sharded() {
+            return Some(Self { order: entry_order(text)?, shard: 0 });
+        }
+        let (entry, shard) = text.rsplit_once('-')?;
+        let number = layout.shards().iter().map(|shard| shard.number).find(|number| number.to_string() == shard)?;
+        Some(Self { order: entry_order(entry)?, shard: number })
+    }
+
+    /// The id of its entry.
+    fn entry(self) -> String {
+        let (ms, sequence) = self.order;
+        format!("{ms}-{sequence}")
+    }
+
+    /// Where the events of a shard that are older begin; `None` if there can be none.
+    fn older(self, shard: u16) -> Option<String> {
+        match self.order {
+            _ if shard > self.shard => Some(self.entry()),
             // Nothing is before the lowest id, and Redis refuses to read there.
-            Some(Some((0, 0))) => return Ok(Some(Vec::new())),
-            Some(Some((ms, sequence))) => format!("({ms}-{sequence}"),
-        };
-        let mut events = Vec::new();
-        loop {
-            let count = SCANNED_PER_PAGE.min(limit - events.len());
-            let page = self.entries(audit, &newest, count).await?;
-            let is_last = page.len() < count;
-            for entry in &page {
-                events.push(Event::stored(entry)?);
-            }
-            match events.last() {
-                Some(last) if !is_last && events.len() < limit => newest = format!("({}", last.id),
-                _ => return Ok(Some(events)),
+            (0, 0) => None,
+            _ => Some(format!("({}", self.entry())),
+        }
+    }
+}
+
+/// An entry of a stream; the newest is the first.
+#[derive(Debug, Clone)]
+struct Newest {
+    order: (u64, u64),
+    entry: Entry,
+}
+
+impl Newest {
+    fn of(entry: Entry) -> Result<Self, Error> {
+        let order = entry_order(&entry.0).ok_or_else(|| malformed("the audit"))?;
+        Ok(Self { order, entry })
+    }
+}
+
+impl PartialEq for Newest {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Newest {}
+
+impl PartialOrd for Newest {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Newest {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.order.cmp(&self.order)
+    }
+}
+
+/// The audits of all shards, before a place.
+struct Streams<'a> {
+    reads: &'a Reads,
+    before: Option<Place>,
+}
+
+impl Lists for Streams<'_> {
+    type Item = Newest;
+
+    fn number(&self) -> usize {
+        self.reads.layout.shards().len()
+    }
+
+    async fn read(&self, readings: &[Reading<Newest>], count: usize) -> Result<Vec<Vec<Newest>>, Error> {
+        let shards = self.reads.layout.shards();
+        let (mut places, mut owners) = (Vec::new(), Vec::new());
+        for (at, (shard, last)) in readings.iter().enumerate() {
+            let newest = match (last, self.before) {
+                (Some(last), _) => Some(format!("({}", last.entry.0)),
+                (None, Some(before)) => before.older(shards[*shard].number),
+                (None, None) => Some("+".to_owned()),
+            };
+            if let Some(newest) = newest {
+                places.push((&*shards[*shard].audit, newest));
+                owners.push(at);
             }
         }
+        let mut pages = vec![Vec::new(); readings.len()];
+        if !places.is_empty() {
+            let found = self.reads.gate.page(self.reads.redis.entries_back_of(&places, count)).await;
+            for (at, entries) in owners.into_iter().zip(found.map_err(Error::retry_safe)?) {
+                pages[at] = entries.into_iter().map(Newest::of).collect::<Result<_, _>>()?;
+            }
+        }
+        Ok(pages)
+    }
+}
+
+impl Engine {
+    /// Reads the newest events of a SKU, or of all, newest first; `before` is the id of the event to continue after.
+    /// `None` when that is no event of this SKU. With several shards, an id names its shard, too.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Busy`] when many others read.
+    pub async fn audit(
+        &self,
+        sku: Option<&Sku>,
+        limit: PageLimit,
+        before: Option<&str>,
+    ) -> Result<Option<Vec<Event>>, Error> {
+        let _place = self.reads.gate.large().await?;
+        let before = match before.map(|text| Place::parse(&self.layout, text)) {
+            None => None,
+            Some(Some(place)) => Some(place),
+            Some(None) => return Ok(None),
+        };
+        let Some(sku) = sku else { return self.reads.all(limit.get(), before).await.map(Some) };
+        let keys = self.layout.stock(sku);
+        if before.is_some_and(|before| before.shard != keys.shard.number) {
+            return Ok(None);
+        }
+        let before = before.map(Place::entry);
+        let events = self.reads.chain(sku.as_str(), &keys, limit.get(), before.as_deref()).await?;
+        let named = |event| self.reads.named(keys.shard.number, event);
+        Ok(events.map(|events| events.into_iter().map(named).collect()))
+    }
+}
+
+impl Reads {
+    /// The newest events of all SKUs before a place, `limit` at most.
+    async fn all(&self, limit: usize, before: Option<Place>) -> Result<Vec<Event>, Error> {
+        let entries = merge(&Streams { reads: self, before }, limit, SCANNED_PER_PAGE).await?;
+        let shards = self.layout.shards();
+        let event = |(shard, Newest { entry, .. }): &(usize, Newest)| {
+            Ok(self.named(shards[*shard].number, Event::stored(entry)?))
+        };
+        entries.iter().map(event).collect()
+    }
+
+    /// With the shard in the ids where there are several.
+    fn named(&self, shard: u16, mut event: Event) -> Event {
+        if self.layout.is_sharded() {
+            for id in [&mut event.id, &mut event.previous] {
+                if !id.is_empty() {
+                    id.push_str(&format!("-{shard}"));
+                }
+            }
+        }
+        event
     }
 
     /// The newest events of a SKU, `limit` at most: its chain, as far as the stream has it. `None` when `before` is not

@@ -66,7 +66,7 @@ impl Engine {
     pub async fn hold(&self, request: HoldRequest) -> Result<Hold, Error> {
         let keys = self.layout.stock(&request.sku);
         let id = match &request.idempotency_key {
-            Some(key) => ReservationId::from_idempotency_key(key, keys.shard.number),
+            Some(key) => ReservationId::of_hold(key, &request.sku, keys.shard.number),
             None => ReservationId::mint(keys.shard.number),
         };
         let mut before = Lapsed::default();

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::merge::{Lists, Reading, merge};
+use super::read::Reads;
 use super::{AvailableBelow, Engine, Error, PageLimit, Reservation, Stock};
 use crate::keys::{Invalid, ReservationId, Sku};
 
@@ -47,6 +49,30 @@ impl fmt::Display for Place {
     }
 }
 
+/// The names that the shards list after one.
+struct NamesAfter<'a> {
+    reads: &'a Reads,
+    after: &'a [u8],
+}
+
+impl Lists for NamesAfter<'_> {
+    type Item = Vec<u8>;
+
+    fn number(&self) -> usize {
+        self.reads.layout.shards().len()
+    }
+
+    async fn read(&self, readings: &[Reading<Vec<u8>>], count: usize) -> Result<Vec<Vec<Vec<u8>>>, Error> {
+        let shards = self.reads.layout.shards();
+        let place = |at: usize| {
+            let (shard, last) = &readings[at];
+            (&*shards[*shard].skus, last.as_deref().unwrap_or(self.after))
+        };
+        let places: Vec<(&str, &[u8])> = (0..readings.len()).map(place).collect();
+        self.reads.gate.page(self.reads.redis.members_after(&places, count)).await.map_err(Error::retry_safe)
+    }
+}
+
 impl Engine {
     /// Lists the SKUs after `after`, in the order of their bytes, with their counts as they are stored: units of lapsed
     /// holds are still reserved until they are swept. With `below`, only SKUs with fewer available units. A SKU whose
@@ -63,15 +89,14 @@ impl Engine {
         const FIELDS: [&str; 5] = ["available", "reserved", "confirmed", "updatedAt", "version"];
         let (reads, limit) = (&self.reads, limit.get());
         let _place = reads.gate.large().await?;
-        let list = &reads.layout.first().skus;
         let (mut items, mut looked_at) = (Vec::new(), 0);
         let mut last = after.cloned();
         let mut from = after.map_or(Vec::new(), |sku| sku.as_str().as_bytes().to_vec());
         loop {
             // One more than are read: it tells whether anything follows.
             let count = READ_TOGETHER.min(limit - items.len());
-            let names = reads.gate.page(reads.redis.members_after(list, &from, count + 1)).await;
-            let mut names = names.map_err(Error::retry_safe)?;
+            let names = merge(&NamesAfter { reads, after: &from }, count + 1, READ_TOGETHER + 1).await?;
+            let mut names: Vec<Vec<u8>> = names.into_iter().map(|(_, name)| name).collect();
             let is_last = names.len() <= count;
             names.truncate(count);
             if let Some(name) = names.last() {

@@ -12,7 +12,7 @@ use super::expiry::Turns;
 use super::gate::{Gate, SmallReads};
 use super::lapsed::Crowds;
 use super::record::{malformed, number};
-use super::{ActiveLimit, Engine, Error, Event, PageLimit, Reservation, Rules, Stock};
+use super::{ActiveLimit, Engine, Error, Reservation, Rules, Stock};
 use crate::keys::{Layout, ReservationId, Sku, StockKeys};
 use crate::redis::Redis;
 use crate::scripts::{Catalogue, Reply, Scripts};
@@ -242,26 +242,5 @@ impl Engine {
         let Some(key) = self.layout.reservation(&id) else { return Ok(None) };
         let stored = redis.hash(&key).await.map_err(Error::retry_safe)?;
         Ok(Reservation::stored(id, &stored.fields)?.map(|record| (record, stored.now_ms)))
-    }
-
-    /// Reads the newest events of a SKU, or of all, newest first; `before` is the id of the event to continue after.
-    /// `None` when that is no event of this SKU.
-    ///
-    /// # Errors
-    /// See [`Error`]; [`Error::Busy`] when many others read.
-    pub async fn audit(
-        &self,
-        sku: Option<&Sku>,
-        limit: PageLimit,
-        before: Option<&str>,
-    ) -> Result<Option<Vec<Event>>, Error> {
-        let _place = self.reads.gate.large().await?;
-        match sku.map(|sku| self.layout.stock(sku)) {
-            Some(keys) => self.reads.chain(sku.expect("its keys are there").as_str(), &keys, limit.get(), before).await,
-            None => {
-                let shard = self.layout.first();
-                self.reads.stream(&shard.audit, limit.get(), before).await
-            }
-        }
     }
 }

@@ -4,13 +4,15 @@
 use std::collections::HashMap;
 
 use super::{Engine, Error};
+use crate::keys::Layout;
 
 /// How much history is kept, and how long holds can be extended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// Milliseconds that a settled reservation is kept: field `keepMs`, which the scripts obey. 0 keeps it forever.
     pub keep_ms: u64,
-    /// About how many entries the audit keeps: field `auditMax`, to which the sweeper trims. 0 keeps all.
+    /// About how many entries the audit keeps, that of all shards together: field `auditMax`, to which the sweeper trims.
+    /// 0 keeps all.
     pub audit_max: u64,
     /// When `audit_max` was last raised, epoch milliseconds, 0 for never: field `auditMaxRaisedAt`. Entries trimmed
     /// before that do not return.
@@ -21,6 +23,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How many entries the audit of a shard keeps; `None` for all.
+    pub fn audit_share(&self, layout: &Layout) -> Option<u64> {
+        (self.audit_max > 0).then(|| self.audit_max.div_ceil(layout.shards().len() as u64))
+    }
+
     /// From the stored fields.
     fn read(stored: &HashMap<String, String>) -> Result<Self, Error> {
         let number = |name: &str, default| match stored.get(name) {
@@ -84,12 +91,14 @@ impl Engine {
     /// # Errors
     /// See [`Error`]. It is safe to repeat.
     pub async fn set(&self, change: Change) -> Result<(), Error> {
-        for shard in self.layout.shards() {
-            let stored = self.redis.hash(&shard.settings).await.map_err(Error::retry_safe)?;
-            let differs = |(name, value): &(&'static str, String)| stored.fields.get(*name) != Some(value);
+        let shards = self.layout.shards();
+        let keys = shards.iter().map(|shard| shard.settings.clone());
+        let (each, now_ms) = self.redis.hashes_now(keys).await.map_err(Error::retry_safe)?;
+        for (shard, stored) in shards.iter().zip(each) {
+            let differs = |(name, value): &(&'static str, String)| stored.get(*name) != Some(value);
             let mut fields: Vec<_> = change.fields().filter(differs).collect();
-            if change.audit_max.is_some_and(|audit_max| raises(&stored.fields, audit_max)) {
-                fields.push(("auditMaxRaisedAt", stored.now_ms.to_string()));
+            if change.audit_max.is_some_and(|audit_max| raises(&stored, audit_max)) {
+                fields.push(("auditMaxRaisedAt", now_ms.to_string()));
             }
             if !fields.is_empty() {
                 self.redis.set_fields(&shard.settings, &fields).await.map_err(Error::retry_safe)?;
@@ -98,20 +107,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Trims the audit to the operator's setting, oldest first, in bounded steps. Returns the number of removed
-    /// entries.
+    /// Trims the audit to the operator's setting, oldest first, in bounded steps: that of each shard to its share. With
+    /// many shards, `turn` says which of them have their turn. Returns the number of removed entries.
     ///
     /// # Errors
     /// See [`Error`]. It is safe to repeat.
-    pub async fn trim_audit(&self) -> Result<u64, Error> {
+    pub async fn trim_audit(&self, turn: usize) -> Result<u64, Error> {
         /// Each step takes 10,000 entries at most, less than a millisecond.
         const MOST_STEPS: usize = 20;
-        let most = self.settings().await?.audit_max;
+        /// Shards in a turn.
+        const SHARDS: usize = 16;
+        let Some(most) = self.settings().await?.audit_share(&self.layout) else { return Ok(0) };
         let mut trimmed = 0;
-        if most == 0 {
-            return Ok(0);
-        }
-        for shard in self.layout.shards() {
+        let turns: Vec<_> = self.layout.shards().chunks(SHARDS).collect();
+        for shard in turns[turn % turns.len()] {
             for _ in 0..MOST_STEPS {
                 match self.redis.trim(&shard.audit, most).await.map_err(Error::retry_safe)? {
                     0 => break,

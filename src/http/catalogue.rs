@@ -74,6 +74,12 @@ catalogue! {
         "a hold, a change or a late confirm of more than the rules of the SKU allow one cart: `perCart`, `inCart`";
     HoldTooLong = CONFLICT, "hold_too_long", "Hold too long",
         "a hold for longer than the rules of the SKU allow: `maxTtlSeconds`";
+    CartLapsesSoon = CONFLICT, "cart_lapses_soon", "Cart lapses soon",
+        "a confirm of a cart in several shards, some of which lapses within 2 s: `errors` names it; nothing was done";
+    CartPartlySettled = CONFLICT, "cart_partly_settled", "Cart partly settled",
+        "of a cart in several shards, some had ended when others were settled: `reservations` were, `errors` were not";
+    AcrossShards = CONFLICT, "across_shards", "SKUs of several shards",
+        "several adjustments, all or none, of SKUs in several shards; nothing was done";
     CartFull = CONFLICT, "cart_full", "Cart full", "a cart has 100 reservations that are active or sold";
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", "the body has more than 16 KiB";
     UriTooLong = URI_TOO_LONG, "uri_too_long", "URI too long", "the request target has more than 4 KiB";
@@ -82,7 +88,7 @@ catalogue! {
     HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "Misdirected request",
         "the server is not called by this `Host` (`--allowed-hosts`)";
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency-Key used again",
-        "the key came before with another cart, SKU, quantity, time or metadata, with other items, or for another change, \
+        "the key came before with another cart, quantity, time or metadata, with other items, or for another change, \
          adjustment, return or seed";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Header fields too large",
         "more than 100 header fields, or more than 16 KiB of them";

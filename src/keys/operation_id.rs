@@ -47,9 +47,13 @@ impl OperationId {
         Self::of(SEED, key, sku.as_str())
     }
 
-    /// The id of the hold of a cart that `key` stands for.
-    pub fn of_cart_hold(key: &IdempotencyKey, cart: &CartId) -> Self {
-        Self::of(CART_HOLD, key, cart.as_str())
+    /// The id of the hold of a cart that `key` stands for. With several shards it may be attempted more than once:
+    /// `attempt` counts from 0.
+    pub fn of_cart_hold(key: &IdempotencyKey, cart: &CartId, attempt: u32) -> Self {
+        if attempt == 0 {
+            return Self::of(CART_HOLD, key, cart.as_str());
+        }
+        Self::of(&format!("{CART_HOLD} {attempt}"), key, cart.as_str())
     }
 
     fn of(kind: &str, key: &IdempotencyKey, subject: &str) -> Self {
@@ -85,14 +89,15 @@ mod tests {
         let id = |key, sku, earlier| OperationId::from_idempotency_key(key, sku, earlier).to_string();
         assert_eq!(id(&one, &tea, 0), id(&one, &tea, 0));
         let ids = [id(&one, &tea, 0), id(&other, &tea, 0), id(&one, &cup, 0), id(&one, &tea, 1), id(&one, &tea, 11)];
-        let reservation = ReservationId::from_idempotency_key(&one, 0);
+        let reservation = ReservationId::of_hold(&one, &tea, 0);
         let returns = [OperationId::of_return(&one, reservation), OperationId::of_return(&other, reservation)];
         let seeds = [OperationId::of_seed(&one, &tea), OperationId::of_seed(&one, &cup)];
-        let carts = ["tea", "box"].map(|cart| OperationId::of_cart_hold(&one, &CartId::parse(cart).unwrap()));
-        let changes = [OperationId::of_change(&one, reservation)];
+        let carts = ["tea", "box"].map(|cart| OperationId::of_cart_hold(&one, &CartId::parse(cart).unwrap(), 0));
+        let again = OperationId::of_cart_hold(&one, &CartId::parse("tea").unwrap(), 1);
+        let changes = [OperationId::of_change(&one, reservation), again];
         let returns = returns.into_iter().chain(seeds).chain(carts).chain(changes);
         let ids = ids.into_iter().chain([reservation.to_string()]).chain(returns.map(|id| id.to_string()));
-        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 13);
+        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 14);
         assert_ne!(OperationId::mint(), OperationId::mint());
     }
 }

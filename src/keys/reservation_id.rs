@@ -9,8 +9,10 @@ use uuid::Uuid;
 
 use super::{CartId, IdempotencyKey, Invalid, Sku};
 
-/// Separates the ids of the lines of a cart from all others.
+/// They separate the ids of holds and of the lines of a cart from each other.
+const HOLD: &str = "hold";
 const CART_LINE: &str = "cart line";
+const CART_PART: &str = "cart part";
 
 /// A version 8 UUID (RFC 9562): 48 bits of time in milliseconds, 4 of version, 12 of shard, 2 of variant, 62 random.
 ///
@@ -27,21 +29,29 @@ impl ReservationId {
         Self::assemble(bytes, shard)
     }
 
-    /// The id of the request that `key` stands for. Time and random bits come from the key's SHA-256, so the same key
+    /// The id of the hold that `key` stands for on a SKU. Time and random bits come from a SHA-256 of both, so the same key
     /// finds the same reservation, and no other record of the request is needed.
-    pub fn from_idempotency_key(key: &IdempotencyKey, shard: u16) -> Self {
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&key.digest()[..16]);
-        Self::assemble(bytes, shard)
+    pub fn of_hold(key: &IdempotencyKey, sku: &Sku, shard: u16) -> Self {
+        Self::of(HOLD, key, sku.as_str(), shard)
     }
 
     /// The id of a line of the cart that `key` stands for.
     pub fn of_cart_line(key: &IdempotencyKey, cart: &CartId, sku: &Sku, shard: u16) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(CART_LINE);
-        hash.update(key.digest());
         // No SKU contains this character: other names give other bytes.
-        hash.update(format!("{cart}:{sku}"));
+        Self::of(CART_LINE, key, &format!("{cart}:{sku}"), shard)
+    }
+
+    /// The same where a cart has lines in several shards: the id depends on what the whole request is, too.
+    pub fn of_cart_part(key: &IdempotencyKey, cart: &CartId, sku: &Sku, whole: &str, shard: u16) -> Self {
+        Self::of(CART_PART, key, &format!("{cart}:{sku}:{whole}"), shard)
+    }
+
+    fn of(kind: &str, key: &IdempotencyKey, subject: &str, shard: u16) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(kind);
+        // All of one length: what follows is the subject.
+        hash.update(key.digest());
+        hash.update(subject);
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash.finalize()[..16]);
         Self::assemble(bytes, shard)
@@ -104,9 +114,11 @@ mod tests {
     fn the_same_key_gives_the_same_id() {
         let key = IdempotencyKey::parse("order-17").unwrap();
         let other = IdempotencyKey::parse("order-18").unwrap();
-        let id = ReservationId::from_idempotency_key(&key, 7);
-        assert_eq!(id, ReservationId::from_idempotency_key(&key, 7));
-        assert_ne!(id, ReservationId::from_idempotency_key(&other, 7));
+        let [tea, cup] = ["tea", "cup"].map(|sku| Sku::parse(sku).unwrap());
+        let id = ReservationId::of_hold(&key, &tea, 7);
+        assert_eq!(id, ReservationId::of_hold(&key, &tea, 7));
+        assert_ne!(id, ReservationId::of_hold(&other, &tea, 7));
+        assert_ne!(id, ReservationId::of_hold(&key, &cup, 7));
         assert_eq!((id.shard(), id.0.get_version_num()), (7, 8));
     }
 
@@ -118,7 +130,7 @@ mod tests {
         };
         let ids = [id(&one, "c", "tea"), id(&one, "c", "cup"), id(&one, "c:tea", "cup"), id(&other, "c", "tea")];
         let ids: std::collections::BTreeSet<_> =
-            ids.into_iter().chain([ReservationId::from_idempotency_key(&one, 7)]).collect();
+            ids.into_iter().chain([ReservationId::of_hold(&one, &Sku::parse("tea").unwrap(), 7)]).collect();
         assert_eq!((ids.len(), id(&one, "c", "tea")), (5, id(&one, "c", "tea")));
         assert!(ids.iter().all(|id| id.shard() == 7));
     }

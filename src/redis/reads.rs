@@ -161,15 +161,18 @@ impl Redis {
         typed(self.call(&command).await?)
     }
 
-    /// The members of a sorted set without scores that come after `after` in byte order, at most `count`. As bytes,
-    /// because a member may not be text.
+    /// For each sorted set without scores, the members that come after a place in byte order, at most `count`. As
+    /// bytes, because a member may not be text.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn members_after(&self, key: &str, after: &[u8], count: usize) -> Result<Vec<Vec<u8>>, Failure> {
-        let mut command = cmd("ZRANGE");
-        command.arg(key).arg([b"(", after].concat()).arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(count);
-        typed(self.call(&command).await?)
+    pub async fn members_after(&self, places: &[(&str, &[u8])], count: usize) -> Result<Vec<Vec<Vec<u8>>>, Failure> {
+        let mut reads = pipe();
+        for (key, after) in places {
+            let after = [b"(", *after].concat();
+            reads.cmd("ZRANGE").arg(*key).arg(after).arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(count);
+        }
+        self.pipeline(&reads).await?.into_iter().map(typed).collect()
     }
 
     /// The members of a sorted set with the lowest scores, at most `count`, which is at least 1.
@@ -180,42 +183,60 @@ impl Redis {
         typed(self.call(cmd("ZRANGE").arg(key).arg(0).arg(count - 1)).await?)
     }
 
-    /// The members of a sorted set with the score `score` or lower, each with its score: at most `count` of them, after
-    /// the first `skip`. As bytes, because a member may not be text.
+    /// The lowest score of each sorted set; `None` of an empty one. Each has its own outcome.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn lowest_scores(&self, keys: &[&str]) -> Result<Vec<Result<Option<f64>, Failure>>, Failure> {
+        let mut reads = pipe();
+        for key in keys {
+            reads.cmd("ZRANGE").arg(*key).arg(0).arg(0).arg("WITHSCORES");
+        }
+        let score = |reply: Result<Value, Failure>| {
+            let lowest: Vec<(Vec<u8>, f64)> = typed(reply?)?;
+            Ok(lowest.first().map(|(_, score)| *score))
+        };
+        Ok(self.each(reads).await?.into_iter().map(score).collect())
+    }
+
+    /// Of each sorted set, the members with the score `score` or lower, each with its score: at most `count` of them,
+    /// after the first few, as many as its number says. As bytes, because a member may not be text. Each has its own
+    /// outcome.
     ///
     /// # Errors
     /// See [`Failure`].
     pub async fn up_to(
         &self,
-        key: &str,
+        places: &[(&str, usize)],
         score: u64,
-        skip: usize,
         count: usize,
-    ) -> Result<Vec<(Vec<u8>, f64)>, Failure> {
-        let mut command = cmd("ZRANGEBYSCORE");
-        command.arg(key).arg("-inf").arg(score).arg("WITHSCORES").arg("LIMIT").arg(skip).arg(count);
-        typed(self.call(&command).await?)
+    ) -> Result<Vec<Result<Vec<(Vec<u8>, f64)>, Failure>>, Failure> {
+        let mut reads = pipe();
+        for (key, skip) in places {
+            let read = reads.cmd("ZRANGEBYSCORE").arg(*key).arg("-inf").arg(score).arg("WITHSCORES");
+            read.arg("LIMIT").arg(*skip).arg(count);
+        }
+        Ok(self.each(reads).await?.into_iter().map(|reply| typed(reply?)).collect())
     }
 
-    /// For each pair of a member and another sorted set: if the member has the score `score` or lower in `list`, the
-    /// members of the other set, the lowest first, at most `count`. Each pair has its own outcome.
+    /// For each list, one of its members, and another sorted set: if the member has the score `score` or lower in the
+    /// list, the members of the other set, the lowest first, at most `count`. Each has its own outcome.
     ///
     /// # Errors
     /// See [`Failure`].
     pub async fn listed_up_to(
         &self,
-        list: &str,
-        pairs: &[(&str, &str)],
+        members: &[(&str, &str, &str)],
         score: u64,
         count: usize,
     ) -> Result<Vec<Result<Option<Vec<String>>, Failure>>, Failure> {
         let mut reads = pipe();
-        for (member, set) in pairs {
-            reads.cmd("ZSCORE").arg(list).arg(member);
-            reads.cmd("ZRANGEBYSCORE").arg(set).arg("-inf").arg(score).arg("LIMIT").arg(0).arg(count);
+        for (list, member, set) in members {
+            reads.cmd("ZSCORE").arg(*list).arg(*member);
+            reads.cmd("ZRANGEBYSCORE").arg(*set).arg("-inf").arg(score).arg("LIMIT").arg(0).arg(count);
         }
         let mut replies = self.each(reads).await?.into_iter();
-        let mut listed = Vec::with_capacity(pairs.len());
+        let mut listed = Vec::with_capacity(members.len());
         while let (Some(bound), Some(members)) = (replies.next(), replies.next()) {
             let is_listed =
                 bound.and_then(typed::<Option<f64>>).map(|bound| bound.is_some_and(|at| at <= score as f64));

@@ -140,6 +140,18 @@ impl Redis {
         entries(self.call(command.arg(stream).arg(newest).arg("-").arg("COUNT").arg(count)).await?)
     }
 
+    /// The same of several streams, each from an id of its own.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn entries_back_of(&self, places: &[(&str, String)], count: usize) -> Result<Vec<Vec<Entry>>, Failure> {
+        let mut reads = pipe();
+        for (stream, newest) in places {
+            reads.cmd("XREVRANGE").arg(*stream).arg(newest).arg("-").arg("COUNT").arg(count);
+        }
+        self.pipeline(&reads).await?.into_iter().map(entries).collect()
+    }
+
     /// The entry with that id, if it exists.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::Request;
 use redis::cmd;
 use serde_json::json;
-use stockhold::keys::{IdempotencyKey, ReservationId};
+use stockhold::keys::{IdempotencyKey, ReservationId, Sku};
 use stockhold::scripts::Catalogue;
 use tokio::time::sleep;
 
@@ -295,7 +295,8 @@ async fn the_example_for_a_shell() {
 #[tokio::test]
 async fn the_example_in_rust() {
     let mut customer = Customer::of(rust).await;
-    let id = |key: &str| ReservationId::from_idempotency_key(&IdempotencyKey::parse(key).unwrap(), 0);
+    let tea = Sku::parse("tea").unwrap();
+    let id = |key: &str| ReservationId::of_hold(&IdempotencyKey::parse(key).unwrap(), &tea, 0);
     let (one, none) = (id("order-1"), id("order-2"));
     customer.server.seed("jar", 5).await;
     customer.gets("adjust jar 10 key-1 delivery", 0, &["ADJUSTED: 15 available"]).await;

@@ -509,7 +509,7 @@ pub const BUGS: [Bug; 96] = [
     way(
         "src/engine/hold.rs",
         "the engine makes up an id for a request with a key",
-        "Some(key) => ReservationId::from_idempotency_key(key, keys.shard.number)",
+        "Some(key) => ReservationId::of_hold(key, &request.sku, keys.shard.number)",
         "Some(_) => ReservationId::mint(keys.shard.number)",
     ),
     way(

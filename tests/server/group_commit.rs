@@ -396,7 +396,7 @@ async fn a_request_that_gets_no_turn_in_time_was_not_done() {
     let mut connection = fixture.connection().await;
     for n in none {
         let key = IdempotencyKey::parse(&format!("order-{n}")).unwrap();
-        let reservation = format!("reservation:{}", ReservationId::from_idempotency_key(&key, 0));
+        let reservation = format!("reservation:{}", ReservationId::of_hold(&key, &sku("tea"), 0));
         assert!(!cmd("EXISTS").arg(reservation).query_async::<bool>(&mut connection).await.unwrap());
     }
     assert_invariants(&mut connection, History::Whole).await;

@@ -179,7 +179,7 @@ impl Cart {
         let (key, of) = (IdempotencyKey::parse(&self.name).unwrap(), CartId::parse(&self.id).unwrap());
         let mut keys = ["inventory:audit", "stockhold:due", "stockhold:settings"].map(str::to_owned).to_vec();
         if verb == "hold" {
-            keys.extend([format!("cart:{of}"), format!("operation:{}", OperationId::of_cart_hold(&key, &of))]);
+            keys.extend([format!("cart:{of}"), format!("operation:{}", OperationId::of_cart_hold(&key, &of, 0))]);
         }
         for Order { sku, id, .. } in &self.lines {
             keys.extend([format!("inventory:{sku}"), format!("inventory:{sku}:active"), format!("reservation:{id}")]);

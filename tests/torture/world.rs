@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
-use stockhold::keys::{IdempotencyKey, ReservationId};
+use stockhold::keys::{IdempotencyKey, ReservationId, Sku};
 use tokio::sync::Mutex;
 use tokio::sync::RwLock;
 use tokio::time::timeout;
@@ -102,7 +102,7 @@ pub fn order(rng: &mut Rng, name: &str, shortest_ms: u64) -> Order {
 pub fn order_of(sku: &'static str, name: &str, quantity: u64, ttl_ms: u64) -> Order {
     let key = IdempotencyKey::parse(name).unwrap();
     Order {
-        id: ReservationId::from_idempotency_key(&key, 0).to_string(),
+        id: ReservationId::of_hold(&key, &Sku::parse(sku).unwrap(), 0).to_string(),
         sku,
         cart: format!("cart-{name}"),
         quantity,

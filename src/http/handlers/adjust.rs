@@ -36,6 +36,11 @@ pub(in super::super) async fn adjust_many(engine: &Engine, request: WholeRequest
     let adjustments = fields.objects("adjustments", 1..=MAX_BATCH, LIST, |fields| adjustment(fields, None));
     let Some(adjustments) = adjustments else { return Err(refused(fields)) };
     fields.finish()?;
+    if mode == Mode::All && !engine.are_together(adjustments.iter().map(|adjustment| &adjustment.sku)) {
+        let detail = "nothing was done: the SKUs are in several shards, where no call can change all of them or none; use mode \
+                      each, or a request for each shard";
+        return Err(Problem::new(Kind::AcrossShards, detail));
+    }
     let outcomes = made(engine, &adjustments, mode, key.as_ref()).await?;
     let is_refused = |outcome: &Adjusted| !matches!(outcome, Adjusted::Done(_) | Adjusted::Replayed(_));
     let results = adjustments.iter().zip(&outcomes);

@@ -11,8 +11,8 @@ use super::super::problem::Problem;
 use super::super::request::WholeRequest;
 use super::{Answer, IDEMPOTENT_REPLAYED, ok, refused, replayed, while_there};
 use crate::engine::{
-    CartExtend, CartHold, CartHoldRequest, CartLine, CartSettle, EndedLine, Engine, LimitedLine, MAX_BATCH, Quantity,
-    Reservation, Shortage, Ttl,
+    CartExtend, CartHold, CartHoldRequest, CartLine, CartSettle, EndedLine, Engine, LapsingLine, LimitedLine,
+    MAX_BATCH, Quantity, Reservation, Shortage, Ttl,
 };
 use crate::keys::{CartId, IdempotencyKey, Metadata, Sku};
 
@@ -79,7 +79,7 @@ pub(in super::super) async fn extend_cart(engine: &Engine, request: WholeRequest
     match Box::pin(engine.extend_cart(&cart, ttl)).await? {
         CartExtend::Extended(records) => Ok(ok(&held(&cart, &records))),
         CartExtend::Limited(lines) => Err(limited(&lines)),
-        CartExtend::NotActive(lines) => Err(not_active(NOTHING_DONE, &lines)),
+        CartExtend::NotActive(lines) => Err(not_active(NOT_EXTENDED, &lines)),
         CartExtend::UnknownCart => Err(unknown_cart()),
     }
 }
@@ -96,8 +96,28 @@ fn settled(cart: &CartId, outcome: CartSettle) -> Answer {
         CartSettle::Settled(records) => Ok(ok(&json::cart(cart, None, &records))),
         CartSettle::Replayed(records) => Ok(replayed(&json::cart(cart, None, &records))),
         CartSettle::NotActive(lines) => Err(not_active(NOTHING_DONE, &lines)),
+        CartSettle::Lapsing(lines) => Err(lapsing(&lines)),
+        CartSettle::Partly { done, ended: lines } => Err(partly(&done, &lines)),
         CartSettle::UnknownCart => Err(unknown_cart()),
     }
+}
+
+/// The cart is in several shards, which are confirmed one after another.
+fn lapsing(lines: &[LapsingLine]) -> Problem {
+    let errors = lines.iter().map(|line| {
+        let expires_at = json::time(line.expires_at_ms);
+        json!({ "reservationId": line.id.to_string(), "sku": line.sku.as_str(), "expiresAt": expires_at })
+    });
+    let detail = "nothing was done: some of the cart lapses within 2 s; extend the cart, and confirm it again";
+    Problem::new(Kind::CartLapsesSoon, detail).with("errors", errors.collect::<Vec<_>>())
+}
+
+/// Some shards were done, and others refused.
+fn partly(done: &[Reservation], lines: &[EndedLine]) -> Problem {
+    let done: Vec<Value> = done.iter().map(|record| json!(json::reservation(record))).collect();
+    let errors: Vec<Value> = lines.iter().map(ended).collect();
+    let detail = "a part of the cart was settled, and the rest is not active";
+    Problem::new(Kind::CartPartlySettled, detail).with("reservations", done).with("errors", errors)
 }
 
 /// The reservations of a cart.
@@ -111,6 +131,7 @@ pub(in super::super) async fn cart(engine: &Engine, mut request: WholeRequest) -
 }
 
 const NOTHING_DONE: &str = "nothing was done: some of the cart is not active";
+const NOT_EXTENDED: &str = "the cart was not extended as a whole: some of it is not active";
 
 fn not_active(detail: &str, lines: &[EndedLine]) -> Problem {
     let errors: Vec<Value> = lines.iter().map(ended).collect();
@@ -124,7 +145,7 @@ fn limited(lines: &[LimitedLine]) -> Problem {
         let latest = json::time(line.max_expires_at_ms);
         json!({ "reservationId": line.id.to_string(), "sku": line.sku.as_str(), "maxExpiresAt": latest })
     });
-    let detail = "nothing was done: the operator allows less time for some of the cart";
+    let detail = "the cart was not extended as a whole: the operator allows less time for some of it";
     let problem = Problem::new(Kind::ExtensionLimitReached, detail).with("maxExpiresAt", json::time(latest));
     problem.with("errors", errors.collect::<Vec<_>>())
 }
