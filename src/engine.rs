@@ -58,7 +58,7 @@ pub use group_commit::MAX_BATCH;
 use group_commit::{Call, GroupCommit, Item};
 pub use hold::{Hold, HoldRequest};
 use known_skus::KnownSkus;
-pub use layout::{claim_layout, standing_layout};
+pub use layout::{claim_layout, standing_layout, written_layout};
 pub use list::{Page, Place};
 use read::Reads;
 pub use readiness::Impairment;

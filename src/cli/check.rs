@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::output::{complain, print};
 use super::runtime;
-use super::target::{Target, layout_of};
+use super::target::Target;
 use crate::check::{AuditReach, Census, Checked, Checker, Damage, Finding, Limits};
-use crate::engine::Error;
-use crate::keys::{self, Sku};
+use crate::engine::{Error, standing_layout};
+use crate::keys::{self, Layout, Sku};
 use crate::redis::Redis;
 use crate::sweeper;
 
@@ -102,7 +102,8 @@ async fn check_target(args: &CheckArgs) -> anyhow::Result<Report> {
 
 async fn check(args: &CheckArgs, redis: Redis) -> anyhow::Result<Report> {
     let published = redis.hash(keys::SCRIPTS).await?.fields;
-    let checker = Checker::new(layout_of(&redis).await?, redis);
+    let layout = standing_layout(&redis).await?.unwrap_or_else(Layout::unsharded);
+    let checker = Checker::new(layout, redis);
     let limits = Limits {
         events: usize::try_from(args.events)?,
         overdue_ms: args.sweep_interval_ms.saturating_add(SWEEP_GRACE_MS),

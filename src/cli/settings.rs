@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::output::print;
 use super::runtime;
-use super::target::{Target, layout_of};
-use crate::engine::{Change, Engine, Options, Settings};
+use super::target::Target;
+use crate::engine::{Change, Engine, Options, Settings, written_layout};
+use crate::keys::Layout;
 
 /// What can be set, by `serve` at its start and by `stockhold settings` at any time.
 #[derive(Debug, Clone, Copy, Args)]
@@ -47,7 +48,8 @@ pub(super) fn run(args: &SettingsArgs) -> anyhow::Result<ExitCode> {
     let redis = args.target.redis()?;
     let address = redis.address();
     let settings: anyhow::Result<Settings> = runtime()?.block_on(async {
-        let engine = Engine::on(layout_of(&redis).await?, redis, Options::default());
+        let layout = written_layout(&redis).await?.unwrap_or_else(Layout::unsharded);
+        let engine = Engine::on(layout, redis, Options::default());
         let change = args.decisions.change();
         if !change.is_empty() {
             engine.set(change).await?;

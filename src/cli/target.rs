@@ -8,8 +8,6 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::output::complain;
-use crate::engine::standing_layout;
-use crate::keys::Layout;
 use crate::redis::{ClientFiles, Files, OpenError, Redis};
 
 /// The default loopback port of the private Redis.
@@ -99,12 +97,4 @@ impl Target {
             is_exposed.then(|| format!("others than its owner may read {} ({setting})", file.display()))
         })
     }
-}
-
-/// The layout that a Redis has; one shard when it has no stock yet.
-///
-/// # Errors
-/// When it cannot be told.
-pub(super) async fn layout_of(redis: &Redis) -> anyhow::Result<Layout> {
-    Ok(standing_layout(redis).await?.unwrap_or_else(Layout::unsharded))
 }

@@ -4,9 +4,10 @@
 //! slice is the sweeper's share of Redis (see `pace`). Redis reads at most 16 KB at a time from one connection. A
 //! larger share sends more slices at a time, each on its own connection.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::sync::Arc;
+mod answers;
+mod front;
+
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -14,14 +15,11 @@ use futures_util::future::join_all;
 use super::error::is_of_one_key;
 use super::expiry::{Expired, SWEPT_PER_CALL};
 use super::{Engine, Error, Rounds};
-use crate::keys::{Shard, Sku, StockKeys};
+use crate::keys::{Sku, StockKeys};
 use crate::redis::{Failure, Redis};
 
 /// SKUs that are read from the due lists at once: the most overdue ones of each.
 const PAGE: usize = 600;
-
-/// Shards that are asked together whether anything is due.
-const SHARDS_TOGETHER: usize = 512;
 
 /// Holds for this number of calls are looked up together: with few SKUs, more holds of each SKU.
 const CALLS_LOOKED_UP: usize = 25;
@@ -61,16 +59,6 @@ struct Round<'a> {
     away: BTreeSet<u16>,
     /// Why the first of them cannot.
     failure: Option<Error>,
-}
-
-/// The due list of a shard, as far as it was read.
-struct Front {
-    shard: Arc<Shard>,
-    /// SKUs at its front that are set aside.
-    skip: usize,
-    /// Whether the last page was its last one, and where that page ended.
-    is_last: bool,
-    end: usize,
 }
 
 /// A SKU of the due list, with what lapsed on it.
@@ -116,52 +104,6 @@ impl Engine {
         let Round { swept, failure, .. } = round;
         rounds.forget_before(started);
         failure.map_or(Ok(swept), Err)
-    }
-
-    /// Sends all of `items` together, each about a key of the shard that `shard_of` names. If there is no reply
-    /// although Redis is up, one item may be the cause: then sends each one alone.
-    async fn each_answered<T, F>(
-        &self,
-        items: Range<usize>,
-        shard_of: impl Fn(usize) -> u16,
-        send: impl Fn(Range<usize>) -> F,
-    ) -> Vec<Result<T, Failure>>
-    where
-        F: Future<Output = Result<Vec<Result<T, Failure>>, Failure>>,
-    {
-        let all_alike = |failure: Failure| items.clone().map(|_| Err(failure.clone())).collect();
-        let mut outcomes: Vec<Result<T, Failure>> = send(items.clone()).await.unwrap_or_else(all_alike);
-        // Whether the Redis of a shard has answered since, or why it has not.
-        let mut answers = BTreeMap::new();
-        for (item, outcome) in items.zip(&mut outcomes) {
-            let shard = shard_of(item);
-            if !matches!(outcome, Err(Failure::NoReply(_))) {
-                continue;
-            }
-            if !answers.contains_key(&shard) {
-                answers.insert(shard, self.ask_after(shard).await);
-            }
-            if answers[&shard].is_ok() {
-                *outcome = match send(item..item + 1).await {
-                    Ok(mut alone) => alone.pop().expect("an outcome of each"),
-                    Err(failure) => Err(failure),
-                };
-                if !matches!(outcome, Err(Failure::NoReply(_))) {
-                    continue;
-                }
-                answers.insert(shard, self.ask_after(shard).await);
-            }
-            // If it answers, the item is the cause.
-            if let Err(failure) = &answers[&shard] {
-                *outcome = Err(Failure::Unreachable(failure.to_string()));
-            }
-        }
-        outcomes
-    }
-
-    /// Whether the Redis of a shard answers.
-    async fn ask_after(&self, _shard: u16) -> Result<(), Failure> {
-        self.redis.now_ms().await.map(drop)
     }
 
     /// The holds of each SKU that lapsed by `now_ms`.
@@ -247,80 +189,10 @@ impl Round<'_> {
         }
     }
 
-    /// The shards that have something due.
-    async fn fronts(&mut self) -> Vec<Front> {
-        let front = |shard: &Arc<Shard>| Front { shard: Arc::clone(shard), skip: 0, is_last: false, end: 0 };
-        let shards = self.engine.layout.shards();
-        if let [only] = shards {
-            return vec![front(only)];
-        }
-        let mut fronts = Vec::new();
-        for some in shards.chunks(SHARDS_TOGETHER) {
-            let lists: Vec<&str> = some.iter().map(|shard| &*shard.due).collect();
-            let scores = match self.engine.redis.lowest_scores(&lists).await {
-                Ok(scores) => scores,
-                Err(failure) => vec![Err(failure); some.len()],
-            };
-            for (shard, score) in some.iter().zip(scores) {
-                match score {
-                    Ok(Some(score)) if score > self.now_ms as f64 => {}
-                    Ok(Some(_)) => fronts.push(front(shard)),
-                    Ok(None) => {}
-                    Err(failure) => self.leave(shard.number, Error::retry_safe(failure)),
-                }
-            }
-        }
-        fronts
-    }
-
-    /// Takes the SKUs of a page of a due list, but those that are set aside.
-    fn take(&mut self, front: &mut Front, page: &[(Vec<u8>, f64)], count: usize, skus: &mut Vec<Sku>) {
-        (front.is_last, front.end) = (page.len() < count, front.skip + page.len());
-        let (mut is_first, mut overdue_since) = (true, None);
-        for (name, due_ms) in page {
-            match self.sku_of(&front.shard, name) {
-                Some(sku) => {
-                    // The same obstacle would remain with any share.
-                    if overdue_since.is_none() && !self.rounds.knows(sku.as_str()) {
-                        overdue_since = Some(*due_ms);
-                    }
-                    skus.push(sku);
-                    is_first = false;
-                }
-                None if is_first => front.skip += 1,
-                None => {}
-            }
-        }
-        if let Some(due_ms) = overdue_since {
-            self.note_overdue(due_ms);
-        }
-    }
-
     /// The Redis of a shard cannot be used: nothing of it can be swept in this round.
     fn leave(&mut self, shard: u16, why: Error) {
         self.away.insert(shard);
         self.failure.get_or_insert(why);
-    }
-
-    /// The SKU of an entry of a due list, unless it is set aside.
-    fn sku_of(&mut self, shard: &Shard, name: &[u8]) -> Option<Sku> {
-        let Ok(name) = std::str::from_utf8(name) else {
-            let name = name.escape_ascii().to_string();
-            if !self.rounds.is_aside(&name) {
-                self.rounds.put_aside(&name, "its name is no text".to_owned());
-            }
-            return None;
-        };
-        if self.rounds.is_aside(name) {
-            return None;
-        }
-        let sku = Sku::parse(name).map_err(|invalid| self.rounds.put_aside(name, invalid.to_string())).ok()?;
-        let own = self.engine.layout.shard_of(&sku).number;
-        if own != shard.number {
-            self.rounds.put_aside(name, format!("it is of shard {own}, and listed in shard {}", shard.number));
-            return None;
-        }
-        Some(sku)
     }
 
     /// Records that the most overdue hold lapsed at `due_ms`.

@@ -14,7 +14,7 @@ const LOOKED_AT: usize = 512;
 /// # Errors
 /// See [`Error`]. [`Error::Broken`] when the number cannot be read, or the keys do not show which it is.
 pub async fn standing_layout(redis: &Redis) -> Result<Option<Layout>, Error> {
-    match written(redis).await? {
+    match written_layout(redis).await? {
         Some(layout) => Ok(Some(layout)),
         None => match shown(redis).await?.as_slice() {
             [] => Ok(None),
@@ -35,7 +35,7 @@ pub async fn standing_layout(redis: &Redis) -> Result<Option<Layout>, Error> {
 /// See [`Error`].
 pub async fn claim_layout(redis: &Redis, layout: &Layout) -> Result<Layout, Error> {
     let shards = layout.shards().len();
-    if let Some(standing) = written(redis).await? {
+    if let Some(standing) = written_layout(redis).await? {
         return Ok(standing);
     }
     let shown = shown(redis).await?;
@@ -45,7 +45,7 @@ pub async fn claim_layout(redis: &Redis, layout: &Layout) -> Result<Layout, Erro
         return Layout::of(*other).map_err(|invalid| Error::Broken(invalid.to_string()));
     }
     match redis.set_field_once(keys::LAYOUT, keys::LAYOUT_SHARDS, &shards.to_string()).await {
-        Ok(()) => written(redis).await?.ok_or_else(|| Error::Broken(format!("{} was removed", keys::LAYOUT))),
+        Ok(()) => written_layout(redis).await?.ok_or_else(|| Error::Broken(format!("{} was removed", keys::LAYOUT))),
         // A server that can only settle holds is better than none. Its keys show the layout, and it is written later.
         Err(Failure::Refused { code, .. }) if !shown.is_empty() && ["OOM", "MISCONF"].contains(&&*code) => {
             Ok(layout.clone())
@@ -54,7 +54,11 @@ pub async fn claim_layout(redis: &Redis, layout: &Layout) -> Result<Layout, Erro
     }
 }
 
-async fn written(redis: &Redis) -> Result<Option<Layout>, Error> {
+/// The layout that is written in `redis`; `None` when there is none, whatever its keys show.
+///
+/// # Errors
+/// See [`Error`]. [`Error::Broken`] when the number cannot be read.
+pub async fn written_layout(redis: &Redis) -> Result<Option<Layout>, Error> {
     let shards = redis.hash_field(keys::LAYOUT, keys::LAYOUT_SHARDS).await.map_err(Error::retry_safe)?;
     let Some(shards) = shards else { return Ok(None) };
     let layout = shards.parse().ok().and_then(|shards| Layout::of(shards).ok());

@@ -545,7 +545,7 @@ pub const BUGS: [Bug; 96] = [
     way(
         "src/engine/cart_hold.rs",
         "the engine makes up the ids of a cart with a key",
-        "Some(key) => ReservationId::of_cart_line(key, cart, sku, keys.shard.number)",
+        "Some(key) => ReservationId::of_cart_line(key, cart, &line.sku, keys.shard.number)",
         "Some(_) => ReservationId::mint(keys.shard.number)",
     ),
     way(

@@ -24,6 +24,7 @@ mod rules;
 mod scripts;
 mod sell;
 mod settings;
+mod shards;
 mod tls;
 mod unix_socket;
 mod walk;

@@ -618,7 +618,7 @@ impl std::ops::Index<&str> for Event {
 
 /// What the scripts read and never write.
 fn is_the_operators(key: &str) -> bool {
-    key == stockhold::keys::SCRIPTS || key.ends_with("stockhold:settings")
+    [stockhold::keys::SCRIPTS, stockhold::keys::LAYOUT].contains(&key) || key.ends_with("stockhold:settings")
 }
 
 enum Shape {
