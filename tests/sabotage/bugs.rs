@@ -557,8 +557,8 @@ pub const BUGS: [Bug; 96] = [
     way(
         "src/engine/cart_settle.rs",
         "the engine leaves out a reservation of a cart",
-        "Ok(About::Lines(about.cloned().collect()))",
-        "Ok(About::Lines(about.rev().take(3).cloned().collect()))",
+        "records: about.cloned().collect(), noted: None",
+        "records: about.rev().take(3).cloned().collect(), noted: None",
     ),
     way(
         "src/engine/by_id.rs",
