@@ -236,10 +236,14 @@ impl Scripts {
         // WAIT covers all that Redis had written when the script was done, also an earlier write that a replay reports.
         let mut both = pipe();
         both.add_command(evalsha.clone()).cmd("WAIT").arg(replicas).arg(WAIT_MS);
-        match <[Value; 2]>::try_from(redis.pipeline(&both).await?) {
-            Ok([reply, Value::Int(have)]) if have >= i64::from(*replicas) => Ok(reply),
-            Ok([_, have]) => Err(Failure::NoReply(format!("done, but {have:?} of {replicas} replicas have it"))),
-            Err(other) => Err(Failure::Malformed(format!("EVALSHA and WAIT answered {other:?}"))),
+        let [reply, have] = <[_; 2]>::try_from(redis.each(both).await?)
+            .map_err(|other| Failure::Malformed(format!("EVALSHA and WAIT answered {other:?}")))?;
+        let reply = reply?;
+        match have {
+            Ok(Value::Int(have)) if have >= i64::from(*replicas) => Ok(reply),
+            Ok(have) => Err(Failure::NoReply(format!("done, but {have:?} of {replicas} replicas have it"))),
+            // The master has become a replica meanwhile.
+            Err(failure) => Err(Failure::NoReply(format!("done, but whether replicas have it is unknown: {failure}"))),
         }
     }
 
