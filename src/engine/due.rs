@@ -86,7 +86,7 @@ impl Engine {
     /// # Errors
     /// See [`Error`]. Only when Redis itself cannot be used. What was expired before the error stays expired.
     pub async fn sweep_due(&self, rounds: &mut Rounds) -> Result<Swept, Error> {
-        let now_ms = self.redis.now_ms().await.map_err(Error::retry_safe)?;
+        let now_ms = self.redis.now_ms(&self.layout.first().due).await.map_err(Error::retry_safe)?;
         let started = Instant::now();
         let mut round = Round { engine: self, rounds, swept: Swept::default(), now_ms, started };
         for shard in self.layout.shards() {
@@ -125,7 +125,7 @@ impl Engine {
     }
 
     async fn ask_after_redis(&self) -> Result<(), Error> {
-        self.redis.now_ms().await.map(drop).map_err(Error::retry_safe)
+        self.redis.now_ms(&self.layout.first().due).await.map(drop).map_err(Error::retry_safe)
     }
 
     /// The holds of each SKU that lapsed by `now_ms`.

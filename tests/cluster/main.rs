@@ -1,0 +1,9 @@
+//! The redis layer on a real Redis Cluster: calls find their node, whatever happens to it, and none is executed twice.
+
+mod failing;
+mod members;
+mod moving;
+mod routing;
+
+#[path = "../support/mod.rs"]
+mod support;
