@@ -212,7 +212,7 @@ impl Cluster {
                     None => return Ok(outcomes),
                     Some(refusal) => refusal.clone(),
                 },
-                Err(failure @ Failure::Unreachable(_)) => failure,
+                Err(Failure::Unreachable(why)) => Failure::Unreachable(format!("{address}: {why}")),
                 Err(failure @ Failure::Barred(_)) => {
                     // Time does not change this, but the slot may have gone to another node.
                     drop(timeout_at(deadline.at, self.map.refresh()).await);
@@ -221,11 +221,12 @@ impl Cluster {
                     }
                     failure
                 }
-                Err(failure) => {
+                Err(Failure::NoReply(why)) => {
                     // The next call should not meet a node that is gone.
                     drop(self.map.refresh());
-                    return Err(failure);
+                    return Err(Failure::NoReply(format!("{address}: {why}")));
                 }
+                Err(failure) => return Err(failure),
             };
             if let Failure::Refused { code, message } = &why
                 && let Some(to) = self.map.named(message, &address).filter(|_| ["MOVED", "ASK"].contains(&&**code))

@@ -4,6 +4,7 @@ mod failing;
 mod members;
 mod moving;
 mod routing;
+mod scripts;
 
 #[path = "../support/mod.rs"]
 mod support;
