@@ -5,6 +5,7 @@ mod members;
 mod moving;
 mod routing;
 mod scripts;
+mod users;
 
 #[path = "../support/mod.rs"]
 mod support;
