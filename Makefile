@@ -35,7 +35,7 @@ test:
 	for server in redis-7 redis-8 valkey-8; do \
 	  echo "On $$server:"; \
 	  REDIS_SERVER=$(CURDIR)/target/servers/$$server/redis-server cargo test --quiet \
-	    --test scripts --test model --test server --test acl --test deploy || exit 1; \
+	    --test scripts --test model --test server --test acl --test deploy --test cluster || exit 1; \
 	done
 
 test-tls:

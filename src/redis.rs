@@ -1,27 +1,30 @@
-//! The connection to Redis: one multiplexed socket, opened on demand and reopened when it is lost.
+//! The connection to Redis: to one [`node`], or to a [`cluster`] of them.
 //!
 //! Every call is limited, by [`CALL_TIMEOUT`] unless told otherwise. Every failure means one of three things: nothing was sent, Redis
 //! refused, or the result is unknown.
 
+mod cluster;
 mod connector;
 mod files;
+mod node;
 mod reads;
 mod scans;
+mod slot_map;
+mod slots;
 mod tls;
 mod tls_error;
 mod url;
 mod writes;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, FromRedisValue, Pipeline, RedisError, ReplicaInfo, Role, Value};
-use futures_util::future::{self, BoxFuture, FutureExt};
-use tokio::time::{Instant, timeout_at};
 
-use connector::{Connector, Link};
+use cluster::Cluster;
+use connector::{Connector, Deadline};
 pub use files::{ClientFiles, Files};
+use node::Node;
 pub use reads::{Health, StoredHash};
 pub use scans::{Entry, IndexLook, Look, StreamInfo, entry_order};
 
@@ -65,21 +68,22 @@ pub enum Failure {
     NoReply(String),
 }
 
-/// A Redis that can be called. Clones share the connection.
+/// A Redis that can be called: one node, or a cluster. Clones share the connections.
 #[derive(Clone)]
-pub struct Redis(Arc<Shared>);
-
-struct Shared {
-    connector: Arc<Connector>,
+pub struct Redis {
+    at: At,
     call_timeout: Duration,
-    /// The latest attempt to connect: in progress, or its result.
-    attempt: RwLock<Option<Attempt>>,
 }
 
-type Attempt = future::Shared<BoxFuture<'static, Result<Link, Failure>>>;
+#[derive(Clone)]
+enum At {
+    Node(Arc<Node>),
+    Cluster(Arc<Cluster>),
+}
 
 impl Redis {
-    /// Prepares a connection to `url` (`redis://`, `rediss://`, `unix://`); connects at the first call.
+    /// Prepares a connection to `url` (`redis://`, `rediss://`, `unix://`, `redis+cluster://`, `rediss+cluster://`); connects at the
+    /// first call.
     ///
     /// # Errors
     /// When the URL is not one.
@@ -92,7 +96,11 @@ impl Redis {
     /// # Errors
     /// When the URL is not one, or does not go with the files, or a file cannot be used.
     pub fn open_with(url: &str, files: Files) -> Result<Self, OpenError> {
-        Ok(Self::with(Arc::new(Connector::new(url, files)?), CALL_TIMEOUT))
+        let at = match Cluster::new(url, &files)? {
+            Some(cluster) => At::Cluster(Arc::new(cluster)),
+            None => At::Node(Arc::new(Node::new(Arc::new(Connector::new(url, files)?)))),
+        };
+        Ok(Self { at, call_timeout: CALL_TIMEOUT })
     }
 
     /// Whether the next connection can use the files.
@@ -100,26 +108,57 @@ impl Redis {
     /// # Errors
     /// When it cannot.
     pub fn read_files(&self) -> Result<(), OpenError> {
-        self.0.connector.read_files()
+        match &self.at {
+            At::Node(node) => node.connector().read_files(),
+            At::Cluster(cluster) => cluster.seeds()[0].read_files(),
+        }
     }
 
     /// The same Redis through a separate connection: slow calls on one do not delay the other.
     pub fn with_own_connection(&self) -> Self {
-        Self::with(Arc::clone(&self.0.connector), self.0.call_timeout)
+        let at = match &self.at {
+            At::Node(node) => At::Node(Arc::new(Node::new(Arc::clone(node.connector())))),
+            At::Cluster(cluster) => At::Cluster(Arc::new(cluster.with_own_connections())),
+        };
+        Self { at, call_timeout: self.call_timeout }
     }
 
     /// The same Redis through a separate connection, with another limit for each call than [`CALL_TIMEOUT`].
     pub fn with_call_timeout(&self, call_timeout: Duration) -> Self {
-        Self::with(Arc::clone(&self.0.connector), call_timeout)
+        Self { call_timeout, ..self.with_own_connection() }
     }
 
-    fn with(connector: Arc<Connector>, call_timeout: Duration) -> Self {
-        Self(Arc::new(Shared { connector, call_timeout, attempt: RwLock::new(None) }))
-    }
-
-    /// Where it connects to: host and port or socket path, and the database unless it is 0; without any credentials.
+    /// Where it connects to: host and port or socket path, and the database unless it is 0; without any credentials. Of a cluster, the
+    /// nodes that its URL names.
     pub fn address(&self) -> String {
-        self.0.connector.to_string()
+        match &self.at {
+            At::Node(node) => node.connector().to_string(),
+            At::Cluster(cluster) => cluster.seeds().iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        }
+    }
+
+    /// The nodes that hold its keys, each of which has a part: for what concerns no key. A Redis that is no cluster is itself the only
+    /// one.
+    ///
+    /// # Errors
+    /// See [`Failure`]. Also when a part of the keys is on no node.
+    pub async fn primaries(&self) -> Result<Vec<Self>, Failure> {
+        match &self.at {
+            At::Node(_) => Ok(vec![self.clone()]),
+            At::Cluster(cluster) => Ok(cluster.primaries().await?.into_iter().map(|node| self.only(node)).collect()),
+        }
+    }
+
+    /// All nodes of a cluster that have not failed: replicas too, and nodes that hold no keys yet. A Redis that is no cluster is itself
+    /// the only one.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn nodes(&self) -> Result<Vec<Self>, Failure> {
+        match &self.at {
+            At::Node(_) => Ok(vec![self.clone()]),
+            At::Cluster(cluster) => Ok(cluster.members().await?.into_iter().map(|(node, _)| self.only(node)).collect()),
+        }
     }
 
     /// Its replicas, by the addresses that it reports, with its own credentials.
@@ -127,103 +166,75 @@ impl Redis {
     /// # Errors
     /// See [`Failure`].
     pub async fn replicas(&self) -> Result<Vec<Self>, Failure> {
+        let node = match &self.at {
+            At::Node(node) => node,
+            At::Cluster(cluster) => {
+                let members = cluster.members().await?.into_iter();
+                return Ok(members.filter(|(_, is_replica)| *is_replica).map(|(node, _)| self.only(node)).collect());
+            }
+        };
         let role = self.call(&::redis::cmd("ROLE")).await?;
         let role = Role::from_redis_value(role).map_err(|error| Failure::NoReply(error.to_string()))?;
         let Role::Primary { replicas, .. } = role else { return Ok(Vec::new()) };
         let replica =
-            |ReplicaInfo { ip, port, .. }| Self::with(Arc::new(self.0.connector.at(ip, port)), self.0.call_timeout);
+            |ReplicaInfo { ip, port, .. }| self.only(Arc::new(Node::new(Arc::new(node.connector().at(ip, port)))));
         Ok(replicas.into_iter().map(replica).collect())
     }
 
-    pub(crate) async fn call(&self, command: &Cmd) -> Result<Value, Failure> {
-        self.exchange(async |mut connection| connection.send_packed_command(command).await?.extract_error()).await
-    }
-
-    /// Sends all commands together and returns one reply for each; the first error reply fails the whole.
-    pub(crate) async fn pipeline(&self, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
-        self.exchange(async |mut connection| commands.query_async(&mut connection).await).await
-    }
-
-    /// Sends all commands together and returns the outcome of each: an error reply concerns only its command.
-    pub(crate) async fn each(&self, mut commands: Pipeline) -> Result<Vec<Result<Value, Failure>>, Failure> {
-        commands.ignore_errors();
-        let replies: Vec<Value> = self
-            .exchange(async |mut connection| {
-                let replies: Vec<Value> = commands.query_async(&mut connection).await?;
-                // Except this error, which concerns the connection: its server is no longer the primary.
-                let readonly = replies.iter().find_map(|reply| match reply {
-                    Value::ServerError(error) if error.code() == "READONLY" => Some(error.clone()),
-                    _ => None,
-                });
-                readonly.map_or(Ok(replies), |error| Err(error.into()))
-            })
-            .await?;
-        if replies.len() != commands.len() {
-            return Err(Failure::NoReply(format!("{} replies to {} commands", replies.len(), commands.len())));
-        }
-        Ok(replies.into_iter().map(|reply| reply.extract_error().map_err(sort)).collect())
-    }
-
-    async fn exchange<T>(
-        &self,
-        send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
-    ) -> Result<T, Failure> {
-        let call_timeout = self.0.call_timeout;
-        let deadline = Instant::now() + call_timeout;
-        let link = match timeout_at(deadline, self.link()).await {
-            Ok(link) => link?,
-            Err(_) => return Err(Failure::Unreachable(format!("no connection within {call_timeout:?}"))),
-        };
-        match timeout_at(deadline, send(link.connection.clone())).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => {
-                let failure = sort(error);
-                match &failure {
-                    Failure::NoReply(_) => link.give_up(),
-                    // After a fail-over the address may lead to the new primary: reconnect.
-                    Failure::Refused { code, .. } if code == "READONLY" => link.give_up(),
-                    _ => {}
-                }
-                Err(failure)
-            }
-            Err(_) => {
-                // The other end may be gone without notice: the next call opens a new connection.
-                link.give_up();
-                Err(Failure::NoReply(format!("none within {call_timeout:?}")))
-            }
+    /// The node that has a key, as far as is known: the one that a call with this key has just reached.
+    pub(crate) fn node_of(&self, key: &str) -> Self {
+        match &self.at {
+            At::Node(_) => self.clone(),
+            At::Cluster(cluster) => cluster.node_of(key).map_or_else(|| self.clone(), |node| self.only(node)),
         }
     }
 
-    async fn link(&self) -> Result<Link, Failure> {
-        loop {
-            let link = self.attempt().await?;
-            if !link.is_lost() {
-                return Ok(link);
-            }
+    fn only(&self, node: Arc<Node>) -> Self {
+        Self { at: At::Node(node), call_timeout: self.call_timeout }
+    }
+
+    /// Sends a command. In a cluster it has a key, and goes to the node that has it.
+    #[doc(hidden)]
+    pub async fn call(&self, command: &Cmd) -> Result<Value, Failure> {
+        let deadline = Deadline::after(self.call_timeout);
+        match &self.at {
+            At::Node(node) => node.call(command, deadline).await,
+            At::Cluster(cluster) => Box::pin(cluster.call(command, deadline)).await,
         }
     }
 
-    /// The attempt that gave the current connection, or that is in progress; otherwise a new one.
-    fn attempt(&self) -> Attempt {
-        let is_good = |attempt: &&Attempt| match attempt.peek() {
-            None => true,
-            Some(Ok(link)) => !link.is_lost(),
-            Some(Err(_)) => false,
-        };
-        let latest = self.0.attempt.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(attempt) = latest.as_ref().filter(is_good) {
-            return attempt.clone();
+    /// Sends a command that has no key; in a cluster, to the node that has `key`.
+    #[doc(hidden)]
+    pub async fn call_at(&self, key: &str, command: &Cmd) -> Result<Value, Failure> {
+        let deadline = Deadline::after(self.call_timeout);
+        match &self.at {
+            At::Node(node) => node.call(command, deadline).await,
+            At::Cluster(cluster) => Box::pin(cluster.call_at(key, command, deadline)).await,
         }
-        drop(latest);
-        let mut latest = self.0.attempt.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(attempt) = latest.as_ref().filter(is_good) {
-            return attempt.clone();
+    }
+
+    /// Sends all commands together, in order, and returns one reply for each; the first error reply fails the whole. In a cluster, all
+    /// keys are in one slot, and a command without a key follows one with a key. After a redirection, commands that only read, or may
+    /// be repeated, are sent again.
+    #[doc(hidden)]
+    pub async fn pipeline(&self, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
+        let deadline = Deadline::after(self.call_timeout);
+        match &self.at {
+            At::Node(node) => node.pipeline(commands, deadline).await,
+            At::Cluster(cluster) => Box::pin(cluster.pipeline(commands, deadline)).await,
         }
-        let connector = Arc::clone(&self.0.connector);
-        let attempt = async move { connector.connect().await }.boxed().shared();
-        // In a separate task: each caller that waits for it may have less time left than an attempt takes.
-        tokio::spawn(attempt.clone());
-        latest.insert(attempt).clone()
+    }
+
+    /// Sends all commands together and returns the outcome of each: an error reply concerns only its command. In a cluster, keys may be
+    /// in any slots, a command without a key follows one with a key and goes where that one goes, and nodes answer independently: the
+    /// order is kept only between such two.
+    #[doc(hidden)]
+    pub async fn each(&self, commands: Pipeline) -> Result<Vec<Result<Value, Failure>>, Failure> {
+        let deadline = Deadline::after(self.call_timeout);
+        match &self.at {
+            At::Node(node) => node.each(commands, deadline).await,
+            At::Cluster(cluster) => Box::pin(cluster.each(&commands, deadline)).await,
+        }
     }
 }
 
@@ -254,6 +265,8 @@ mod tests {
         let redis = Redis::open("redis://user:secret@127.0.0.1:6399").unwrap();
         assert_eq!(redis.address(), "127.0.0.1:6399");
         assert_eq!(Redis::open("redis://:secret@127.0.0.1:6399/3").unwrap().address(), "127.0.0.1:6399/3");
+        let cluster = Redis::open("redis+cluster://:secret@127.0.0.1:6399,[::1]:6400").unwrap();
+        assert_eq!(cluster.address(), "127.0.0.1:6399,[::1]:6400");
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::engine::Engine;
 
-/// How often it checks. A restart, a flush or a fail-over empties the script cache.
+/// How often it checks. A restart, a flush or a fail-over empties the script cache; a new node of a cluster has an empty one.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Restores the scripts whenever Redis has lost them. Runs while it is polled.

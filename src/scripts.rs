@@ -4,6 +4,8 @@ mod catalogue;
 mod header;
 
 use ::redis::{Cmd, Value, cmd, pipe};
+use futures_util::future::join_all;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use catalogue::{Catalogue, Script};
@@ -54,16 +56,17 @@ pub struct Scripts {
     redis: Redis,
     /// How many replicas must have a write before its reply counts, and the connection that waits for them.
     replicas: Option<(u32, Redis)>,
-    /// Counts the loads when they begin. When many calls find a script missing, one loads, and the others see that a
-    /// load began after they were sent.
+    /// Counts the loads when they begin. When many calls find a script missing on a node, one loads, and the others see
+    /// that a load into this node began after they were sent.
     loads: AtomicU64,
-    loading: tokio::sync::Mutex<()>,
+    /// By the address of a node: the number of the latest load into it.
+    loading: tokio::sync::Mutex<HashMap<String, u64>>,
 }
 
 impl Scripts {
     /// Binds a catalogue to a Redis; nothing is sent yet.
     pub fn new(catalogue: Catalogue, redis: Redis) -> Self {
-        Self { catalogue, redis, replicas: None, loads: AtomicU64::new(0), loading: tokio::sync::Mutex::new(()) }
+        Self { catalogue, redis, replicas: None, loads: AtomicU64::new(0), loading: tokio::sync::Mutex::default() }
     }
 
     /// Makes [`Self::call`] wait for replicas: the reply of a script that writes counts only when this number of
@@ -91,32 +94,47 @@ impl Scripts {
         self.publish_with("HSET").await
     }
 
-    /// Loads the scripts again if Redis has lost any. Returns whether Redis had lost any. What another version has
-    /// published since then stays published: two versions that run side by side during a deploy must not overwrite each
-    /// other.
+    /// Loads the scripts again where they are missing: on every node of a cluster, replicas and new nodes included, before
+    /// they are needed there. Returns whether any was missing. What another version has published since then stays
+    /// published: two versions that run side by side during a deploy must not overwrite each other.
     ///
     /// # Errors
-    /// See [`Failure`].
+    /// See [`Failure`]. All nodes that can be reached have the scripts nevertheless.
     pub async fn restore(&self) -> Result<bool, Failure> {
-        let lost = !self.state().await?.iter().all(State::is_usable);
+        let nodes = self.redis.nodes().await?;
+        let restored = join_all(nodes.iter().map(|node| self.restore_on(node))).await;
+        let published = self.redis.hash(keys::SCRIPTS).await?.fields;
+        let mut lost = self.catalogue.current().any(|script| !published.contains_key(script.name));
         if lost {
-            let _turn = self.loading.lock().await;
-            self.restore_in_turn().await?;
+            self.publish_with("HSETNX").await?;
+        }
+        for node_had_lost in restored {
+            lost |= node_had_lost?;
         }
         Ok(lost)
     }
 
-    /// Loads every script and checks its SHA-1, publishing nothing: for a replica, which would lack the scripts after a
-    /// fail-over.
+    /// Loads every script and checks its SHA-1, publishing nothing. In a cluster, on every node; a replica that cannot be
+    /// reached is left to [`Self::restore`].
     ///
     /// # Errors
     /// See [`Self::load`].
     pub async fn cache(&self) -> Result<(), Failure> {
+        let primaries = self.redis.primaries().await?;
+        let held: HashSet<String> = primaries.iter().map(Redis::address).collect();
+        let others = self.redis.nodes().await?.into_iter().filter(|node| !held.contains(&node.address()));
+        let others: Vec<Redis> = others.collect();
+        let cache_on = |node| self.cache_on(node);
+        let (cached, _) = tokio::join!(join_all(primaries.iter().map(cache_on)), join_all(others.iter().map(cache_on)));
+        cached.into_iter().collect()
+    }
+
+    async fn cache_on(&self, node: &Redis) -> Result<(), Failure> {
         let mut loads = pipe();
         for script in self.catalogue.iter() {
             loads.cmd("SCRIPT").arg("LOAD").arg(script.source);
         }
-        for (script, reply) in self.catalogue.iter().zip(self.redis.pipeline(&loads).await?) {
+        for (script, reply) in self.catalogue.iter().zip(node.pipeline(&loads).await?) {
             let answer = text(reply).unwrap_or_default();
             if answer != script.sha1 {
                 let message = format!("SCRIPT LOAD of {} answered {answer:?}, not {}", script.name, script.sha1);
@@ -126,11 +144,20 @@ impl Scripts {
         Ok(())
     }
 
-    /// Call it with `loading` held. What another version has published stays published.
-    async fn restore_in_turn(&self) -> Result<(), Failure> {
-        self.loads.fetch_add(1, Ordering::AcqRel);
-        self.cache().await?;
-        self.publish_with("HSETNX").await
+    /// Loads the scripts on a node if it lacks any. Returns whether it did.
+    async fn restore_on(&self, node: &Redis) -> Result<bool, Failure> {
+        let lost = !self.loaded_on(node).await?.into_iter().all(|loaded| loaded);
+        if lost {
+            let mut loading = self.loading.lock().await;
+            self.load_in_turn(node, &mut loading).await?;
+        }
+        Ok(lost)
+    }
+
+    async fn load_in_turn(&self, node: &Redis, loading: &mut HashMap<String, u64>) -> Result<(), Failure> {
+        let number = self.loads.fetch_add(1, Ordering::AcqRel) + 1;
+        loading.insert(node.address(), number);
+        self.cache_on(node).await
     }
 
     /// Publishes what is not yet published, by a command that sets a field of a hash. When Redis takes no writes
@@ -144,31 +171,53 @@ impl Scripts {
         if publishes.is_empty() { Ok(()) } else { self.redis.pipeline(&publishes).await.map(drop) }
     }
 
-    /// What Redis has of each script.
+    /// What Redis has of each script. In a cluster a script is loaded when all primaries that have slots have it.
     ///
     /// # Errors
     /// See [`Failure`].
     pub async fn state(&self) -> Result<Vec<State>, Failure> {
+        let primaries = self.redis.primaries().await?;
+        let mut loaded = vec![true; self.catalogue.iter().len()];
+        for flags in join_all(primaries.iter().map(|node| self.loaded_on(node))).await {
+            for (loaded, flag) in loaded.iter_mut().zip(flags?) {
+                *loaded &= flag;
+            }
+        }
+        let mut published = self.redis.hash(keys::SCRIPTS).await?.fields;
+        let state = |(script, loaded): (&Script, bool)| State {
+            name: script.name,
+            sha1: script.sha1.clone(),
+            previous: script.previous,
+            loaded,
+            published: if script.previous { None } else { published.remove(script.name) },
+        };
+        Ok(self.catalogue.iter().zip(loaded).map(state).collect())
+    }
+
+    /// The scripts that a single node lacks.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn missing(&self) -> Result<Vec<&Script>, Failure> {
+        let loaded = self.loaded_on(&self.redis).await?;
+        Ok(self.catalogue.iter().zip(loaded).filter(|(_, loaded)| !loaded).map(|(script, _)| script).collect())
+    }
+
+    /// Whether a node has each script.
+    async fn loaded_on(&self, node: &Redis) -> Result<Vec<bool>, Failure> {
         let mut exists = cmd("SCRIPT");
         exists.arg("EXISTS");
         for script in self.catalogue.iter() {
             exists.arg(&script.sha1);
         }
-        let Value::Array(flags) = self.redis.call(&exists).await? else {
-            return Err(Failure::Malformed("SCRIPT EXISTS gave no array".to_owned()));
-        };
-        let mut published = self.redis.hash(keys::SCRIPTS).await?.fields;
-        let state = |(script, flag): (&Script, Value)| State {
-            name: script.name,
-            sha1: script.sha1.clone(),
-            previous: script.previous,
-            loaded: flag == Value::Int(1),
-            published: if script.previous { None } else { published.remove(script.name) },
-        };
-        Ok(self.catalogue.iter().zip(flags).map(state).collect())
+        match node.call(&exists).await? {
+            Value::Array(flags) => Ok(flags.into_iter().map(|flag| flag == Value::Int(1)).collect()),
+            _ => Err(Failure::Malformed("SCRIPT EXISTS gave no array".to_owned())),
+        }
     }
 
-    /// Calls a script by its SHA-1. If Redis has lost it (a restart, a flush), loads all scripts and calls once more.
+    /// Calls a script by its SHA-1. If Redis has lost it (a restart, a flush), loads all scripts and calls once more; in a
+    /// cluster, on the node that has the keys.
     /// The reply is a promise to a client: if replicas must confirm writes, the reply of a script that writes counts
     /// only after that.
     ///
@@ -185,7 +234,8 @@ impl Scripts {
         let writes = !script.contract.flags.contains(&"no-writes");
         let reply = match self.send(&evalsha, writes).await {
             Err(Failure::Refused { code, .. }) if code == "NOSCRIPT" => {
-                self.load_once_since(loads_seen).await?;
+                let node = self.redis.node_of(keys.first().copied().unwrap_or_default());
+                self.load_once_since(loads_seen, &node).await?;
                 self.send(&evalsha, writes).await?
             }
             other => other?,
@@ -220,7 +270,11 @@ impl Scripts {
         let mut outcomes = redis.each(calls(&mut keys.iter())).await?;
         let missed: Vec<usize> = (0..keys.len()).filter(|at| is_missing(&outcomes[*at])).collect();
         if !missed.is_empty() {
-            self.load_once_since(loads_seen).await?;
+            let node_of = |at: &usize| redis.node_of(keys[*at].first().copied().unwrap_or_default());
+            let nodes: HashMap<String, Redis> = missed.iter().map(node_of).map(|node| (node.address(), node)).collect();
+            for node in nodes.values() {
+                self.load_once_since(loads_seen, node).await?;
+            }
             let again = redis.each(calls(&mut missed.iter().map(|at| &keys[*at]))).await?;
             for (at, outcome) in missed.into_iter().zip(again) {
                 outcomes[at] = outcome;
@@ -236,21 +290,24 @@ impl Scripts {
         // WAIT covers all that Redis had written when the script was done, also an earlier write that a replay reports.
         let mut both = pipe();
         both.add_command(evalsha.clone()).cmd("WAIT").arg(replicas).arg(WAIT_MS);
-        match <[Value; 2]>::try_from(redis.pipeline(&both).await?) {
-            Ok([reply, Value::Int(have)]) if have >= i64::from(*replicas) => Ok(reply),
-            Ok([_, have]) => Err(Failure::NoReply(format!("done, but {have:?} of {replicas} replicas have it"))),
-            Err(other) => Err(Failure::Malformed(format!("EVALSHA and WAIT answered {other:?}"))),
+        let [reply, have] = <[_; 2]>::try_from(redis.each(both).await?)
+            .map_err(|other| Failure::Malformed(format!("EVALSHA and WAIT answered {other:?}")))?;
+        let reply = reply?;
+        match have {
+            Ok(Value::Int(have)) if have >= i64::from(*replicas) => Ok(reply),
+            Ok(have) => Err(Failure::NoReply(format!("done, but {have:?} of {replicas} replicas have it"))),
+            // The master has become a replica meanwhile.
+            Err(failure) => Err(Failure::NoReply(format!("done, but whether replicas have it is unknown: {failure}"))),
         }
     }
 
-    async fn load_once_since(&self, loads_seen: u64) -> Result<(), Failure> {
-        let _turn = self.loading.lock().await;
-        if self.loads.load(Ordering::Acquire) != loads_seen {
+    async fn load_once_since(&self, loads_seen: u64, node: &Redis) -> Result<(), Failure> {
+        let mut loading = self.loading.lock().await;
+        if loading.get(&node.address()).is_some_and(|latest| *latest > loads_seen) {
             return Ok(());
         }
         tracing::info!("Redis has lost the scripts; loading them");
-        self.loads.fetch_add(1, Ordering::AcqRel);
-        self.cache().await.map_err(|failure| match failure {
+        self.load_in_turn(node, &mut loading).await.map_err(|failure| match failure {
             // The operation itself was not sent again, so its result is certain: it was not carried out.
             Failure::NoReply(why) => Failure::Unreachable(why),
             other => other,

@@ -47,8 +47,9 @@ const F: &str = "00000000-0000-8007-8000-00000000000f";
 /// In the list of the cart `full`.
 const GONE: &str = "00000000-0000-8007-8000-000000000100";
 
-/// Commands that have nothing to do with the scripts and that every user may call.
-const CONNECTING: &[&str] = &["client", "hello", "ping"];
+/// Commands that have nothing to do with the scripts and that every user may call: to connect, and to find the nodes of a
+/// cluster.
+const CONNECTING: &[&str] = &["asking", "client", "cluster|shards", "cluster|slots", "hello", "ping"];
 
 /// Commands that no user may call. Exception: the auditor may scan all keys, and read several in one transaction.
 const DENIED_TO_ALL: &[&str] = &[
@@ -89,6 +90,13 @@ const DENIED_TO_ALL: &[&str] = &[
     "PSUBSCRIBE *",
     "PUBLISH news x",
     "MIGRATE 127.0.0.1 1 inventory:tea 0 1",
+    "CLUSTER FAILOVER",
+    "CLUSTER FORGET x",
+    "CLUSTER MEET 127.0.0.1 1",
+    "CLUSTER NODES",
+    "CLUSTER RESET",
+    "CLUSTER SETSLOT 1 STABLE",
+    "READONLY",
     "DEL inventory:tea",
     "UNLINK inventory:tea",
     "EXPIRE inventory:tea 1",

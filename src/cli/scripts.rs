@@ -38,31 +38,39 @@ enum ScriptsCommand {
     },
 }
 
-/// A Redis and its state of the scripts.
-struct Node {
-    address: String,
+/// A Redis, or all primaries of a cluster, and what is there of the scripts.
+struct Primary {
     scripts: Scripts,
     states: Vec<State>,
 }
 
-impl Node {
+/// A replica, and what it lacks.
+struct Replica {
+    address: String,
+    scripts: Scripts,
+    missing: Vec<Script>,
+}
+
+impl Replica {
     async fn look(redis: Redis) -> anyhow::Result<Self> {
         let address = redis.address();
         let scripts = Scripts::new(Catalogue::embedded(), redis);
-        let states = scripts.state().await.with_context(|| format!("cannot look at the Redis at {address}"))?;
-        Ok(Self { address, scripts, states })
+        let missing = scripts.missing().await.with_context(|| format!("cannot look at the replica {address}"))?;
+        let missing = missing.into_iter().cloned().collect();
+        Ok(Self { address, scripts, missing })
     }
 }
 
-/// The node that was named, and its replicas.
-async fn nodes(target: &Target) -> anyhow::Result<(Node, Vec<Node>)> {
+/// The Redis that was named, and its replicas.
+async fn nodes(target: &Target) -> anyhow::Result<(Primary, Vec<Replica>)> {
     let redis = target.redis()?;
-    let primary = Node::look(redis.clone()).await?;
+    let scripts = Scripts::new(Catalogue::embedded(), redis.clone());
+    let states = scripts.state().await.with_context(|| format!("cannot look at the Redis at {}", redis.address()))?;
     let mut replicas = Vec::new();
     for replica in redis.replicas().await.context("cannot ask for the replicas")? {
-        replicas.push(Node::look(replica).await?);
+        replicas.push(Replica::look(replica).await?);
     }
-    Ok((primary, replicas))
+    Ok((Primary { scripts, states }, replicas))
 }
 
 pub(super) fn run(args: ScriptsArgs) -> anyhow::Result<ExitCode> {
@@ -111,10 +119,10 @@ async fn load(target: &Target) -> anyhow::Result<()> {
         };
         print(format_args!("{:<10} {}  {loaded}, {published}", state.name, state.sha1))?;
     }
-    for Node { address, scripts, states } in replicas {
+    for Replica { address, scripts, missing } in replicas {
         scripts.cache().await.with_context(|| format!("cannot load into the replica {address}"))?;
-        let new = states.iter().filter(|state| !state.loaded).count();
-        print(format_args!("replica {address}: {new} of {} loaded, the others were", states.len()))?;
+        let all = primary.states.len();
+        print(format_args!("replica {address}: {} of {all} loaded, the others were", missing.len()))?;
     }
     Ok(())
 }
@@ -134,12 +142,9 @@ async fn verify(target: &Target) -> anyhow::Result<ExitCode> {
             None => complain(state.name, "is not published".to_owned()),
         }
     }
-    for node in &replicas {
-        for state in node.states.iter().filter(|state| !state.loaded) {
-            complain(
-                state.name,
-                format!("is missing on the replica {}: it does not know {}", node.address, state.sha1),
-            );
+    for Replica { address, missing, .. } in &replicas {
+        for script in missing {
+            complain(script.name, format!("is missing on the replica {address}: it does not know {}", script.sha1));
         }
     }
     if defects.is_empty() {

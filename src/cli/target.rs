@@ -15,7 +15,7 @@ const PRIVATE_PORT: u16 = 6390;
 
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// Redis to use, instead of the private one (also REDIS_URL): redis://, rediss:// for TLS, or unix://
+    /// Redis to use, instead of the private one (also REDIS_URL): redis://, rediss:// for TLS, unix://, or for a cluster redis+cluster://, rediss+cluster://
     #[arg(long, env = "STOCKHOLD_REDIS_URL", value_name = "URL", hide_env_values = true)]
     redis_url: Option<String>,
 

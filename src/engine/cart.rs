@@ -80,6 +80,9 @@ impl Engine {
 
     /// Reservations as they are stored, and Redis's clock to compare them with, epoch milliseconds.
     pub(super) async fn stored_each(&self, redis: &Redis, ids: &[ReservationId]) -> Result<(Vec<Listed>, u64), Error> {
+        if ids.is_empty() {
+            return Ok((Vec::new(), 0));
+        }
         let keys = ids.iter().map(|id| self.layout.reservation(id)).collect::<Option<Vec<_>>>();
         let keys = keys.ok_or_else(|| malformed("the list of a cart"))?;
         let (hashes, now_ms) = redis.hashes_now(keys).await.map_err(Error::retry_safe)?;

@@ -10,13 +10,16 @@ mod front;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{FutureExt, join_all, select_ok};
 
 use super::error::is_of_one_key;
 use super::expiry::{Expired, SWEPT_PER_CALL};
 use super::{Engine, Error, Rounds};
 use crate::keys::{Sku, StockKeys};
 use crate::redis::{Failure, Redis};
+
+/// Shards whose clock is asked for: the first answer counts.
+const CLOCKS: usize = 8;
 
 /// SKUs that are read from the due lists at once: the most overdue ones of each.
 const PAGE: usize = 600;
@@ -97,13 +100,23 @@ impl Engine {
     /// See [`Error`]. Only when Redis itself cannot be used, or the Redis of some shards: the others are swept. What was
     /// expired stays expired.
     pub async fn sweep_due(&self, rounds: &mut Rounds) -> Result<Swept, Error> {
-        let now_ms = self.redis.now_ms().await.map_err(Error::retry_safe)?;
+        let now_ms = self.clock().await?;
         let (started, swept) = (Instant::now(), Swept::default());
         let mut round = Round { engine: self, rounds, swept, now_ms, started, away: BTreeSet::new(), failure: None };
         round.sweep().await;
         let Round { swept, failure, .. } = round;
         rounds.forget_before(started);
         failure.map_or(Ok(swept), Err)
+    }
+
+    /// Redis's clock, that of any node of a cluster: another clock only finds holds a little later or earlier, and what
+    /// is due is decided by that of the node itself.
+    async fn clock(&self) -> Result<u64, Error> {
+        let shards = self.layout.shards();
+        let asked =
+            shards.iter().step_by(shards.len().div_ceil(CLOCKS)).map(|shard| self.redis.now_ms(&shard.due).boxed());
+        let (now_ms, _) = select_ok(asked).await.map_err(Error::retry_safe)?;
+        Ok(now_ms)
     }
 
     /// The holds of each SKU that lapsed by `now_ms`.

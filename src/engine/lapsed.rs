@@ -72,7 +72,7 @@ impl Reads {
     async fn count(&self, keys: &StockKeys) -> Result<Found, Error> {
         let _place = self.gate.large().await?;
         let mut quantities = HashMap::new();
-        let now_ms = self.redis.now_ms().await.map_err(Error::retry_safe)?;
+        let now_ms = self.redis.now_ms(&keys.active).await.map_err(Error::retry_safe)?;
         // No list is needed when all holds have lapsed.
         let mut list = Vec::new();
         for _ in 0..=MAX_LISTS {

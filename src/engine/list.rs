@@ -142,7 +142,7 @@ impl Engine {
     ) -> Result<Page<Reservation, Place>, Error> {
         let (reads, limit, keys) = (&self.reads, limit.get(), self.layout.stock(sku));
         let _place = reads.gate.large().await?;
-        let now_ms = reads.redis.now_ms().await.map_err(Error::retry_safe)?;
+        let now_ms = reads.redis.now_ms(&keys.active).await.map_err(Error::retry_safe)?;
         let (mut items, mut looked_at) = (Vec::new(), 0);
         let mut last = after.filter(|place| place.expires_at_ms > now_ms);
         // Entries of the millisecond in which the last step ended are read again.

@@ -92,6 +92,14 @@ impl Connector {
         self.files.password.as_deref().map(files::password).transpose().map(drop)
     }
 
+    /// Its host and port, and whether by TLS; `None` for a socket.
+    pub(super) fn host(&self) -> Option<(&str, u16, bool)> {
+        match &self.place {
+            Place::Host { host, port, has_tls } => Some((host, *port, *has_tls)),
+            Place::Socket(_) => None,
+        }
+    }
+
     /// How to connect to another host in the same way.
     pub(super) fn at(&self, host: String, port: u16) -> Self {
         let has_tls = matches!(self.place, Place::Host { has_tls: true, .. });
@@ -266,15 +274,15 @@ async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// When the steps of an attempt must be done.
+/// When the steps of an attempt, or of a call, must be done.
 #[derive(Clone, Copy)]
-struct Deadline {
-    at: Instant,
-    allowed: Duration,
+pub(super) struct Deadline {
+    pub(super) at: Instant,
+    pub(super) allowed: Duration,
 }
 
 impl Deadline {
-    fn after(allowed: Duration) -> Self {
+    pub(super) fn after(allowed: Duration) -> Self {
         Self { at: Instant::now() + allowed, allowed }
     }
 

@@ -1,10 +1,10 @@
-//! The few plain reads that need no script: each reads one key, or Redis itself.
+//! The few plain reads that need no script: each reads keys, or a node itself.
 
 use std::collections::HashMap;
 
 use ::redis::{FromRedisValue, Value, cmd, pipe};
 
-use super::{Failure, Redis};
+use super::{At, Failure, Redis};
 
 /// A hash as it was stored, and the time to compare it with.
 #[derive(Debug)]
@@ -25,12 +25,12 @@ pub struct Health {
 }
 
 impl Redis {
-    /// Redis's clock, epoch milliseconds.
+    /// Redis's clock, epoch milliseconds; in a cluster, that of the node that has `key`, whose scripts go by it.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn now_ms(&self) -> Result<u64, Failure> {
-        clock(self.call(&cmd("TIME")).await?)
+    pub async fn now_ms(&self, key: &str) -> Result<u64, Failure> {
+        clock(self.call_at(key, &cmd("TIME")).await?)
     }
 
     /// All fields of a hash.
@@ -58,10 +58,11 @@ impl Redis {
         if reads.is_empty() {
             return Ok(Vec::new());
         }
-        self.pipeline(&reads).await?.into_iter().map(typed).collect()
+        self.each(reads).await?.into_iter().map(|fields| typed(fields?)).collect()
     }
 
-    /// The same, and Redis's clock just after, epoch milliseconds.
+    /// The same for at least one key, and Redis's clock just after, epoch milliseconds; in a cluster, that of the node that has the
+    /// last key.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -73,9 +74,10 @@ impl Redis {
         for key in keys {
             reads.cmd("HGETALL").arg(key);
         }
-        let mut replies = self.pipeline(reads.cmd("TIME")).await?;
-        let now_ms = clock(replies.pop().ok_or_else(|| malformed("a reply"))?)?;
-        Ok((replies.into_iter().map(typed).collect::<Result<_, _>>()?, now_ms))
+        reads.cmd("TIME");
+        let mut replies = self.each(reads).await?;
+        let now_ms = clock(replies.pop().ok_or_else(|| malformed("a reply"))??)?;
+        Ok((replies.into_iter().map(|fields| typed(fields?)).collect::<Result<_, _>>()?, now_ms))
     }
 
     /// One field of a hash, if it is there.
@@ -118,8 +120,7 @@ impl Redis {
         for key in keys {
             reads.cmd("ZRANGE").arg(key).arg(0).arg(0);
         }
-        let firsts = self.pipeline(&reads).await?.into_iter().map(typed::<Vec<String>>);
-        firsts.map(|first| Ok(first?.pop())).collect()
+        self.each(reads).await?.into_iter().map(|first| Ok(typed::<Vec<String>>(first?)?.pop())).collect()
     }
 
     /// The members of a sorted set from one rank to another, both included.
@@ -172,7 +173,7 @@ impl Redis {
             let after = [b"(", *after].concat();
             reads.cmd("ZRANGE").arg(*key).arg(after).arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(count);
         }
-        self.pipeline(&reads).await?.into_iter().map(typed).collect()
+        self.each(reads).await?.into_iter().map(|members| typed(members?)).collect()
     }
 
     /// The members of a sorted set with the lowest scores, at most `count`, which is at least 1.
@@ -249,7 +250,7 @@ impl Redis {
         Ok(listed)
     }
 
-    /// Its role and its eviction policy.
+    /// The role and the eviction policy of one node.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -264,11 +265,14 @@ impl Redis {
         Ok(Health { role: find("role:"), maxmemory_policy: find("maxmemory_policy:") })
     }
 
-    /// Whether it is a node of a Redis Cluster, which refuses calls with keys in several slots.
+    /// Whether it is a Redis Cluster, or a node of one, which refuses calls with keys in several slots.
     ///
     /// # Errors
     /// See [`Failure`].
     pub async fn is_cluster_node(&self) -> Result<bool, Failure> {
+        if let At::Cluster(_) = self.at {
+            return Ok(true);
+        }
         let info: String = typed(self.call(cmd("INFO").arg("cluster")).await?)?;
         Ok(info.lines().any(|line| line.trim() == "cluster_enabled:1"))
     }

@@ -52,7 +52,7 @@ pub struct IndexLook {
 }
 
 impl Redis {
-    /// A page of the names of all keys, without those that are not text.
+    /// A page of the names of all keys of one node, without those that are not text.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -81,12 +81,16 @@ impl Redis {
             return Ok(Vec::new());
         }
         let mut reads = pipe();
-        reads.ignore_errors();
         for key in keys {
             reads.cmd("HMGET").arg(key).arg(names);
         }
         let absent = vec![None; names.len()];
-        Ok(self.pipeline(&reads).await?.into_iter().map(|fields| typed(fields).unwrap_or(absent.clone())).collect())
+        let read = |fields: Result<Value, Failure>| match fields.and_then(typed) {
+            Err(Failure::Malformed(_)) => Ok(absent.clone()),
+            Err(Failure::Refused { code, .. }) if code == "WRONGTYPE" => Ok(absent.clone()),
+            fields => fields,
+        };
+        self.each(reads).await?.into_iter().map(read).collect()
     }
 
     /// Reads members of the sorted set `scores`, each with the hash that it names.
@@ -149,7 +153,7 @@ impl Redis {
         for (stream, newest) in places {
             reads.cmd("XREVRANGE").arg(*stream).arg(newest).arg("-").arg("COUNT").arg(count);
         }
-        self.pipeline(&reads).await?.into_iter().map(entries).collect()
+        self.each(reads).await?.into_iter().map(|page| entries(page?)).collect()
     }
 
     /// The entry with that id, if it exists.

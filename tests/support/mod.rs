@@ -3,6 +3,7 @@
 // Each test binary compiles this module separately and uses only a part of it.
 #![allow(dead_code)]
 
+pub mod cluster;
 pub mod invariants;
 pub mod redis_server;
 pub mod snapshot;

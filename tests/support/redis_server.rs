@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, TlsCertificates, cmd};
+use redis::{AsyncConnectionConfig, Client, cmd};
 use stockhold::redis::{Files, Redis};
 use tempfile::TempDir;
 
@@ -133,14 +133,8 @@ impl RedisServer {
     pub async fn connection(&self) -> MultiplexedConnection {
         let patient =
             AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-        let client = match self.ca() {
-            // Through the socket, which reaches it even in another network.
-            None => Client::open(self.socket_url()).unwrap(),
-            Some(ca) => {
-                let certificates = TlsCertificates { client_tls: None, root_cert: Some(fs::read(ca).unwrap()) };
-                Client::build_with_tls(self.url(), certificates).unwrap()
-            }
-        };
+        // Through the socket, which reaches it even in another network.
+        let client = Client::open(self.socket_url()).unwrap();
         client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
     }
 
@@ -206,8 +200,14 @@ fn socket(folder: &Path) -> PathBuf {
     folder.join("redis.sock")
 }
 
+/// A port that is free now. It leaves room for the second port of a cluster's node, 10,000 above.
 fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    loop {
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        if port <= u16::MAX - 10_000 {
+            return port;
+        }
+    }
 }
 
 /// Starts the process and waits until it answers; `None` when another process holds the port.

@@ -51,7 +51,7 @@ impl Engine {
     }
 
     /// Whether the Redis of a shard answers.
-    async fn ask_after(&self, _shard: u16) -> Result<(), Failure> {
-        self.redis.now_ms().await.map(drop)
+    async fn ask_after(&self, shard: u16) -> Result<(), Failure> {
+        self.redis.now_ms(&self.layout.shards()[usize::from(shard)].due).await.map(drop)
     }
 }
