@@ -82,9 +82,17 @@ impl Checker {
                 cursor = next;
             }
         }
+        for node in self.redis.primaries().await.map_err(Error::retry_safe)? {
+            self.scan(&node, &mut census).await?;
+        }
+        Ok(census)
+    }
+
+    /// Scans the keys of one node.
+    async fn scan(&self, node: &Redis, census: &mut Census) -> Result<(), Error> {
         let mut cursor = 0;
         loop {
-            let (next, keys) = self.redis.scan(cursor).await.map_err(Error::retry_safe)?;
+            let (next, keys) = node.scan(cursor).await.map_err(Error::retry_safe)?;
             let (mut ids, mut records) = (Vec::new(), Vec::new());
             for key in keys {
                 match self.layout.read(&key) {
@@ -105,7 +113,7 @@ impl Checker {
                 }
             }
             if next == 0 {
-                return Ok(census);
+                return Ok(());
             }
             cursor = next;
         }

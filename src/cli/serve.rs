@@ -73,7 +73,7 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis: Redis, mut stop: St
     // One engine for the loops below, and one for each serving thread. Each has its own connection.
     let engine = Engine::on(Layout::of(args.shards)?, redis.clone(), options);
     let start = async {
-        refuse_cluster(&redis, &address).await?;
+        refuse_misfit(engine.layout(), &redis, &address).await?;
         agree(engine.layout(), &redis, &address).await?;
         load(&engine, &address).await?;
         set(&engine, args.decisions.change()).await?;
@@ -156,17 +156,26 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// A cluster node accepts connections, and then refuses almost every call.
-async fn refuse_cluster(redis: &Redis, address: &str) -> anyhow::Result<()> {
+/// A cluster node accepts connections, and then refuses almost every call that is not for its slots, or has keys in several.
+async fn refuse_misfit(layout: &Layout, redis: &Redis, address: &str) -> anyhow::Result<()> {
     let is_node = async || match redis.is_cluster_node().await {
         // Waiting does not help: somebody has to change a setting first.
         Err(Failure::Barred(why)) => Err(Error::Broken(why)),
         answered => Ok(answered?),
     };
-    if until_redis_is_up(address, is_node).await? {
+    if !until_redis_is_up(address, is_node).await? {
+        return Ok(());
+    }
+    if !redis.is_cluster() {
         bail!(
-            "the Redis at {address} is a node of a Redis Cluster, which stockhold does not support: its keys would be in many \
-             slots. Use a Redis with cluster-enabled no, with replicas if it is to be highly available"
+            "the Redis at {address} is a node of a Redis Cluster: --redis-url must begin with redis+cluster:// (or \
+             rediss+cluster:// for TLS) and name some of its nodes, so that all are found"
+        );
+    }
+    if !layout.is_sharded() {
+        bail!(
+            "the Redis at {address} is a Redis Cluster, where one shard would be on one node: say how many shards the stock \
+             shall have (--shards, STOCKHOLD_SHARDS); 64 is a good number, and it is fixed for good"
         );
     }
     Ok(())

@@ -1,20 +1,25 @@
 //! Whether the operations can be carried out: each script is called in a way that proves its rights and writes nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::is_passing;
 use super::{Engine, Error, claim_layout};
 use crate::keys::{CartId, OperationId, ReservationId, Sku, StockKeys};
-use crate::redis::Failure;
+use crate::redis::{Failure, Redis};
 use crate::scripts::State;
 
 /// The minimum time between two looks: many readiness requests must cost Redis almost nothing.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// SKUs that are considered for a look at each node of a cluster.
+const MOST_PROBED: u32 = 1000;
 
 /// The essential operations: holds must be settled, and lapse in time.
 const NEEDED: [&str; 5] = ["confirm", "release", "sweep", "inventory", "redis"];
@@ -110,24 +115,24 @@ impl Engine {
     }
 
     async fn look(&self) -> Vec<Impairment> {
-        let health = match self.redis.health().await {
-            Ok(health) => health,
+        let nodes = match self.redis.primaries().await {
+            Ok(nodes) => nodes,
             Err(failure) => return vec![Impairment::of("redis", &failure)],
         };
-        let mut found = Vec::new();
-        if health.role != "master" {
-            found.push(Impairment::redis("Redis is a replica", format!("its role is {}", health.role)));
-        }
-        if health.maxmemory_policy != "noeviction" {
-            let cause = format!("its maxmemory-policy is {}, not noeviction", health.maxmemory_policy);
-            found.push(Impairment::redis("Redis may evict stock", cause));
-        }
-        for Probe { script, keys, arguments } in self.probes() {
-            let [keys, arguments] =
-                [&keys, &arguments].map(|words| words.iter().map(String::as_str).collect::<Vec<_>>());
-            if let Err(failure) = self.scripts.call(script, &keys, &arguments).await {
-                found.push(Impairment::of(script, &failure));
+        let probed = self.probed(&nodes);
+        let looks = nodes.iter().map(|node| self.look_at(node, probed.get(&node.address())));
+        let (mut found, mut is_reached): (Vec<Impairment>, _) = (Vec::new(), false);
+        for look in join_all(looks).await {
+            is_reached |= look.is_ok();
+            for impairment in look.unwrap_or_else(|away| vec![away]) {
+                // The nodes of a cluster are often impaired in the same way.
+                if !found.iter().any(|known| (known.what, known.why) == (impairment.what, impairment.why)) {
+                    found.push(impairment);
+                }
             }
+        }
+        if !is_reached {
+            return found;
         }
         match self.scripts.state().await {
             Ok(states) => {
@@ -143,11 +148,49 @@ impl Engine {
         found
     }
 
+    /// For each node a SKU that would be there, by the address of the node. In a cluster that changes, one may be missing.
+    fn probed(&self, nodes: &[Redis]) -> HashMap<String, Sku> {
+        let mut probed = HashMap::new();
+        for number in 0..MOST_PROBED {
+            let suffix = if number == 0 { String::new() } else { format!("-{number}") };
+            let sku = Sku::parse(&format!("stockhold-readiness-probe{suffix}")).expect("a good SKU");
+            let node = self.redis.node_of(&self.layout.shard_of(&sku).due);
+            probed.entry(node.address()).or_insert(sku);
+            if probed.len() == nodes.len() {
+                break;
+            }
+        }
+        probed
+    }
+
+    /// Looks at one node: at itself, and at what the scripts can do with a SKU there.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    async fn look_at(&self, node: &Redis, sku: Option<&Sku>) -> Result<Vec<Impairment>, Impairment> {
+        let health = node.health().await.map_err(|failure| Impairment::of("redis", &failure))?;
+        let mut found = Vec::new();
+        if health.role != "master" {
+            found.push(Impairment::redis("Redis is a replica", format!("its role is {}", health.role)));
+        }
+        if health.maxmemory_policy != "noeviction" {
+            let cause = format!("its maxmemory-policy is {}, not noeviction", health.maxmemory_policy);
+            found.push(Impairment::redis("Redis may evict stock", cause));
+        }
+        for Probe { script, keys, arguments } in sku.map(|sku| self.probes(sku)).unwrap_or_default() {
+            let [keys, arguments] =
+                [&keys, &arguments].map(|words| words.iter().map(String::as_str).collect::<Vec<_>>());
+            if let Err(failure) = self.scripts.call(script, &keys, &arguments).await {
+                found.push(Impairment::of(script, &failure));
+            }
+        }
+        Ok(found)
+    }
+
     /// A call of each script that the server uses, with arguments that make it refused or empty: an unknown SKU, an
     /// unknown reservation, and more units than there can be.
-    fn probes(&self) -> Vec<Probe> {
-        let sku = Sku::parse("stockhold-readiness-probe").expect("a good SKU");
-        let StockKeys { shard, inventory, active } = self.layout.stock(&sku);
+    fn probes(&self, sku: &Sku) -> Vec<Probe> {
+        let StockKeys { shard, inventory, active } = self.layout.stock(sku);
         let reservation = shard.reservation(&ReservationId::unused(shard.number));
         let operation = shard.operation(&OperationId::mint());
         let cart_key = shard.cart(&CartId::parse("stockhold-readiness-probe").expect("a good cart"));

@@ -265,12 +265,17 @@ impl Redis {
         Ok(Health { role: find("role:"), maxmemory_policy: find("maxmemory_policy:") })
     }
 
+    /// Whether it was named as a Redis Cluster.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.at, At::Cluster(_))
+    }
+
     /// Whether it is a Redis Cluster, or a node of one, which refuses calls with keys in several slots.
     ///
     /// # Errors
     /// See [`Failure`].
     pub async fn is_cluster_node(&self) -> Result<bool, Failure> {
-        if let At::Cluster(_) = self.at {
+        if self.is_cluster() {
             return Ok(true);
         }
         let info: String = typed(self.call(cmd("INFO").arg("cluster")).await?)?;
