@@ -2,6 +2,7 @@
 
 mod check;
 mod environment;
+mod keys;
 mod log;
 mod output;
 mod ready;
@@ -46,6 +47,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Show or change the settings that all servers and callers obey
     Settings(settings::SettingsArgs),
+    /// Show where a SKU or a reservation is: its shard, its keys, and in a cluster its slot and its node
+    Keys(keys::KeysArgs),
     /// Ask a running server whether it is ready; exit status 0 if so, 1 if not
     Ready(ReadyArgs),
 }
@@ -184,6 +187,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Scripts(args) => scripts::run(args),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Settings(args) => settings::run(&args),
+        Command::Keys(args) => keys::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Ready(args) => runtime()?.block_on(ready::ask(args.host, args.port)),
     }
 }

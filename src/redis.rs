@@ -27,6 +27,7 @@ pub use files::{ClientFiles, Files};
 use node::Node;
 pub use reads::{Health, StoredHash};
 pub use scans::{Entry, IndexLook, Look, StreamInfo, entry_order};
+pub use slots::slot;
 
 /// How long one call may take, connecting included: a connection that died silently is noticed and replaced within a
 /// second.

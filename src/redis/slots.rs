@@ -6,7 +6,7 @@ use ::redis::{Arg, Cmd};
 pub(super) const SLOTS: usize = 16384;
 
 /// The slot of a key: CRC16 of what is between the first `{` and the next `}`, or of all of it if that is nothing.
-pub(super) fn slot(key: &[u8]) -> u16 {
+pub fn slot(key: &[u8]) -> u16 {
     const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
     let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
         let rest = &key[open + 1..];
