@@ -1,10 +1,11 @@
-//! The redis layer on a real Redis Cluster: calls find their node, whatever happens to it, and none is executed twice.
+//! A real Redis Cluster: calls find their node, whatever happens to it, and none is executed twice; and a shop on it.
 
 mod failing;
 mod members;
 mod moving;
 mod routing;
 mod scripts;
+mod serving;
 mod users;
 
 #[path = "../support/mod.rs"]
