@@ -1,11 +1,13 @@
 //! A real Redis Cluster: calls find their node, whatever happens to it, and none is executed twice; and a shop on it.
 
 mod failing;
+mod market;
 mod members;
 mod moving;
 mod routing;
 mod scripts;
 mod serving;
+mod shop;
 mod users;
 
 #[path = "../support/mod.rs"]
