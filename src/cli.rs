@@ -79,6 +79,12 @@ struct ServeArgs {
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     keep_alive_seconds: u64,
 
+    /// How long the server still serves after SIGTERM, while /readyz says that it is draining: longer than a load balancer
+    /// takes to notice; 0 ends it at once, as SIGINT and a second SIGTERM do
+    #[arg(long, env = "STOCKHOLD_DRAIN_SECONDS", default_value_t = 5, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(0..=3600))]
+    drain_seconds: u64,
+
     #[command(flatten)]
     target: Target,
 

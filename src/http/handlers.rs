@@ -191,7 +191,10 @@ pub(super) async fn live(_: &Engine, _: WholeRequest) -> Answer {
 }
 
 /// Requests can be served: all, or at least those that settle holds.
-pub(super) async fn ready(engine: &Engine, _: WholeRequest) -> Answer {
+pub(super) async fn ready(engine: &Engine, request: WholeRequest) -> Answer {
+    if request.server_is_draining() {
+        return Err(Problem::draining());
+    }
     // Boxed: a rare request must not make the state of every request larger.
     let found = Box::pin(engine.impairments()).await;
     if found.is_empty() {

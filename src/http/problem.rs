@@ -68,6 +68,14 @@ impl Problem {
         problem.with_header(RETRY_AFTER, RETRY_AFTER_SECONDS.into())
     }
 
+    /// Only a readiness probe gets it.
+    pub(super) fn draining() -> Self {
+        Self::new(
+            Kind::Draining,
+            "the server is draining: it still serves, and ends soon; send new requests to another",
+        )
+    }
+
     pub(super) fn target_too_long() -> Self {
         Self::new(Kind::UriTooLong, format!("the request target may have {MAX_TARGET_BYTES} bytes"))
     }

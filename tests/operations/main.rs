@@ -1,0 +1,7 @@
+//! What the people who operate it rely on, with the tools that they use: HAProxy.
+
+mod rollout;
+mod tool;
+
+#[path = "../support/mod.rs"]
+mod support;
