@@ -124,9 +124,20 @@ struct ServeArgs {
     #[arg(long, env = "STOCKHOLD_DURABILITY", default_value = "redis", value_name = "redis|wait:N")]
     durability: Durability,
 
-    /// What is logged to standard error (also RUST_LOG): off, error, warn, info, debug (one line for each request), trace
+    /// What is logged to standard error (also RUST_LOG): off, error, warn, info, debug, trace; requests are logged at debug, and
+    /// info,stockhold::access=debug logs them without the rest of that level
     #[arg(long, env = "STOCKHOLD_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
+
+    /// How it is logged: text, or an object of JSON for each message, on a line of its own
+    #[arg(
+        long,
+        env = "STOCKHOLD_LOG_FORMAT",
+        default_value = "text",
+        hide_possible_values = true,
+        value_name = "text|json"
+    )]
+    log_format: log::Format,
 }
 
 /// When a change is acknowledged.
@@ -205,9 +216,16 @@ fn with_a_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
 }
 
 fn start(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    log::to_stderr(&args.log)?;
-    runtime()?.block_on(serve::run(args))?;
-    Ok(ExitCode::SUCCESS)
+    let format = args.log_format;
+    log::to_stderr(&args.log, format)?;
+    match runtime()?.block_on(serve::run(args)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if format == log::Format::Json && log::shows_errors() => {
+            tracing::error!("{error:#}");
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -3,6 +3,7 @@
 //! A request goes through `router`, which reads it whole, and one of the `handlers` to the engine. Its answer returns
 //! through `json`, or as a `problem`. A new operation is a line in `routes` and a function in `handlers`.
 
+mod access_log;
 mod auth;
 mod catalogue;
 mod connections;

@@ -32,6 +32,11 @@ impl Problem {
         Self { kind, detail: detail.into(), extra: Vec::new(), header: None, cause: None }
     }
 
+    /// Its stable name.
+    pub(super) fn code(&self) -> &'static str {
+        self.kind.code()
+    }
+
     /// Adds a member.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.extra.push((name, value.into()));

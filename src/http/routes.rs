@@ -15,7 +15,7 @@ use crate::engine::Engine;
 pub(super) struct Route {
     method: Method,
     /// Parts that begin with `:` match any value.
-    path: &'static str,
+    pub(super) path: &'static str,
     pub(super) input: Input,
     pub(super) operation: Operation,
 }

@@ -1,5 +1,6 @@
 //! What the people who operate it rely on, with the tools that they use: HAProxy.
 
+mod logs;
 mod rollout;
 mod tool;
 
