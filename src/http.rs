@@ -13,6 +13,7 @@ mod handlers;
 mod host;
 mod input;
 mod json;
+mod metrics;
 mod parse_error;
 mod problem;
 mod request;

@@ -5,6 +5,7 @@
 
 mod connector;
 mod files;
+pub(crate) mod metrics;
 mod reads;
 mod scans;
 mod tls;
@@ -168,8 +169,19 @@ impl Redis {
         &self,
         send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Failure> {
+        let started = Instant::now();
+        let outcome = self.exchange_since(started, send).await;
+        metrics::called(&outcome, started.elapsed());
+        outcome
+    }
+
+    async fn exchange_since<T>(
+        &self,
+        started: Instant,
+        send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, Failure> {
         let call_timeout = self.0.call_timeout;
-        let deadline = Instant::now() + call_timeout;
+        let deadline = started + call_timeout;
         let link = match timeout_at(deadline, self.link()).await {
             Ok(link) => link?,
             Err(_) => return Err(Failure::Unreachable(format!("no connection within {call_timeout:?}"))),
@@ -220,7 +232,8 @@ impl Redis {
             return attempt.clone();
         }
         let connector = Arc::clone(&self.0.connector);
-        let attempt = async move { connector.connect().await }.boxed().shared();
+        let attempt = async move { connector.connect().await.inspect(metrics::opened).inspect_err(metrics::failed) };
+        let attempt = attempt.boxed().shared();
         // In a separate task: each caller that waits for it may have less time left than an attempt takes.
         tokio::spawn(attempt.clone());
         latest.insert(attempt).clone()

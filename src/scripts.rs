@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod header;
+pub(crate) mod metrics;
 
 use ::redis::{Cmd, Value, cmd, pipe};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,6 +130,7 @@ impl Scripts {
     /// Call it with `loading` held. What another version has published stays published.
     async fn restore_in_turn(&self) -> Result<(), Failure> {
         self.loads.fetch_add(1, Ordering::AcqRel);
+        metrics::RELOADS.inc();
         self.cache().await?;
         self.publish_with("HSETNX").await
     }
@@ -238,7 +240,10 @@ impl Scripts {
         both.add_command(evalsha.clone()).cmd("WAIT").arg(replicas).arg(WAIT_MS);
         match <[Value; 2]>::try_from(redis.pipeline(&both).await?) {
             Ok([reply, Value::Int(have)]) if have >= i64::from(*replicas) => Ok(reply),
-            Ok([_, have]) => Err(Failure::NoReply(format!("done, but {have:?} of {replicas} replicas have it"))),
+            Ok([_, have]) => {
+                metrics::REPLICA_SHORTAGES.inc();
+                Err(Failure::NoReply(format!("done, but {have:?} of {replicas} replicas have it")))
+            }
             Err(other) => Err(Failure::Malformed(format!("EVALSHA and WAIT answered {other:?}"))),
         }
     }
@@ -250,6 +255,7 @@ impl Scripts {
         }
         tracing::info!("Redis has lost the scripts; loading them");
         self.loads.fetch_add(1, Ordering::AcqRel);
+        metrics::RELOADS.inc();
         self.cache().await.map_err(|failure| match failure {
             // The operation itself was not sent again, so its result is certain: it was not carried out.
             Failure::NoReply(why) => Failure::Unreachable(why),

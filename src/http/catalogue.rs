@@ -25,8 +25,11 @@ macro_rules! catalogue {
                 match self { $(Self::$kind => $title,)* }
             }
 
+            /// The codes of all, by their number.
+            pub(super) const CODES: &[&str] = &[$($code,)*];
+
             #[cfg(test)]
-            const ALL: &[(Self, &str)] = &[$((Self::$kind, $meaning),)*];
+            pub(super) const ALL: &[(Self, &str)] = &[$((Self::$kind, $meaning),)*];
         }
     };
 }

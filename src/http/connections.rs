@@ -13,6 +13,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::drain::Drain;
+use super::metrics;
 
 /// Pause before another attempt to close a connection, when none could be closed.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -75,6 +76,8 @@ impl ConnectionLimit {
             }
         };
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        metrics::CONNECTIONS_OPENED.inc();
+        metrics::CONNECTIONS.add(1);
         let state = Arc::new(ConnectionState::new(self.started, Arc::clone(&self.drain)));
         self.open().insert(number, Arc::clone(&state));
         ConnectionPermit { number, limit: Arc::clone(self), state, _permit: permit }
@@ -88,6 +91,7 @@ impl ConnectionLimit {
             && let Some(state) = open.remove(&least)
         {
             state.is_evicted.store(true, Ordering::Relaxed);
+            metrics::CONNECTIONS_EVICTED.inc();
             state.evict.notify_one();
         }
     }
@@ -199,5 +203,6 @@ impl ConnectionState {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.limit.open().remove(&self.number);
+        metrics::CONNECTIONS.add(-1);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::metrics;
+
 /// Whether the server has been told to end. Load balancers learn it from `/readyz`, and clients from `Connection: close`.
 #[derive(Debug, Default)]
 pub struct Drain {
@@ -13,6 +15,7 @@ impl Drain {
     /// served, also those of new connections.
     pub fn start(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
+        metrics::DRAINING.set(1);
     }
 
     /// Whether [`Self::start`] was called.

@@ -32,9 +32,8 @@ impl Problem {
         Self { kind, detail: detail.into(), extra: Vec::new(), header: None, cause: None }
     }
 
-    /// Its stable name.
-    pub(super) fn code(&self) -> &'static str {
-        self.kind.code()
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Adds a member.

@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::access_log::AccessLog;
 use super::auth::Access;
+use super::catalogue::Kind;
 use super::handlers::Answer;
+use super::metrics;
 use super::problem::Problem;
 use super::request::{WholeRequest, discard};
 use super::routes::Route;
@@ -25,26 +27,28 @@ pub(super) async fn respond(engine: &Engine, access: &Access, request: Request<I
     let started = Instant::now();
     let id = request_id(&request);
     let found = Route::find(request.method(), request.uri().path());
-    let logged = AccessLog::begin(request.method(), found.as_ref().ok().copied());
-    let (mut response, code) = match carry_out(engine, access, found, request).await {
+    let route = found.as_ref().ok().copied();
+    let logged = AccessLog::begin(request.method(), route);
+    let (mut response, kind) = match carry_out(engine, access, found, request).await {
         Ok(response) => (response, None),
         Err(mut problem) => {
-            let (cause, code) = (problem.cause.take(), problem.code());
+            let (cause, kind) = (problem.cause.take(), problem.kind());
             let response = problem.into_response();
             if let Some(cause) = cause {
-                let (id, status) = (shown(&id), response.status().as_u16());
+                let (id, status, code) = (shown(&id), response.status().as_u16(), kind.code());
                 if status == 503 {
                     warn!(id, status, code, cause, "request");
                 } else {
                     error!(id, status, code, cause, "request");
                 }
             }
-            (response, Some(code))
+            (response, Some(kind))
         }
     };
     if let Some(line) = logged {
-        line.end(shown(&id), response.status().as_u16(), code, started);
+        line.end(shown(&id), response.status().as_u16(), kind.map(Kind::code), started);
     }
+    metrics::answered(route, &response, kind, started.elapsed());
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }

@@ -249,6 +249,14 @@ impl Redis {
         Ok(listed)
     }
 
+    /// The number of entries of a stream.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn stream_length(&self, stream: &str) -> Result<u64, Failure> {
+        typed(self.call(cmd("XLEN").arg(stream)).await?)
+    }
+
     /// Its role and its eviction policy.
     ///
     /// # Errors

@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RESTARTS: usize = 20;
 const CLIENTS: usize = 8;
 
-/// It repeats no request: one that fails reaches the client. It looks at the readiness 20 times a second.
+/// It repeats no request: one that fails reaches the client. It looks at the readiness 20 times a second, and gives an answer
+/// the time that it needs on a busy machine.
 fn haproxy(port: u16, statistics: u16, instances: [u16; 2]) -> Tool {
     let [a, b] = instances;
     let configuration = format!(
@@ -34,6 +35,7 @@ fn haproxy(port: u16, statistics: u16, instances: [u16; 2]) -> Tool {
   timeout connect 2s
   timeout client 60s
   timeout server 60s
+  timeout check 5s
 frontend shop
   bind 127.0.0.1:{port}
   default_backend stockhold
@@ -114,9 +116,9 @@ async fn until_up(statistics: SocketAddr, instance: &str, haproxy: &mut Tool) {
     }
 }
 
-/// A second is enough here, and the default of 5 s is for balancers that look less often.
+/// Enough for a balancer that looks so often, even on a busy machine; the default of 5 s is for those that look less often.
 fn start(redis: &RedisServer, port: u16) -> Stockhold {
-    Stockhold::spawn(&["--port", &port.to_string(), "--redis-url", &redis.url(), "--drain-seconds", "1"])
+    Stockhold::spawn(&["--port", &port.to_string(), "--redis-url", &redis.url(), "--drain-seconds", "2"])
 }
 
 #[tokio::test(flavor = "multi_thread")]
