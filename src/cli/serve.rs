@@ -74,6 +74,7 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis: Redis, mut stop: St
     let engine = Engine::on(Layout::of(args.shards)?, redis.clone(), options);
     let start = async {
         refuse_cluster(&redis, &address).await?;
+        until_redis_is_up(&address, async || engine.check_version().await).await?;
         agree(engine.layout(), &redis, &address).await?;
         load(&engine, &address).await?;
         set(&engine, args.decisions.change()).await?;

@@ -16,6 +16,9 @@ use crate::scripts::State;
 /// The minimum time between two looks: many readiness requests must cost Redis almost nothing.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The first version whose scripts can ask for the rights of their user (`redis.acl_check_cmd`), and say what they do.
+const LEAST_MAJOR_VERSION: u32 = 7;
+
 /// The essential operations: holds must be settled, and lapse in time.
 const NEEDED: [&str; 5] = ["confirm", "release", "sweep", "inventory", "redis"];
 
@@ -45,6 +48,9 @@ impl Impairment {
             Failure::Barred(_) => ("Redis cannot be used as it is set up; the log tells why", false),
             Failure::Malformed(_) => ("Redis holds what no script of stockhold wrote", false),
             Failure::NoReply(_) => ("Redis gave no reply in time, or too few of its replicas did", true),
+            Failure::Refused { code, message } if code == "ERR" && message.contains("'may' (a nil value)") => {
+                ("this Redis has no redis.acl_check_cmd, by which scripts learn what their user may do", false)
+            }
             Failure::Refused { code, .. } => (meaning(code), is_passing(code)),
         };
         Self { what, why, cause: failure.to_string(), is_passing }
@@ -53,6 +59,13 @@ impl Impairment {
     fn redis(why: &'static str, cause: String) -> Self {
         Self { what: "redis", why, cause, is_passing: true }
     }
+}
+
+/// Why this version of Redis cannot be used. One that does not say what it is may be good.
+fn too_old(version: &str) -> Option<String> {
+    let major: u32 = version.split('.').next()?.parse().ok()?;
+    (major < LEAST_MAJOR_VERSION)
+        .then(|| format!("it is Redis {version}, and Redis 7.0 or later is needed, or Valkey 8"))
 }
 
 /// What the first word of an error means for an operator.
@@ -115,12 +128,23 @@ impl Engine {
             Err(failure) => return vec![Impairment::of("redis", &failure)],
         };
         let mut found = Vec::new();
+        if let Some(cause) = too_old(&health.version) {
+            return vec![Impairment { is_passing: false, ..Impairment::redis("Redis is too old", cause) }];
+        }
         if health.role != "master" {
             found.push(Impairment::redis("Redis is a replica", format!("its role is {}", health.role)));
         }
         if health.maxmemory_policy != "noeviction" {
             let cause = format!("its maxmemory-policy is {}, not noeviction", health.maxmemory_policy);
             found.push(Impairment::redis("Redis may evict stock", cause));
+        }
+        let replicas = self.options.replicas;
+        if health.replicas < replicas && health.role == "master" {
+            let cause =
+                format!("{} replicas follow it, and --durability wait:{replicas} needs {replicas}", health.replicas);
+            found.push(Impairment::redis("too few replicas follow Redis for --durability", cause));
+            // Each probe would wait for them.
+            return found;
         }
         for Probe { script, keys, arguments } in self.probes() {
             let [keys, arguments] =
@@ -141,6 +165,15 @@ impl Engine {
             Err(failure) => found.push(Impairment::of("scripts", &failure)),
         }
         found
+    }
+
+    /// Fails when Redis is too old to load the scripts.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Broken`] says which version is needed.
+    pub async fn check_version(&self) -> Result<(), Error> {
+        let health = self.redis.health().await.map_err(Error::retry_safe)?;
+        too_old(&health.version).map_or(Ok(()), |why| Err(Error::Broken(why)))
     }
 
     /// A call of each script that the server uses, with arguments that make it refused or empty: an unknown SKU, an

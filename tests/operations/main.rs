@@ -4,6 +4,7 @@ mod logs;
 mod metrics;
 mod rollout;
 mod tool;
+mod unfit;
 
 #[path = "../support/mod.rs"]
 mod support;
