@@ -3,6 +3,7 @@
 mod check;
 mod environment;
 mod log;
+mod manual;
 mod output;
 mod ready;
 mod scripts;
@@ -20,7 +21,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::engine::MAX_BATCH;
-use crate::http::{DEFAULT_KEEP_ALIVE, HostName};
+use crate::http::{DEFAULT_KEEP_ALIVE, HostName, PageOrigin};
 use crate::keys::MAX_SHARDS;
 use crate::sweeper;
 use target::Target;
@@ -48,6 +49,10 @@ enum Command {
     Settings(settings::SettingsArgs),
     /// Ask a running server whether it is ready; exit status 0 if so, 1 if not
     Ready(ReadyArgs),
+    /// Print what makes a shell complete the arguments
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(manual::ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +78,10 @@ struct ServeArgs {
     /// without a token file, only those of loopback
     #[arg(long, env = "STOCKHOLD_ALLOWED_HOSTS", value_name = "NAME,...", value_delimiter = ',')]
     allowed_hosts: Vec<HostName>,
+
+    /// Origins whose pages a browser lets call this server, such as https://shop.example; * for any. By default none
+    #[arg(long, env = "STOCKHOLD_CORS_ORIGIN", value_name = "ORIGIN,...", value_delimiter = ',')]
+    cors_origin: Vec<PageOrigin>,
 
     /// How long an idle connection is kept; clients are told this time
     #[arg(long, env = "STOCKHOLD_KEEP_ALIVE_SECONDS", default_value_t = DEFAULT_KEEP_ALIVE.as_secs(), value_name = "SECONDS",
@@ -201,6 +210,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Scripts(args) => scripts::run(args),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Settings(args) => settings::run(&args),
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Ready(args) => runtime()?.block_on(ready::ask(args.host, args.port)),
     }
 }

@@ -7,6 +7,7 @@ mod access_log;
 mod auth;
 mod catalogue;
 mod connections;
+mod cors;
 mod deadline;
 mod drain;
 mod handlers;
@@ -43,6 +44,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 pub use auth::{Access, Tokens};
+pub use cors::PageOrigin;
 pub use drain::Drain;
 pub use host::HostName;
 pub use workers::Workers;

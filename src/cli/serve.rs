@@ -39,6 +39,9 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         bail!("{} (--host) is open to others: name a --token-file, or say --insecure-bind", args.host);
     }
     let access = Arc::new(access(&args)?);
+    if args.token_file.is_none() && !args.host.is_loopback() {
+        warn!(host = %args.host, "everybody who can connect may do everything: there is no token file (--token-file)");
+    }
     // The default limit of a shell, 1,024 open files, is less than that many connections need.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
         warn!(%error, "cannot raise the limit of open files");
@@ -113,6 +116,7 @@ fn access(args: &ServeArgs) -> anyhow::Result<Access> {
     // When everybody on this machine may do everything, a page in a browser of this machine must not: the host name of
     // its site can be made to resolve to this machine.
     let is_exposed = args.token_file.is_none() && args.host.is_loopback();
+    let access = access.for_pages_of(&args.cors_origin);
     Ok(if is_exposed || !args.allowed_hosts.is_empty() { access.called(&args.allowed_hosts) } else { access })
 }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::access_log::AccessLog;
 use super::auth::Access;
 use super::catalogue::Kind;
+use super::cors;
 use super::handlers::Answer;
 use super::metrics;
 use super::problem::Problem;
@@ -28,6 +29,7 @@ pub(super) async fn respond(engine: &Engine, access: &Access, request: Request<I
     let id = request_id(&request);
     let found = Route::find(request.method(), request.uri().path());
     let route = found.as_ref().ok().copied();
+    let page = access.cors.as_ref().map(|cors| (cors, cors.allows(&request)));
     let logged = AccessLog::begin(request.method(), route);
     let (mut response, kind) = match carry_out(engine, access, found, request).await {
         Ok(response) => (response, None),
@@ -50,6 +52,9 @@ pub(super) async fn respond(engine: &Engine, access: &Access, request: Request<I
     }
     metrics::answered(route, &response, kind, started.elapsed());
     response.headers_mut().insert(REQUEST_ID, id);
+    if let Some((cors, allowed)) = page {
+        cors.mark(allowed, &mut response);
+    }
     response
 }
 
@@ -60,6 +65,13 @@ async fn carry_out(
     found: Result<&'static Route, Problem>,
     request: Request<Incoming>,
 ) -> Answer {
+    if let Some(cors) = &access.cors
+        && cors::is_preflight(&request)
+        && cors.allows(&request).is_some()
+    {
+        access.check_name(&request)?;
+        return Ok(cors::preflight());
+    }
     match admit(access, &request).and(found) {
         Ok(route) => {
             let request = WholeRequest::read(route.input, request).await?;

@@ -1,6 +1,7 @@
 //! What the people who operate it rely on, with the tools that they use: HAProxy and Prometheus.
 
 mod logs;
+mod manners;
 mod metrics;
 mod rollout;
 mod tool;
