@@ -18,7 +18,8 @@ COPY --from=build /src/target/release/stockhold /usr/local/bin/stockhold
 USER stockhold
 # A container's loopback is reached by nobody else. Who may reach the container is said where its port is published: in
 # docker-compose.yml, this machine alone.
-ENV STOCKHOLD_HOST=0.0.0.0 PORT=8080 STOCKHOLD_INSECURE_BIND=true
+# Without tokens (STOCKHOLD_TOKEN_FILE) it says at its start that everybody who can connect may do everything.
+ENV STOCKHOLD_HOST=0.0.0.0 STOCKHOLD_INSECURE_BIND=true
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["stockhold", "ready"]
 ENTRYPOINT ["stockhold"]

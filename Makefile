@@ -30,6 +30,8 @@ test:
 	$(call install,faketime --version,faketime,libfaketime,libfaketime)
 	$(call install,npm --version,nodejs npm,nodejs npm,node)
 	$(call install,curl --version,curl,curl,curl)
+	$(call install,PATH="$$PATH:/usr/sbin" haproxy -v,haproxy,haproxy,haproxy)
+	$(call install,prometheus --version && promtool --version,prometheus,golang-github-prometheus,prometheus)
 	tests/servers.sh target/servers
 	cargo test
 	for server in redis-7 redis-8 valkey-8; do \

@@ -4,6 +4,7 @@ mod check;
 mod environment;
 mod keys;
 mod log;
+mod manual;
 mod output;
 mod ready;
 mod scripts;
@@ -21,7 +22,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::engine::MAX_BATCH;
-use crate::http::{DEFAULT_KEEP_ALIVE, HostName};
+use crate::http::{DEFAULT_KEEP_ALIVE, HostName, PageOrigin};
 use crate::keys::MAX_SHARDS;
 use crate::sweeper;
 use target::Target;
@@ -51,6 +52,10 @@ enum Command {
     Keys(keys::KeysArgs),
     /// Ask a running server whether it is ready; exit status 0 if so, 1 if not
     Ready(ReadyArgs),
+    /// Print what makes a shell complete the arguments
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(manual::ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -77,10 +82,20 @@ struct ServeArgs {
     #[arg(long, env = "STOCKHOLD_ALLOWED_HOSTS", value_name = "NAME,...", value_delimiter = ',')]
     allowed_hosts: Vec<HostName>,
 
+    /// Origins whose pages a browser lets call this server, such as https://shop.example; * for any. By default none
+    #[arg(long, env = "STOCKHOLD_CORS_ORIGIN", value_name = "ORIGIN,...", value_delimiter = ',')]
+    cors_origin: Vec<PageOrigin>,
+
     /// How long an idle connection is kept; clients are told this time
     #[arg(long, env = "STOCKHOLD_KEEP_ALIVE_SECONDS", default_value_t = DEFAULT_KEEP_ALIVE.as_secs(), value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     keep_alive_seconds: u64,
+
+    /// How long the server still serves after SIGTERM, while /readyz says that it is draining: longer than a load balancer
+    /// takes to notice; 0 ends it at once, as SIGINT and a second SIGTERM do
+    #[arg(long, env = "STOCKHOLD_DRAIN_SECONDS", default_value_t = 5, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(0..=3600))]
+    drain_seconds: u64,
 
     #[command(flatten)]
     target: Target,
@@ -121,9 +136,20 @@ struct ServeArgs {
     #[arg(long, env = "STOCKHOLD_DURABILITY", default_value = "redis", value_name = "redis|wait:N")]
     durability: Durability,
 
-    /// What is logged to standard error (also RUST_LOG): off, error, warn, info, debug (one line for each request), trace
+    /// What is logged to standard error (also RUST_LOG): off, error, warn, info, debug, trace; requests are logged at debug, and
+    /// info,stockhold::access=debug logs them without the rest of that level
     #[arg(long, env = "STOCKHOLD_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
+
+    /// How it is logged: text, or an object of JSON for each message, on a line of its own
+    #[arg(
+        long,
+        env = "STOCKHOLD_LOG_FORMAT",
+        default_value = "text",
+        hide_possible_values = true,
+        value_name = "text|json"
+    )]
+    log_format: log::Format,
 }
 
 /// When a change is acknowledged.
@@ -188,6 +214,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Check(args) => Ok(check::run(&args)),
         Command::Settings(args) => settings::run(&args),
         Command::Keys(args) => keys::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Ready(args) => runtime()?.block_on(ready::ask(args.host, args.port)),
     }
 }
@@ -203,9 +231,16 @@ fn with_a_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
 }
 
 fn start(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    log::to_stderr(&args.log)?;
-    runtime()?.block_on(serve::run(args))?;
-    Ok(ExitCode::SUCCESS)
+    let format = args.log_format;
+    log::to_stderr(&args.log, format)?;
+    match runtime()?.block_on(serve::run(args)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if format == log::Format::Json && log::shows_errors() => {
+            tracing::error!("{error:#}");
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -21,6 +21,7 @@ mod lapsed;
 mod layout;
 mod list;
 mod merge;
+pub(crate) mod metrics;
 mod pace;
 mod read;
 mod readiness;
@@ -120,7 +121,7 @@ impl Engine {
         let scripts = Arc::new(scripts);
         // One for each shard: calls that are sent together are in one hash slot.
         let group = |name, keys: fn(&Shard) -> Vec<String>| {
-            let call = |shard: &Arc<Shard>| Call { scripts: Arc::clone(&scripts), name, keys: keys(shard) };
+            let call = |shard: &Arc<Shard>| Call::new(&scripts, name, keys(shard));
             layout.shards().iter().map(|shard| GroupCommit::new(call(shard), max_batch)).collect()
         };
         let holding = |shard: &Shard| vec![shard.audit.clone(), shard.due.clone()];

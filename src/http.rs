@@ -3,14 +3,18 @@
 //! A request goes through `router`, which reads it whole, and one of the `handlers` to the engine. Its answer returns
 //! through `json`, or as a `problem`. A new operation is a line in `routes` and a function in `handlers`.
 
+mod access_log;
 mod auth;
 mod catalogue;
 mod connections;
+mod cors;
 mod deadline;
+mod drain;
 mod handlers;
 mod host;
 mod input;
 mod json;
+mod metrics;
 mod parse_error;
 mod problem;
 mod request;
@@ -40,6 +44,8 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 pub use auth::{Access, Tokens};
+pub use cors::PageOrigin;
+pub use drain::Drain;
 pub use host::HostName;
 pub use workers::Workers;
 
@@ -83,8 +89,8 @@ const MAX_READ_BUFFER: usize = 64 * 1024;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Serves clients that have `access` on `listener` until `shutdown` is done, then lets running requests finish, for
-/// [`SHUTDOWN_TIMEOUT`] at most. Every thread has its own engine, made by `engine`. An idle connection is kept for
-/// `keep_alive`.
+/// [`SHUTDOWN_TIMEOUT`] at most. Before that, `shutdown` may start `drain`. Every thread has its own engine, made by
+/// `engine`. An idle connection is kept for `keep_alive`.
 ///
 /// # Errors
 /// When the threads cannot be started.
@@ -93,6 +99,7 @@ pub async fn serve(
     engine: impl Fn() -> Engine,
     access: Arc<Access>,
     keep_alive: Duration,
+    drain: Arc<Drain>,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let workers = Workers::start(|| {
@@ -102,7 +109,7 @@ pub async fn serve(
             async move { router::respond(&engine, &access, request).await }
         }
     })?;
-    serve_with(listener, &workers, keep_alive, shutdown).await;
+    serve_with(listener, &workers, keep_alive, drain, shutdown).await;
     Ok(())
 }
 
@@ -111,12 +118,13 @@ pub async fn serve_with<R, F>(
     listener: TcpListener,
     workers: &Workers<R>,
     keep_alive: Duration,
+    drain: Arc<Drain>,
     shutdown: impl Future<Output = ()>,
 ) where
     R: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
-    let limit = ConnectionLimit::new(MAX_CONNECTIONS);
+    let limit = ConnectionLimit::new(MAX_CONNECTIONS, drain);
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
     loop {
@@ -171,7 +179,7 @@ where
         request.extensions_mut().insert(Arc::clone(&state));
         // Not in an async block, which would store the answer's future twice.
         respond(request).map(move |mut answer| {
-            if state.leaves_unread() {
+            if state.closes_after_answer() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             } else {
                 answer.headers_mut().extend(keep_alive);

@@ -19,6 +19,7 @@
 //! - [`scripts`]: the catalogue of embedded Lua: its SHA-1s, loading, verifying, calling.
 //! - [`keys`]: every key shape and every name rule, once.
 //! - [`redis`]: the connection.
+//! - `metrics`: what is counted.
 //! - `lua/*.lua`: all the rules. What a script does not enforce is not enforced.
 //!
 //! # As a library
@@ -60,6 +61,7 @@ pub mod cli;
 pub mod engine;
 pub mod http;
 pub mod keys;
+mod metrics;
 pub mod private_redis;
 pub mod redis;
 pub mod reloader;

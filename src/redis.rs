@@ -6,6 +6,7 @@
 mod cluster;
 mod connector;
 mod files;
+pub(crate) mod metrics;
 mod node;
 mod reads;
 mod scans;

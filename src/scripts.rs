@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod header;
+pub(crate) mod metrics;
 
 use ::redis::{Cmd, Value, cmd, pipe};
 use futures_util::future::join_all;
@@ -156,6 +157,7 @@ impl Scripts {
 
     async fn load_in_turn(&self, node: &Redis, loading: &mut HashMap<String, u64>) -> Result<(), Failure> {
         let number = self.loads.fetch_add(1, Ordering::AcqRel) + 1;
+        metrics::RELOADS.inc();
         loading.insert(node.address(), number);
         self.cache_on(node).await
     }
@@ -295,7 +297,10 @@ impl Scripts {
         let reply = reply?;
         match have {
             Ok(Value::Int(have)) if have >= i64::from(*replicas) => Ok(reply),
-            Ok(have) => Err(Failure::NoReply(format!("done, but {have:?} of {replicas} replicas have it"))),
+            Ok(have) => {
+                metrics::REPLICA_SHORTAGES.inc();
+                Err(Failure::NoReply(format!("done, but {have:?} of {replicas} replicas have it")))
+            }
             // The master has become a replica meanwhile.
             Err(failure) => Err(Failure::NoReply(format!("done, but whether replicas have it is unknown: {failure}"))),
         }

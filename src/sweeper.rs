@@ -1,14 +1,21 @@
 //! The loop that expires holds without a request, and trims the audit to the operator's setting.
 
-use std::time::Duration;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
 use crate::engine::{Engine, Rounds};
+use crate::metrics::{Counter, Exposition, Gauge};
 
 /// The default interval.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
+
+static SWEEPS_DONE: Counter = Counter::new();
+static SWEEPS_FAILED: Counter = Counter::new();
+/// Milliseconds since 1970.
+static LAST_SWEEP: Gauge = Gauge::new();
 
 /// Sweeps every `every`. Runs while it is polled. Any number of servers may sweep one Redis at the same time.
 pub async fn run(engine: &Engine, every: Duration) {
@@ -19,8 +26,14 @@ pub async fn run(engine: &Engine, every: Duration) {
     for turn in 0.. {
         ticks.tick().await;
         trim(engine, turn, &mut trims).await;
-        match engine.sweep_due(&mut rounds).await {
+        let swept = engine.sweep_due(&mut rounds).await;
+        if swept.is_err() {
+            SWEEPS_FAILED.inc();
+        }
+        match swept {
             Ok(swept) => {
+                SWEEPS_DONE.inc();
+                LAST_SWEEP.set(now_ms());
                 if std::mem::take(&mut failing) {
                     info!("sweeping again");
                 }
@@ -40,6 +53,19 @@ pub async fn run(engine: &Engine, every: Duration) {
             error!(sku, why, "this SKU cannot be swept");
         }
     }
+}
+
+/// The numbers of the sweeper.
+pub(crate) fn expose(to: &mut Exposition) -> fmt::Result {
+    let sweeps = [("done", &SWEEPS_DONE), ("failed", &SWEEPS_FAILED)];
+    let sweeps = sweeps.map(|(outcome, count)| ([("outcome", outcome)], count.get()));
+    to.counters("stockhold_sweeps", "Rounds of the sweeper, by how they ended.", sweeps)?;
+    let help = "When the last round of the sweeper was done, by the clock of this server; 0 before the first.";
+    to.gauge("stockhold_last_sweep_timestamp_seconds", help, LAST_SWEEP.per(1e3))
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Trims the audit of some shards; `trims` is whether that worked the last time.

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Provides the servers on which all tests must pass: FOLDER/redis-7, FOLDER/redis-8 and FOLDER/valkey-8, each with a redis-server
-# and a redis-check-aof.
+# and a redis-check-aof; and FOLDER/redis-6, which is too old, and must be refused.
 #   servers.sh FOLDER
 #
-# An installed server is used if its version fits, or if REDIS_7, REDIS_8 or VALKEY_8 names it. On Debian the
+# An installed server is used if its version fits, or if REDIS_6, REDIS_7, REDIS_8 or VALKEY_8 names it. On Debian the
 # others are unpacked from Debian's own packages, with the libraries that they were built for: this needs no root and no
 # container, and changes nothing outside FOLDER.
 set -eu
@@ -71,6 +71,7 @@ bring() {
   echo "$name: $("$folder/$name/redis-server" --version)"
 }
 
+bring redis-6 'Redis server v=6' "${REDIS_6:-}" redis-server redis-check-aof bullseye redis-server redis-tools
 bring redis-7 'Redis server v=7' "${REDIS_7:-}" redis-server redis-check-aof bookworm redis-server redis-tools
 bring redis-8 'Redis server v=8' "${REDIS_8:-}" redis-server redis-check-aof trixie \
   redis-server redis-tools valkey-server valkey-tools

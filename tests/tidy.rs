@@ -28,16 +28,17 @@ const FLAGS: [(&str, &str); 16] = [
 ];
 
 /// From the highest to the lowest: each may name the layers after it, and none before it.
-const LAYERS: [&str; 10] =
-    ["cli", "http", "private_redis", "sweeper", "reloader", "check", "engine", "scripts", "keys", "redis"];
+const LAYERS: [&str; 11] =
+    ["cli", "http", "private_redis", "sweeper", "reloader", "check", "engine", "scripts", "keys", "redis", "metrics"];
 
 /// What some layers deal with, and the others do not know.
-const CONFINED: [(&str, &[&str]); 3] = [
+const CONFINED: [(&str, &[&str]); 4] = [
     ("StatusCode", &["http"]),
     // The command line asks a running server whether it is ready, as any HTTP client does.
     ("hyper::", &["cli", "http"]),
     // The client crate. This crate's layer of the same name is `crate::redis`.
     ("::redis", &["private_redis", "redis", "scripts"]),
+    ("prometheus_client", &["metrics"]),
 ];
 
 /// Names that say nothing: a module with such a name is two modules, or none.

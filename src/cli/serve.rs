@@ -18,7 +18,7 @@ use super::ServeArgs;
 use super::output::print;
 use super::target::Target;
 use crate::engine::{Change, Engine, Error, Impairment, Options, claim_layout};
-use crate::http::{Access, Tokens};
+use crate::http::{Access, Drain, Tokens};
 use crate::keys::{self, Layout};
 use crate::private_redis::{PrivateRedis, PrivateRedisOptions, START_PATIENCE, default_maxmemory};
 use crate::redis::{Failure, Redis};
@@ -39,6 +39,9 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         bail!("{} (--host) is open to others: name a --token-file, or say --insecure-bind", args.host);
     }
     let access = Arc::new(access(&args)?);
+    if args.token_file.is_none() && !args.host.is_loopback() {
+        warn!(host = %args.host, "everybody who can connect may do everything: there is no token file (--token-file)");
+    }
     // The default limit of a shell, 1,024 open files, is less than that many connections need.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
         warn!(%error, "cannot raise the limit of open files");
@@ -74,6 +77,7 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis: Redis, mut stop: St
     let engine = Engine::on(Layout::of(args.shards)?, redis.clone(), options);
     let start = async {
         refuse_misfit(engine.layout(), &redis, &address).await?;
+        until_redis_is_up(&address, async || engine.check_version().await).await?;
         agree(engine.layout(), &redis, &address).await?;
         load(&engine, &address).await?;
         set(&engine, args.decisions.change()).await?;
@@ -88,8 +92,13 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis: Redis, mut stop: St
     info!(redis = address, "serving");
     let served_by = || engine.with_own_connection();
     let keep_alive = Duration::from_secs(args.keep_alive_seconds);
+    let drain = Arc::<Drain>::default();
+    let shutdown = async {
+        stop.wait().await;
+        stop.drain(&drain, Duration::from_secs(args.drain_seconds)).await;
+    };
     tokio::select! {
-        served = http::serve(listener, served_by, Arc::clone(&access), keep_alive, stop.wait()) => served?,
+        served = http::serve(listener, served_by, Arc::clone(&access), keep_alive, Arc::clone(&drain), shutdown) => served?,
         () = sweeper::run(&engine, Duration::from_millis(args.sweep_interval_ms)) => {}
         () = reloader::run(&engine) => {}
         () = renew_on_hangup(args, &engine, &access, &redis, hangup) => {}
@@ -107,6 +116,7 @@ fn access(args: &ServeArgs) -> anyhow::Result<Access> {
     // When everybody on this machine may do everything, a page in a browser of this machine must not: the host name of
     // its site can be made to resolve to this machine.
     let is_exposed = args.token_file.is_none() && args.host.is_loopback();
+    let access = access.for_pages_of(&args.cors_origin);
     Ok(if is_exposed || !args.allowed_hosts.is_empty() { access.called(&args.allowed_hosts) } else { access })
 }
 
@@ -251,19 +261,35 @@ async fn prove(engine: &Engine, address: &str) -> anyhow::Result<()> {
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
+    /// The first signal was SIGINT, of somebody at a terminal: no load balancer has to be told.
+    is_interrupted: bool,
 }
 
 impl Stop {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, is_interrupted: false })
     }
 
     async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.interrupt.recv() => self.is_interrupted = true,
         }
         info!("stopping");
+    }
+
+    /// After the signal: lets load balancers notice it for this time, or until the next signal.
+    async fn drain(&mut self, drain: &Drain, time: Duration) {
+        drain.start();
+        if self.is_interrupted || time.is_zero() {
+            return;
+        }
+        info!(seconds = time.as_secs(), "draining: /readyz says so, and requests are served; another signal ends this");
+        tokio::select! {
+            () = sleep(time) => {}
+            () = self.wait() => {}
+        }
     }
 
     /// The result of `work`, or `None` when told to stop before that.

@@ -14,7 +14,7 @@ use futures_util::future::{FutureExt, join_all, select_ok};
 
 use super::error::is_of_one_key;
 use super::expiry::{Expired, SWEPT_PER_CALL};
-use super::{Engine, Error, Rounds};
+use super::{Engine, Error, Rounds, metrics};
 use crate::keys::{Sku, StockKeys};
 use crate::redis::{Failure, Redis};
 
@@ -57,6 +57,8 @@ struct Round<'a> {
     swept: Swept,
     /// Later expiries belong to the next round.
     now_ms: u64,
+    /// The earliest expiry that was due when the round began, also of a SKU that cannot be swept.
+    earliest_ms: u64,
     started: Instant,
     /// Shards whose Redis cannot be used now.
     away: BTreeSet<u16>,
@@ -102,10 +104,13 @@ impl Engine {
     pub async fn sweep_due(&self, rounds: &mut Rounds) -> Result<Swept, Error> {
         let now_ms = self.clock().await?;
         let (started, swept) = (Instant::now(), Swept::default());
-        let mut round = Round { engine: self, rounds, swept, now_ms, started, away: BTreeSet::new(), failure: None };
+        let (earliest_ms, away, failure) = (now_ms, BTreeSet::new(), None);
+        let mut round = Round { engine: self, rounds, swept, now_ms, earliest_ms, started, away, failure };
         round.sweep().await;
-        let Round { swept, failure, .. } = round;
+        let Round { swept, earliest_ms, failure, .. } = round;
         rounds.forget_before(started);
+        metrics::OLDEST_LAPSED_MS.set(now_ms - earliest_ms);
+        metrics::STUCK_SKUS.set(rounds.stuck_skus());
         failure.map_or(Ok(swept), Err)
     }
 

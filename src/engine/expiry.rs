@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use tokio::sync::Mutex;
 
 use super::record::{malformed, number};
-use super::{Engine, Error, Reservation, only};
+use super::{Engine, Error, Reservation, metrics, only};
 use crate::keys::{ReservationId, StockKeys};
 use crate::redis::{Failure, Redis};
 use crate::scripts::Reply;
@@ -69,13 +69,18 @@ pub(super) struct Expired {
 }
 
 impl Expired {
+    /// Each reply is read once, and counted.
     pub(super) fn read(replies: &[Reply]) -> Result<Self, Error> {
-        match &*only(replies)?.parts() {
-            ["SWEPT", count, ""] => Ok(Self { count: number(count)?, next_ms: None }),
-            ["SWEPT", count, next] => Ok(Self { count: number(count)?, next_ms: Some(number(next)?) }),
-            ["UNKNOWN_SKU"] => Err(Error::Broken("holds are listed for a SKU that was never seeded".to_owned())),
-            _ => Err(malformed("sweep")),
-        }
+        let expired = match &*only(replies)?.parts() {
+            ["SWEPT", count, ""] => Self { count: number(count)?, next_ms: None },
+            ["SWEPT", count, next] => Self { count: number(count)?, next_ms: Some(number(next)?) },
+            ["UNKNOWN_SKU"] => {
+                return Err(Error::Broken("holds are listed for a SKU that was never seeded".to_owned()));
+            }
+            _ => return Err(malformed("sweep")),
+        };
+        metrics::EXPIRED.add(expired.count);
+        Ok(expired)
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use self::set_apart::SetApart;
 use super::error::is_passing;
+use super::metrics::Group;
 use crate::redis::{CALL_TIMEOUT, Failure};
 use crate::scripts::{Reply, Scripts};
 
@@ -49,10 +50,11 @@ pub(super) struct Item {
 
 /// What every call of a script begins with.
 pub(super) struct Call {
-    pub scripts: Arc<Scripts>,
-    pub name: &'static str,
+    scripts: Arc<Scripts>,
+    name: &'static str,
     /// The keys that the shard's items have in common.
-    pub keys: Vec<String>,
+    keys: Vec<String>,
+    counted: &'static Group,
 }
 
 /// One script's requests, from the queue to the shared calls.
@@ -88,7 +90,7 @@ impl GroupCommit {
         }
         let (answer, answered) = oneshot::channel();
         let request = Request { item, deadline: Instant::now() + CALL_TIMEOUT, answer };
-        enqueue(self.queue.get_or_init(|| self.start()), request);
+        self.call.enqueue(self.queue.get_or_init(|| self.start()), request);
         answered.await.unwrap_or_else(|_| Err(Failure::NoReply("the server stops".to_owned())))
     }
 
@@ -102,23 +104,16 @@ impl GroupCommit {
     }
 }
 
-fn enqueue(queue: &mpsc::Sender<Request>, request: Request) {
-    if let Err(error) = queue.try_send(request) {
-        let why = format!("{MAX_WAITING} requests wait for it already");
-        error.into_inner().answer(Err(Failure::Unreachable(why)));
-    }
-}
-
 /// The main loop: take all waiting requests, make one call, repeat.
 async fn work(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, apart: mpsc::Sender<Request>, max_batch: usize) {
     let mut set_apart = SetApart::default();
     let mut requests = Vec::with_capacity(max_batch);
-    while waiting.recv_many(&mut requests, max_batch).await > 0 {
+    while call.take(&mut waiting, &mut requests, max_batch).await > 0 {
         let mut batches = vec![std::mem::replace(&mut requests, Vec::with_capacity(max_batch))];
         while let Some(mut batch) = batches.pop() {
             let now = Instant::now();
             for request in batch.extract_if(.., |request| request.names().any(|key| set_apart.has(key, now))) {
-                enqueue(&apart, request);
+                call.enqueue(&apart, request);
             }
             if let Some(refused) = call.attempt(batch).await {
                 let (at_fault, smaller) = refused.narrow();
@@ -134,7 +129,7 @@ async fn work(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, apart: mpsc
 /// The same loop for requests that are set apart, one SKU at a time: they do not block other requests.
 async fn work_apart(call: Arc<Call>, mut waiting: mpsc::Receiver<Request>, max_batch: usize) {
     let mut requests = Vec::with_capacity(max_batch);
-    while waiting.recv_many(&mut requests, max_batch).await > 0 {
+    while call.take(&mut waiting, &mut requests, max_batch).await > 0 {
         let mut by_sku: BTreeMap<String, Vec<Request>> = BTreeMap::new();
         for request in requests.drain(..) {
             by_sku.entry(request.item.keys[0].clone()).or_default().push(request);
@@ -195,6 +190,29 @@ impl Refused {
 }
 
 impl Call {
+    /// Calls of the script `name`.
+    pub(super) fn new(scripts: &Arc<Scripts>, name: &'static str, keys: Vec<String>) -> Self {
+        Self { scripts: Arc::clone(scripts), name, keys, counted: Group::of(name) }
+    }
+
+    fn enqueue(&self, queue: &mpsc::Sender<Request>, request: Request) {
+        match queue.try_send(request) {
+            Ok(()) => self.counted.waiting.add(1),
+            Err(error) => {
+                self.counted.refused.inc();
+                let why = format!("{MAX_WAITING} requests wait for it already");
+                error.into_inner().answer(Err(Failure::Unreachable(why)));
+            }
+        }
+    }
+
+    /// The next requests of a queue; none when it is closed.
+    async fn take(&self, waiting: &mut mpsc::Receiver<Request>, into: &mut Vec<Request>, most: usize) -> usize {
+        let count = waiting.recv_many(into, most).await;
+        self.counted.waiting.add(-(count as i64));
+        count
+    }
+
     /// Makes one call and answers the requests. Returns them if Redis refused it, because some of them may be the
     /// cause.
     async fn attempt(&self, mut requests: Vec<Request>) -> Option<Refused> {
@@ -227,6 +245,7 @@ impl Call {
     /// Sends one call. There are as many replies as items.
     async fn send<'a>(&self, items: impl ExactSizeIterator<Item = &'a Item> + Clone) -> Result<Vec<Reply>, Failure> {
         let count = items.len();
+        self.counted.batches.observe(count as u64);
         let keys = self.keys.iter().chain(items.clone().flat_map(|item| &item.keys));
         let arguments = items.flat_map(|item| &item.arguments).map(String::as_str);
         let keys: Vec<&str> = keys.map(String::as_str).collect();

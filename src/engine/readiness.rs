@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// SKUs that are considered for a look at each node of a cluster.
 const MOST_PROBED: u32 = 1000;
 
+/// The first version whose scripts can ask for the rights of their user (`redis.acl_check_cmd`), and say what they do.
+const LEAST_MAJOR_VERSION: u32 = 7;
+
 /// The essential operations: holds must be settled, and lapse in time.
 const NEEDED: [&str; 5] = ["confirm", "release", "sweep", "inventory", "redis"];
 
@@ -50,6 +53,9 @@ impl Impairment {
             Failure::Barred(_) => ("Redis cannot be used as it is set up; the log tells why", false),
             Failure::Malformed(_) => ("Redis holds what no script of stockhold wrote", false),
             Failure::NoReply(_) => ("Redis gave no reply in time, or too few of its replicas did", true),
+            Failure::Refused { code, message } if code == "ERR" && message.contains("'may' (a nil value)") => {
+                ("this Redis has no redis.acl_check_cmd, by which scripts learn what their user may do", false)
+            }
             Failure::Refused { code, .. } => (meaning(code), is_passing(code)),
         };
         Self { what, why, cause: failure.to_string(), is_passing }
@@ -58,6 +64,13 @@ impl Impairment {
     fn redis(why: &'static str, cause: String) -> Self {
         Self { what: "redis", why, cause, is_passing: true }
     }
+}
+
+/// Why this version of Redis cannot be used. One that does not say what it is may be good.
+fn too_old(version: &str) -> Option<String> {
+    let major: u32 = version.split('.').next()?.parse().ok()?;
+    (major < LEAST_MAJOR_VERSION)
+        .then(|| format!("it is Redis {version}, and Redis 7.0 or later is needed, or Valkey 8"))
 }
 
 /// What the first word of an error means for an operator.
@@ -148,6 +161,20 @@ impl Engine {
         found
     }
 
+    /// Fails when Redis is too old to load the scripts.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Broken`] says which version is needed.
+    pub async fn check_version(&self) -> Result<(), Error> {
+        for node in self.redis.primaries().await.map_err(Error::retry_safe)? {
+            let health = node.health().await.map_err(Error::retry_safe)?;
+            if let Some(why) = too_old(&health.version) {
+                return Err(Error::Broken(why));
+            }
+        }
+        Ok(())
+    }
+
     /// For each node a SKU that would be there, by the address of the node. In a cluster that changes, one may be missing.
     fn probed(&self, nodes: &[Redis]) -> HashMap<String, Sku> {
         let mut probed = HashMap::new();
@@ -170,12 +197,23 @@ impl Engine {
     async fn look_at(&self, node: &Redis, sku: Option<&Sku>) -> Result<Vec<Impairment>, Impairment> {
         let health = node.health().await.map_err(|failure| Impairment::of("redis", &failure))?;
         let mut found = Vec::new();
+        if let Some(cause) = too_old(&health.version) {
+            return Ok(vec![Impairment { is_passing: false, ..Impairment::redis("Redis is too old", cause) }]);
+        }
         if health.role != "master" {
             found.push(Impairment::redis("Redis is a replica", format!("its role is {}", health.role)));
         }
         if health.maxmemory_policy != "noeviction" {
             let cause = format!("its maxmemory-policy is {}, not noeviction", health.maxmemory_policy);
             found.push(Impairment::redis("Redis may evict stock", cause));
+        }
+        let replicas = self.options.replicas;
+        if health.replicas < replicas && health.role == "master" {
+            let cause =
+                format!("{} replicas follow it, and --durability wait:{replicas} needs {replicas}", health.replicas);
+            found.push(Impairment::redis("too few replicas follow Redis for --durability", cause));
+            // Each probe would wait for them.
+            return Ok(found);
         }
         for Probe { script, keys, arguments } in sku.map(|sku| self.probes(sku)).unwrap_or_default() {
             let [keys, arguments] =

@@ -37,6 +37,11 @@ impl Rounds {
         std::mem::take(&mut self.stuck)
     }
 
+    /// How many SKUs are reported, and still damaged.
+    pub(super) fn stuck_skus(&self) -> u64 {
+        self.aside.values().filter(|aside| aside.reported).count() as u64
+    }
+
     /// Whether to skip the SKU for now.
     pub(super) fn is_aside(&self, sku: &str) -> bool {
         self.aside.get(sku).is_some_and(|aside| aside.until > Instant::now())

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Engine, Error};
+use super::{Engine, Error, metrics};
 use crate::keys::Layout;
 
 /// How much history is kept, and how long holds can be extended.
@@ -117,17 +117,22 @@ impl Engine {
         const MOST_STEPS: usize = 20;
         /// Shards in a turn.
         const SHARDS: usize = 16;
-        let Some(most) = self.settings().await?.audit_share(&self.layout) else { return Ok(0) };
+        let most = self.settings().await?.audit_share(&self.layout);
         let mut trimmed = 0;
         let turns: Vec<_> = self.layout.shards().chunks(SHARDS).collect();
         for shard in turns[turn % turns.len()] {
-            for _ in 0..MOST_STEPS {
-                match self.redis.trim(&shard.audit, most).await.map_err(Error::retry_safe)? {
-                    0 => break,
-                    gone => trimmed += gone,
+            if let Some(most) = most {
+                for _ in 0..MOST_STEPS {
+                    match self.redis.trim(&shard.audit, most).await.map_err(Error::retry_safe)? {
+                        0 => break,
+                        gone => trimmed += gone,
+                    }
                 }
             }
+            let left = self.redis.stream_length(&shard.audit).await.map_err(Error::retry_safe)?;
+            metrics::AUDIT_ENTRIES[usize::from(shard.number)].set(left);
         }
+        metrics::AUDIT_TRIMMED.add(trimmed);
         Ok(trimmed)
     }
 }

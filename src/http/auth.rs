@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::catalogue::Kind;
+use super::cors::{Cors, PageOrigin};
 use super::host::{HostName, Names};
 use super::problem::Problem;
 
@@ -20,6 +21,8 @@ pub struct Access {
     tokens: Option<RwLock<Tokens>>,
     /// Without a list, clients may use any name.
     names: Option<Names>,
+    /// Without it, browsers let no page of another origin call.
+    pub(super) cors: Option<Cors>,
 }
 
 /// Any number of tokens. Several tokens of a scope are valid at once, so that they can be changed without a gap.
@@ -73,17 +76,22 @@ impl Tokens {
 impl Access {
     /// Access for every client.
     pub fn open() -> Self {
-        Self { tokens: None, names: None }
+        Self { tokens: None, names: None, cors: None }
     }
 
     /// Access for clients that have one of these tokens.
     pub fn only_with(tokens: Tokens) -> Self {
-        Self { tokens: Some(RwLock::new(tokens)), names: None }
+        Self { tokens: Some(RwLock::new(tokens)), names: None, cors: None }
     }
 
     /// Accepts only the names of loopback, and these.
     pub fn called(self, names: &[HostName]) -> Self {
         Self { names: Some(Names::new(names)), ..self }
+    }
+
+    /// Tells browsers that pages of these origins may call.
+    pub fn for_pages_of(self, origins: &[PageOrigin]) -> Self {
+        Self { cors: (!origins.is_empty()).then(|| Cors::new(origins)), ..self }
     }
 
     /// Replaces the valid tokens. An open access stays open.
@@ -94,14 +102,18 @@ impl Access {
     }
 
     /// # Errors
+    /// 421 when another host is named.
+    pub(super) fn check_name<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+        self.names.as_ref().map_or(Ok(()), |names| names.check(request))
+    }
+
+    /// # Errors
     /// 421 when another host is named, 401 without a valid token, 403 with a read token where a write token is needed.
     pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         if FREE.contains(&request.uri().path()) {
             return Ok(());
         }
-        if let Some(names) = &self.names {
-            names.check(request)?;
-        }
+        self.check_name(request)?;
         let Some(tokens) = &self.tokens else { return Ok(()) };
         let mut given = request.headers().get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (given.next(), given.next()) else {

@@ -25,8 +25,11 @@ macro_rules! catalogue {
                 match self { $(Self::$kind => $title,)* }
             }
 
+            /// The codes of all, by their number.
+            pub(super) const CODES: &[&str] = &[$($code,)*];
+
             #[cfg(test)]
-            const ALL: &[(Self, &str)] = &[$((Self::$kind, $meaning),)*];
+            pub(super) const ALL: &[(Self, &str)] = &[$((Self::$kind, $meaning),)*];
         }
     };
 }
@@ -96,6 +99,8 @@ catalogue! {
         "the request cannot be carried out; the log tells more under its `X-Request-Id`";
     Unavailable = SERVICE_UNAVAILABLE, "unavailable", "Service unavailable",
         "Redis is away, refuses changes, or has too many reads: `outcome`";
+    Draining = SERVICE_UNAVAILABLE, "draining", "Draining",
+        "only `/readyz`: the server was told to end, and still serves for `--drain-seconds`";
 }
 
 #[cfg(test)]
@@ -136,7 +141,7 @@ mod tests {
     /// The compiler checks that each is constructed; this test checks that each is sent by a server under test.
     #[test]
     fn every_problem_is_provoked_by_a_test_over_http() {
-        let tests = ["server", "edge"].map(|suite| sources(&Path::new(ROOT).join("tests").join(suite)));
+        let tests = ["server", "edge", "operations"].map(|suite| sources(&Path::new(ROOT).join("tests").join(suite)));
         let text: String = tests.iter().flatten().map(|path| fs::read_to_string(path).unwrap()).collect();
         for (kind, _) in Kind::ALL {
             assert!(text.contains(&format!("\"{}", kind.code())), "{kind:?} is answered in no test");

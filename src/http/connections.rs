@@ -12,6 +12,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::drain::Drain;
+use super::metrics;
+
 /// Pause before another attempt to close a connection, when none could be closed.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
@@ -24,6 +27,7 @@ pub(super) struct ConnectionLimit {
     open: Mutex<HashMap<u64, Arc<ConnectionState>>>,
     started: Instant,
     next_number: AtomicU64,
+    drain: Arc<Drain>,
 }
 
 /// One connection's share of the limit, returned on drop.
@@ -46,15 +50,17 @@ pub(super) struct ConnectionState {
     evict: Notify,
     /// Its socket, to see whether the client is still there.
     socket: OnceLock<Weak<TcpStream>>,
+    /// Of the server.
+    drain: Arc<Drain>,
 }
 
 const BUSY: u64 = u64::MAX;
 
 impl ConnectionLimit {
-    pub(super) fn new(connections: usize) -> Arc<Self> {
+    pub(super) fn new(connections: usize, drain: Arc<Drain>) -> Arc<Self> {
         let open = Mutex::new(HashMap::with_capacity(connections));
         let (started, next_number) = (Instant::now(), AtomicU64::new(0));
-        Arc::new(Self { free: Arc::new(Semaphore::new(connections)), open, started, next_number })
+        Arc::new(Self { free: Arc::new(Semaphore::new(connections)), open, started, next_number, drain })
     }
 
     /// A permit for one more connection, as soon as there is one. Until then, idle connections are closed.
@@ -70,7 +76,9 @@ impl ConnectionLimit {
             }
         };
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let state = Arc::new(ConnectionState::new(self.started));
+        metrics::CONNECTIONS_OPENED.inc();
+        metrics::CONNECTIONS.add(1);
+        let state = Arc::new(ConnectionState::new(self.started, Arc::clone(&self.drain)));
         self.open().insert(number, Arc::clone(&state));
         ConnectionPermit { number, limit: Arc::clone(self), state, _permit: permit }
     }
@@ -83,6 +91,7 @@ impl ConnectionLimit {
             && let Some(state) = open.remove(&least)
         {
             state.is_evicted.store(true, Ordering::Relaxed);
+            metrics::CONNECTIONS_EVICTED.inc();
             state.evict.notify_one();
         }
     }
@@ -93,7 +102,7 @@ impl ConnectionLimit {
 }
 
 impl ConnectionState {
-    fn new(started: Instant) -> Self {
+    fn new(started: Instant, drain: Arc<Drain>) -> Self {
         let state = Self {
             started,
             idle_since_ms: AtomicU64::new(0),
@@ -102,6 +111,7 @@ impl ConnectionState {
             is_evicted: AtomicBool::new(false),
             evict: Notify::new(),
             socket: OnceLock::new(),
+            drain,
         };
         state.idle();
         state
@@ -146,6 +156,16 @@ impl ConnectionState {
         self.leaves_unread.load(Ordering::Relaxed)
     }
 
+    /// Whether the connection closes after the answer that is being made.
+    pub(super) fn closes_after_answer(&self) -> bool {
+        self.leaves_unread() || self.is_draining()
+    }
+
+    /// Whether the server was told to end.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.is_draining()
+    }
+
     /// Everything is answered, and further bytes are discarded: such a connection is the first to be closed.
     pub(super) fn lingers(&self) {
         self.was_served.store(false, Ordering::Relaxed);
@@ -183,5 +203,6 @@ impl ConnectionState {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.limit.open().remove(&self.number);
+        metrics::CONNECTIONS.add(-1);
     }
 }

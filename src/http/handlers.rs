@@ -36,7 +36,7 @@ pub(super) use rules::rule;
 
 pub(super) type Answer = Result<Response<Full<Bytes>>, Problem>;
 
-const IDEMPOTENT_REPLAYED: (HeaderName, HeaderValue) =
+pub(super) const IDEMPOTENT_REPLAYED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("idempotent-replayed"), HeaderValue::from_static("true"));
 
 pub(super) async fn seed(engine: &Engine, request: WholeRequest) -> Answer {
@@ -190,8 +190,21 @@ pub(super) async fn live(_: &Engine, _: WholeRequest) -> Answer {
     Ok(ok(&json!({ "status": "live" })))
 }
 
+/// What was counted, for Prometheus.
+pub(super) async fn metrics(_: &Engine, request: WholeRequest) -> Answer {
+    let mut fields = request.fields;
+    fields.finish()?;
+    let mut response = Response::new(Full::from(super::metrics::exposed()));
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    Ok(response)
+}
+
 /// Requests can be served: all, or at least those that settle holds.
-pub(super) async fn ready(engine: &Engine, _: WholeRequest) -> Answer {
+pub(super) async fn ready(engine: &Engine, request: WholeRequest) -> Answer {
+    if request.server_is_draining() {
+        return Err(Problem::draining());
+    }
     // Boxed: a rare request must not make the state of every request larger.
     let found = Box::pin(engine.impairments()).await;
     if found.is_empty() {

@@ -2,10 +2,11 @@
 //! recognizes those answers, and replaces them with a problem.
 
 use hyper::body::Bytes;
-use tracing::debug;
 use uuid::Uuid;
 
+use super::access_log;
 use super::catalogue::Kind;
+use super::metrics;
 use super::problem::Problem;
 use super::router::REQUEST_ID;
 
@@ -39,9 +40,11 @@ pub(super) fn in_place_of(head: &[u8]) -> Bytes {
             Problem::new(Kind::InvalidHttp, detail)
         }
     };
+    let kind = problem.kind();
     let (ours, body) = problem.into_text().into_parts();
-    let id = Uuid::new_v4();
-    debug!(%id, status = ours.status.as_u16(), "no request");
+    let id = Uuid::new_v4().to_string();
+    access_log::unparsed(&id, ours.status.as_u16(), kind.code());
+    metrics::unparsed(ours.status);
     let head = String::from_utf8_lossy(head);
     let version = head.split(' ').next().unwrap_or("HTTP/1.1");
     let mut answer = format!("{version} {}\r\n", ours.status);

@@ -32,6 +32,10 @@ impl Problem {
         Self { kind, detail: detail.into(), extra: Vec::new(), header: None, cause: None }
     }
 
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Adds a member.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.extra.push((name, value.into()));
@@ -66,6 +70,14 @@ impl Problem {
     fn unavailable(outcome: &str, detail: &str) -> Self {
         let problem = Self::new(Kind::Unavailable, detail).with("outcome", outcome);
         problem.with_header(RETRY_AFTER, RETRY_AFTER_SECONDS.into())
+    }
+
+    /// Only a readiness probe gets it.
+    pub(super) fn draining() -> Self {
+        Self::new(
+            Kind::Draining,
+            "the server is draining: it still serves, and ends soon; send new requests to another",
+        )
     }
 
     pub(super) fn target_too_long() -> Self {

@@ -86,6 +86,11 @@ impl WholeRequest {
         path.split('/').nth(3).and_then(|part| unescape(part).ok()).unwrap_or_default()
     }
 
+    /// Whether the server was told to end.
+    pub(super) fn server_is_draining(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.is_draining())
+    }
+
     /// Completes when the client has gone, as far as this is known; never for a request without a connection.
     pub(super) async fn client_gone(&self) {
         match &self.connection {

@@ -6,11 +6,15 @@ use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{Request, Response};
-use tracing::{Level, debug, enabled, error, warn};
+use tracing::{error, warn};
 use uuid::Uuid;
 
+use super::access_log::AccessLog;
 use super::auth::Access;
+use super::catalogue::Kind;
+use super::cors;
 use super::handlers::Answer;
+use super::metrics;
 use super::problem::Problem;
 use super::request::{WholeRequest, discard};
 use super::routes::Route;
@@ -23,30 +27,52 @@ pub(super) const REQUEST_ID: &str = "x-request-id";
 pub(super) async fn respond(engine: &Engine, access: &Access, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let started = Instant::now();
     let id = request_id(&request);
-    let logged = enabled!(Level::DEBUG).then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let mut response = match carry_out(engine, access, request).await {
-        Ok(response) => response,
+    let found = Route::find(request.method(), request.uri().path());
+    let route = found.as_ref().ok().copied();
+    let page = access.cors.as_ref().map(|cors| (cors, cors.allows(&request)));
+    let logged = AccessLog::begin(request.method(), route);
+    let (mut response, kind) = match carry_out(engine, access, found, request).await {
+        Ok(response) => (response, None),
         Err(mut problem) => {
-            let cause = problem.cause.take();
+            let (cause, kind) = (problem.cause.take(), problem.kind());
             let response = problem.into_response();
             if let Some(cause) = cause {
-                let (id, status) = (shown(&id), response.status().as_u16());
-                if status == 503 { warn!(id, status, cause, "request") } else { error!(id, status, cause, "request") }
+                let (id, status, code) = (shown(&id), response.status().as_u16(), kind.code());
+                if status == 503 {
+                    warn!(id, status, code, cause, "request");
+                } else {
+                    error!(id, status, code, cause, "request");
+                }
             }
-            response
+            (response, Some(kind))
         }
     };
-    if let Some((method, path)) = logged {
-        let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
-        debug!(id = shown(&id), %method, path, status = response.status().as_u16(), elapsed_ms, "request");
+    if let Some(line) = logged {
+        line.end(shown(&id), response.status().as_u16(), kind.map(Kind::code), started);
     }
+    metrics::answered(route, &response, kind, started.elapsed());
     response.headers_mut().insert(REQUEST_ID, id);
+    if let Some((cors, allowed)) = page {
+        cors.mark(allowed, &mut response);
+    }
     response
 }
 
 /// From bytes to an operation. A request can be refused for its sender, its target, and its body, in this order.
-async fn carry_out(engine: &Engine, access: &Access, request: Request<Incoming>) -> Answer {
-    match admit(access, &request) {
+async fn carry_out(
+    engine: &Engine,
+    access: &Access,
+    found: Result<&'static Route, Problem>,
+    request: Request<Incoming>,
+) -> Answer {
+    if let Some(cors) = &access.cors
+        && cors::is_preflight(&request)
+        && cors.allows(&request).is_some()
+    {
+        access.check_name(&request)?;
+        return Ok(cors::preflight());
+    }
+    match admit(access, &request).and(found) {
         Ok(route) => {
             let request = WholeRequest::read(route.input, request).await?;
             route.operation.carry_out(engine, request).await
@@ -61,14 +87,13 @@ async fn carry_out(engine: &Engine, access: &Access, request: Request<Incoming>)
     }
 }
 
-/// The route of a request, after its sender was authorized.
+/// Whether a request is looked at, whatever it asks for.
 ///
 /// # Errors
-/// 401, 403, 404, 405, 414, 421 and 431.
-fn admit(access: &Access, request: &Request<Incoming>) -> Result<&'static Route, Problem> {
+/// 401, 403, 414, 421 and 431.
+fn admit(access: &Access, request: &Request<Incoming>) -> Result<(), Problem> {
     access.check(request)?;
-    check_sizes(request)?;
-    Route::find(request.method(), request.uri().path())
+    check_sizes(request)
 }
 
 /// Limits that hyper also has, but hyper does not tell the client which one was exceeded.

@@ -13,9 +13,9 @@ use crate::engine::Engine;
 
 /// A line of the table.
 pub(super) struct Route {
-    method: Method,
+    pub(super) method: Method,
     /// Parts that begin with `:` match any value.
-    path: &'static str,
+    pub(super) path: &'static str,
     pub(super) input: Input,
     pub(super) operation: Operation,
 }
@@ -28,6 +28,16 @@ macro_rules! operations {
         }
 
         impl Operation {
+            /// Its name for operators, which some lines have in common.
+            pub(super) fn name(self) -> &'static str {
+                let handler = match self { $(Self::$operation => stringify!($handler),)* };
+                match handler {
+                    "take_back" => "return",
+                    "rule" => "set_rules",
+                    other => other,
+                }
+            }
+
             pub(super) async fn carry_out(self, engine: &Engine, request: WholeRequest) -> Answer {
                 match self {
                     $(Self::$operation => handlers::$handler(engine, request).await,)*
@@ -35,7 +45,10 @@ macro_rules! operations {
             }
         }
 
-        static ROUTES: &[Route] = &[
+        /// The number of lines.
+        pub(super) const COUNT: usize = [$(stringify!($operation),)*].len();
+
+        pub(super) static ROUTES: &[Route] = &[
             $(Route {
                 method: Method::$method,
                 path: $path,
@@ -50,6 +63,7 @@ macro_rules! operations {
 operations! {
     Live        = GET  "/livez"                                   Query        => live;
     Ready       = GET  "/readyz"                                  Query        => ready;
+    Metrics     = GET  "/metrics"                                 Query        => metrics;
     Seed        = POST "/api/inventory/seed"                      Json         => seed;
     /// A SKU may have the same name as the endpoint above; also below.
     StockOfSeed = GET  "/api/inventory/seed"                      Query        => stock;

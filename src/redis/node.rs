@@ -4,10 +4,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use ::redis::{Cmd, Pipeline, RedisError, Value};
 use futures_util::future::{self, BoxFuture, FutureExt};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::connector::{Connector, Deadline, Link};
-use super::{Failure, sort};
+use super::{Failure, metrics, sort};
 
 pub(super) struct Node {
     connector: Arc<Connector>,
@@ -30,32 +30,41 @@ impl Node {
     }
 
     pub(super) async fn call(&self, command: &Cmd, deadline: Deadline) -> Result<Value, Failure> {
-        let link = self.link_by(deadline).await?;
-        let mut connection = link.connection.clone();
-        answer(&link, deadline, async { connection.send_packed_command(command).await?.extract_error() }).await
+        let exchange = async {
+            let link = self.link_by(deadline).await?;
+            let mut connection = link.connection.clone();
+            answer(&link, deadline, async { connection.send_packed_command(command).await?.extract_error() }).await
+        };
+        measured(exchange).await
     }
 
     /// Sends all commands together and returns one reply for each; the first error reply fails the whole.
     pub(super) async fn pipeline(&self, commands: &Pipeline, deadline: Deadline) -> Result<Vec<Value>, Failure> {
-        let link = self.link_by(deadline).await?;
-        let mut connection = link.connection.clone();
-        answer(&link, deadline, commands.query_async(&mut connection)).await
+        let exchange = async {
+            let link = self.link_by(deadline).await?;
+            let mut connection = link.connection.clone();
+            answer(&link, deadline, commands.query_async(&mut connection)).await
+        };
+        measured(exchange).await
     }
 
     /// Sends all commands together and returns the outcome of each: an error reply concerns only its command.
     pub(super) async fn each(&self, mut commands: Pipeline, deadline: Deadline) -> Result<Outcomes, Failure> {
         commands.ignore_errors();
-        let link = self.link_by(deadline).await?;
-        let mut connection = link.connection.clone();
-        let replies: Vec<Value> = answer(&link, deadline, commands.query_async(&mut connection)).await?;
-        if replies.len() != commands.len() {
-            return Err(Failure::NoReply(format!("{} replies to {} commands", replies.len(), commands.len())));
-        }
-        let outcomes: Outcomes = replies.into_iter().map(|reply| reply.extract_error().map_err(sort)).collect();
-        if outcomes.iter().any(|outcome| outcome.as_ref().is_err_and(is_of_a_replica)) {
-            link.give_up();
-        }
-        Ok(outcomes)
+        let exchange = async {
+            let link = self.link_by(deadline).await?;
+            let mut connection = link.connection.clone();
+            let replies: Vec<Value> = answer(&link, deadline, commands.query_async(&mut connection)).await?;
+            if replies.len() != commands.len() {
+                return Err(Failure::NoReply(format!("{} replies to {} commands", replies.len(), commands.len())));
+            }
+            let outcomes: Outcomes = replies.into_iter().map(|reply| reply.extract_error().map_err(sort)).collect();
+            if outcomes.iter().any(|outcome| outcome.as_ref().is_err_and(is_of_a_replica)) {
+                link.give_up();
+            }
+            Ok(outcomes)
+        };
+        measured(exchange).await
     }
 
     async fn link_by(&self, deadline: Deadline) -> Result<Link, Failure> {
@@ -91,11 +100,20 @@ impl Node {
             return attempt.clone();
         }
         let connector = Arc::clone(&self.connector);
-        let attempt = async move { connector.connect().await }.boxed().shared();
+        let attempt = async move { connector.connect().await.inspect(metrics::opened).inspect_err(metrics::failed) };
+        let attempt = attempt.boxed().shared();
         // In a separate task: each caller that waits for it may have less time left than an attempt takes.
         tokio::spawn(attempt.clone());
         latest.insert(attempt).clone()
     }
+}
+
+/// Counts a call when it has ended.
+async fn measured<T>(exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let started = Instant::now();
+    let outcome = exchange.await;
+    metrics::called(&outcome, started.elapsed());
+    outcome
 }
 
 /// Waits for the answer to what was sent by a link, and gives up a link that is of no use any more.

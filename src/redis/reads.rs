@@ -6,6 +6,9 @@ use ::redis::{FromRedisValue, Value, cmd, pipe};
 
 use super::{At, Failure, Redis};
 
+/// A replica reports once a second. One that has not for this time is away: Redis's own default for `min-replicas-max-lag`.
+const MOST_LAG_SECONDS: u64 = 10;
+
 /// A hash as it was stored, and the time to compare it with.
 #[derive(Debug)]
 pub struct StoredHash {
@@ -22,6 +25,10 @@ pub struct Health {
     pub role: String,
     /// `noeviction`, if all is well.
     pub maxmemory_policy: String,
+    /// Such as `7.0.15`; Valkey says which version of Redis it is like.
+    pub version: String,
+    /// How many replicas follow it, and have said so lately.
+    pub replicas: u32,
 }
 
 impl Redis {
@@ -250,19 +257,37 @@ impl Redis {
         Ok(listed)
     }
 
-    /// The role and the eviction policy of one node.
+    /// The number of entries of a stream.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn stream_length(&self, stream: &str) -> Result<u64, Failure> {
+        typed(self.call(cmd("XLEN").arg(stream)).await?)
+    }
+
+    /// The role, the replicas, the eviction policy and the version of one node.
     ///
     /// # Errors
     /// See [`Failure`].
     pub async fn health(&self) -> Result<Health, Failure> {
         // INFO and not CONFIG GET: hosted Redis often forbids the latter.
-        let replies = self.pipeline(pipe().cmd("INFO").arg("replication").cmd("INFO").arg("memory")).await?;
+        let mut sections = pipe();
+        for section in ["replication", "memory", "server"] {
+            sections.cmd("INFO").arg(section);
+        }
+        let replies = self.pipeline(&sections).await?;
         let text: Vec<String> = replies.into_iter().map(typed).collect::<Result<_, _>>()?;
         let find = |name: &str| {
             let line = text.iter().flat_map(|section| section.lines()).find_map(|line| line.strip_prefix(name));
             line.unwrap_or_default().trim().to_owned()
         };
-        Ok(Health { role: find("role:"), maxmemory_policy: find("maxmemory_policy:") })
+        let replicas = text.iter().flat_map(|section| section.lines()).filter(|line| follows(line)).count();
+        Ok(Health {
+            role: find("role:"),
+            maxmemory_policy: find("maxmemory_policy:"),
+            version: find("redis_version:"),
+            replicas: replicas as u32,
+        })
     }
 
     /// Whether it was named as a Redis Cluster.
@@ -281,6 +306,15 @@ impl Redis {
         let info: String = typed(self.call(cmd("INFO").arg("cluster")).await?)?;
         Ok(info.lines().any(|line| line.trim() == "cluster_enabled:1"))
     }
+}
+
+/// Whether a line of `INFO replication` is about a replica that follows: `slave0:ip=10.0.0.1,port=6379,state=online,offset=9,lag=0`.
+fn follows(line: &str) -> bool {
+    let Some((name, fields)) = line.trim().split_once(':') else { return false };
+    let is_replica = name.strip_prefix("slave").is_some_and(|number| number.parse::<u32>().is_ok());
+    let mut fields = fields.split(',').filter_map(|field| field.split_once('='));
+    let lag = fields.clone().find(|(name, _)| *name == "lag").and_then(|(_, lag)| lag.parse::<u64>().ok());
+    is_replica && fields.any(|field| field == ("state", "online")) && lag.is_some_and(|lag| lag <= MOST_LAG_SECONDS)
 }
 
 fn clock(value: Value) -> Result<u64, Failure> {

@@ -61,6 +61,12 @@ fn settings_have_limits() {
         &["--extend-max-seconds", "2592001"],
         &["--keep-alive-seconds", "0"],
         &["--keep-alive-seconds", "3601"],
+        &["--cors-origin", ""],
+        &["--cors-origin", "shop.example"],
+        &["--cors-origin", "https://shop.example/"],
+        &["--cors-origin", "https://shop.example,,"],
+        &["--drain-seconds", "-1"],
+        &["--drain-seconds", "3601"],
         &["--host", "example"],
         &["--port", "65536"],
         &["--allowed-hosts", ""],
@@ -141,7 +147,8 @@ async fn variables_that_are_empty_or_not_ours_are_ignored() {
                  STOCKHOLD_REDIS_PORT STOCKHOLD_REDIS_MAXMEMORY STOCKHOLD_DATA_DIR STOCKHOLD_MAX_BATCH STOCKHOLD_DURABILITY \
                  STOCKHOLD_SWEEP_INTERVAL_MS STOCKHOLD_AUDIT_MAX STOCKHOLD_KEEP_SECONDS STOCKHOLD_KEEP_ALIVE_SECONDS \
                  STOCKHOLD_ALLOWED_HOSTS STOCKHOLD_LOG STOCKHOLD_REDIS_CA STOCKHOLD_REDIS_CERT STOCKHOLD_REDIS_KEY \
-                 STOCKHOLD_REDIS_PASSWORD_FILE";
+                 STOCKHOLD_REDIS_PASSWORD_FILE STOCKHOLD_DRAIN_SECONDS STOCKHOLD_CORS_ORIGIN \
+                 STOCKHOLD_LOG_FORMAT";
     let foreign = [
         ("REDIS_PORT", "tcp://10.0.0.1:6379"),
         ("REDIS_SERVER", "10.0.0.1"),

@@ -72,6 +72,8 @@ pub fn program(arguments: &[&str]) -> Command {
     for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"STOCKHOLD_")) {
         command.env_remove(name);
     }
+    // Tests that stop a server need not wait. Those that are about it say how long.
+    command.env("STOCKHOLD_DRAIN_SECONDS", "0");
     // The server that the tests run on is also the one that the program starts.
     if let Some(server) = env::var_os("REDIS_SERVER") {
         command.env("STOCKHOLD_REDIS_SERVER", server);

@@ -49,6 +49,10 @@ impl Round<'_> {
     /// Takes the SKUs of a page of a due list, but those that are set aside.
     pub(super) fn take(&mut self, front: &mut Front, page: &[(Vec<u8>, f64)], count: usize, skus: &mut Vec<Sku>) {
         (front.is_last, front.end) = (page.len() < count, front.skip + page.len());
+        // A damaged bound, which is not a time, tells nothing.
+        if let Some((_, due_ms)) = page.first().filter(|(_, due_ms)| *due_ms > 0.0) {
+            self.earliest_ms = self.earliest_ms.min(*due_ms as u64);
+        }
         let (mut is_first, mut overdue_since) = (true, None);
         for (name, due_ms) in page {
             match self.sku_of(&front.shard, name) {

@@ -10,7 +10,7 @@ use hyper::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
-use stockhold::http::{DEFAULT_KEEP_ALIVE, Workers, serve_with};
+use stockhold::http::{DEFAULT_KEEP_ALIVE, Drain, Workers, serve_with};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
@@ -79,7 +79,7 @@ pub fn serve<S: Store, M: Fn() -> Arc<S>>(open: impl Future<Output = M>) {
             }
         });
         let workers = workers.expect("the machine has threads");
-        serve_with(listener, &workers, DEFAULT_KEEP_ALIVE, std::future::pending()).await;
+        serve_with(listener, &workers, DEFAULT_KEEP_ALIVE, Arc::<Drain>::default(), std::future::pending()).await;
     });
 }
 
