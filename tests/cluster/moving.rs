@@ -82,7 +82,7 @@ async fn a_pipeline_follows_its_slot_as_a_whole() {
     assert_eq!(read().await, expected);
     cluster.begin_move(slot, from, to).await;
     for key in ["{a}hash", "{a}set"] {
-        cluster.move_keys(from, to, &[key.to_owned()]).await;
+        cluster.move_keys(from, to, key).await;
         assert_eq!(read().await, expected, "{key} has moved");
         assert_eq!(redis.hash("{a}hash").await.unwrap().fields["version"], "1");
     }
@@ -150,7 +150,7 @@ async fn a_call_whose_keys_are_apart_waits_until_they_are_together() {
         incr(&redis, key).await;
     }
     cluster.begin_move(slot, from, to).await;
-    cluster.move_keys(from, to, &["{a}1".to_owned()]).await;
+    cluster.move_keys(from, to, "{a}1").await;
     let patient = redis.with_call_timeout(std::time::Duration::from_secs(30));
     let call = tokio::spawn(async move { patient.call(cmd("MGET").arg(&["{a}1", "{a}2"])).await });
     cluster.until("it was refused", async || cluster.refusals(from, "TRYAGAIN").await > 2).await;
@@ -159,7 +159,7 @@ async fn a_call_whose_keys_are_apart_waits_until_they_are_together() {
     assert_eq!(call.await.unwrap().unwrap(), Value::Array(vec![one.clone(), one]));
     // Without an end of the move, the refusal is the answer.
     cluster.begin_move(slot, to, from).await;
-    cluster.move_keys(to, from, &["{a}1".to_owned()]).await;
+    cluster.move_keys(to, from, "{a}1").await;
     let refused = redis.call(cmd("MGET").arg(&["{a}1", "{a}2"])).await.unwrap_err();
     assert!(refused.to_string().contains("TRYAGAIN"), "{refused}");
 }

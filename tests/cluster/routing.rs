@@ -179,7 +179,7 @@ async fn a_node_is_called_by_the_name_that_it_announces() {
     let (from, slot) = (cluster.owner(0, "name-1").await, cluster.slot("name-1").await);
     let to = (from + 1) % 3;
     cluster.begin_move(slot, from, to).await;
-    cluster.move_keys(from, to, &["name-1".to_owned()]).await;
+    cluster.move_keys(from, to, "name-1").await;
     redis.call(cmd("INCR").arg("name-1")).await.unwrap();
     assert!(cluster.refusals(from, "ASK").await > 0);
     cluster.end_move(slot, from, to).await;

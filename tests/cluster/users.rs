@@ -47,7 +47,7 @@ async fn the_server_finds_its_way() {
     let to = (from + 1) % 3;
     seed(&scripts, "tea").await.unwrap();
     cluster.begin_move(slot, from, to).await;
-    cluster.move_keys(from, to, &[tea.clone()]).await;
+    cluster.move_keys(from, to, &tea).await;
     assert!(redis.hash(&tea).await.unwrap().fields.contains_key("available"));
     assert!(cluster.refusals(from, "ASK").await > 0);
     cluster.move_all(slot, from, to).await;
@@ -100,7 +100,7 @@ async fn the_auditor_sees_all_nodes() {
     assert_eq!((looks.len(), looks[0].score.as_ref()), (1, None));
     let (slot, from) = (cluster.slot(&tea).await, cluster.owner(0, &tea).await);
     cluster.begin_move(slot, from, (from + 1) % 3).await;
-    cluster.move_keys(from, (from + 1) % 3, &[tea.clone()]).await;
+    cluster.move_keys(from, (from + 1) % 3, &tea).await;
     assert!(redis.hash(&tea).await.unwrap().fields.contains_key("available"));
     assert!(cluster.refusals(from, "ASK").await > 0);
     assert_no_denials(&cluster).await;
