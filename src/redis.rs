@@ -7,9 +7,11 @@ mod connector;
 mod files;
 mod reads;
 mod scans;
+mod sentinel;
 mod tls;
 mod tls_error;
 mod url;
+mod way;
 mod writes;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,10 +22,11 @@ use ::redis::{Cmd, FromRedisValue, Pipeline, RedisError, ReplicaInfo, Role, Valu
 use futures_util::future::{self, BoxFuture, FutureExt};
 use tokio::time::{Instant, timeout_at};
 
-use connector::{Connector, Link};
+use connector::Link;
 pub use files::{ClientFiles, Files};
 pub use reads::{Health, StoredHash};
 pub use scans::{Entry, IndexLook, Look, StreamInfo, entry_order};
+use way::Way;
 
 /// How long one call may take, connecting included: a connection that died silently is noticed and replaced within a
 /// second.
@@ -70,7 +73,7 @@ pub enum Failure {
 pub struct Redis(Arc<Shared>);
 
 struct Shared {
-    connector: Arc<Connector>,
+    way: Arc<Way>,
     call_timeout: Duration,
     /// The latest attempt to connect: in progress, or its result.
     attempt: RwLock<Option<Attempt>>,
@@ -79,7 +82,8 @@ struct Shared {
 type Attempt = future::Shared<BoxFuture<'static, Result<Link, Failure>>>;
 
 impl Redis {
-    /// Prepares a connection to `url` (`redis://`, `rediss://`, `unix://`); connects at the first call.
+    /// Prepares a connection to `url` (`redis://`, `rediss://`, `unix://`, or `redis+sentinel://` and `rediss+sentinel://`);
+    /// connects at the first call.
     ///
     /// # Errors
     /// When the URL is not one.
@@ -92,7 +96,7 @@ impl Redis {
     /// # Errors
     /// When the URL is not one, or does not go with the files, or a file cannot be used.
     pub fn open_with(url: &str, files: Files) -> Result<Self, OpenError> {
-        Ok(Self::with(Arc::new(Connector::new(url, files)?), CALL_TIMEOUT))
+        Ok(Self::with(Arc::new(Way::new(url, files)?), CALL_TIMEOUT))
     }
 
     /// Whether the next connection can use the files.
@@ -100,26 +104,27 @@ impl Redis {
     /// # Errors
     /// When it cannot.
     pub fn read_files(&self) -> Result<(), OpenError> {
-        self.0.connector.read_files()
+        self.0.way.read_files()
     }
 
     /// The same Redis through a separate connection: slow calls on one do not delay the other.
     pub fn with_own_connection(&self) -> Self {
-        Self::with(Arc::clone(&self.0.connector), self.0.call_timeout)
+        Self::with(Arc::clone(&self.0.way), self.0.call_timeout)
     }
 
     /// The same Redis through a separate connection, with another limit for each call than [`CALL_TIMEOUT`].
     pub fn with_call_timeout(&self, call_timeout: Duration) -> Self {
-        Self::with(Arc::clone(&self.0.connector), call_timeout)
+        Self::with(Arc::clone(&self.0.way), call_timeout)
     }
 
-    fn with(connector: Arc<Connector>, call_timeout: Duration) -> Self {
-        Self(Arc::new(Shared { connector, call_timeout, attempt: RwLock::new(None) }))
+    fn with(way: Arc<Way>, call_timeout: Duration) -> Self {
+        Self(Arc::new(Shared { way, call_timeout, attempt: RwLock::new(None) }))
     }
 
-    /// Where it connects to: host and port or socket path, and the database unless it is 0; without any credentials.
+    /// Where it connects to: host and port, or socket path, or a master and its sentinels, and the database unless it is 0;
+    /// without any credentials.
     pub fn address(&self) -> String {
-        self.0.connector.to_string()
+        self.0.way.to_string()
     }
 
     /// Its replicas, by the addresses that it reports, with its own credentials.
@@ -130,8 +135,7 @@ impl Redis {
         let role = self.call(&::redis::cmd("ROLE")).await?;
         let role = Role::from_redis_value(role).map_err(|error| Failure::NoReply(error.to_string()))?;
         let Role::Primary { replicas, .. } = role else { return Ok(Vec::new()) };
-        let replica =
-            |ReplicaInfo { ip, port, .. }| Self::with(Arc::new(self.0.connector.at(ip, port)), self.0.call_timeout);
+        let replica = |ReplicaInfo { ip, port, .. }| Self::with(Arc::new(self.0.way.at(ip, port)), self.0.call_timeout);
         Ok(replicas.into_iter().map(replica).collect())
     }
 
@@ -219,8 +223,8 @@ impl Redis {
         if let Some(attempt) = latest.as_ref().filter(is_good) {
             return attempt.clone();
         }
-        let connector = Arc::clone(&self.0.connector);
-        let attempt = async move { connector.connect().await }.boxed().shared();
+        let way = Arc::clone(&self.0.way);
+        let attempt = async move { way.connect().await }.boxed().shared();
         // In a separate task: each caller that waits for it may have less time left than an attempt takes.
         tokio::spawn(attempt.clone());
         latest.insert(attempt).clone()

@@ -14,7 +14,10 @@ pub(super) fn parse(url: &str) -> Result<ConnectionInfo, OpenError> {
     // The URL is in none of the messages: it may have a password.
     let is_known = url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&&*scheme.to_ascii_lowercase()));
     if !is_known {
-        return Err(OpenError::Url("it begins with none of redis://, rediss:// (TLS) and unix://".to_owned()));
+        return Err(OpenError::Url(
+            "it begins with none of redis://, rediss:// (TLS), unix:// and redis+sentinel:// or rediss+sentinel://"
+                .to_owned(),
+        ));
     }
     let info = url.into_connection_info().map_err(|error| OpenError::Url(explain(&error)))?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
