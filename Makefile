@@ -35,14 +35,14 @@ test:
 	for server in redis-7 redis-8 valkey-8; do \
 	  echo "On $$server:"; \
 	  REDIS_SERVER=$(CURDIR)/target/servers/$$server/redis-server cargo test --quiet \
-	    --test scripts --test model --test server --test acl --test deploy || exit 1; \
+	    --test scripts --test model --test server --test sentinel --test acl --test deploy || exit 1; \
 	done
 
 test-tls:
 	$(call install,redis-server --version,redis-server,redis,redis)
 	$(call install,python3 -m ensurepip --version,python3 python3-venv,python3,python)
 	$(call install,npm --version,nodejs npm,nodejs npm,node)
-	REDIS_TLS=1 cargo test --test server --test scripts --test clients
+	REDIS_TLS=1 cargo test --test server --test sentinel --test scripts --test clients
 
 check:
 	$(call install,luacheck --version,lua-check,luarocks && $$sudo luarocks install luacheck,luacheck)

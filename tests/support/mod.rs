@@ -5,6 +5,7 @@
 
 pub mod invariants;
 pub mod redis_server;
+pub mod sentinel;
 pub mod snapshot;
 pub mod stockhold;
 pub mod tls;
