@@ -4,6 +4,7 @@
 
 mod fail_over;
 mod market;
+mod playground;
 mod refused;
 mod stale;
 

@@ -93,7 +93,7 @@ impl Market {
 }
 
 /// Repeats a request with its key until the answer is definite.
-async fn definite(server: &Stockhold, path: &str, body: Option<Value>) -> Answer {
+pub async fn definite(server: &Stockhold, path: &str, body: Option<Value>) -> Answer {
     let (deadline, key) = (Instant::now() + PATIENCE, Uuid::new_v4().to_string());
     loop {
         let answer = server.post_with(path, body.clone(), Some(&key)).await;
