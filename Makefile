@@ -1,5 +1,6 @@
 # Each target does its own set-up on a fresh machine: Rust and a package manager are all it takes.
 #   make run      build, and serve on :8080 with a private redis-server
+#   make sentinel the same with a master, two replicas and three sentinels, to try fail-overs; Ctrl-C ends all of it
 #   make test     all tests, against real redis-servers: all on the one that is installed, and what talks to a Redis on Redis 7,
 #                 Redis 8 and Valkey 8
 #   make test-tls the tests of the server, the scripts and the clients, with a Redis that speaks TLS only
@@ -8,7 +9,7 @@
 #   make failover masters and replicas whose cable is cut, on Linux; ROUNDS=20 for how often
 #   make sabotage plants bugs in a copy, one after another, and tells how soon a test notices; BUGS="..." for some of them
 #   make bench    the benchmark, about 10 minutes; ARGS="--quick" for a first impression, ARGS="--help" for more
-.PHONY: run test test-tls check torture failover sabotage bench
+.PHONY: run sentinel test test-tls check torture failover sabotage bench
 
 # install (command, apt packages, dnf packages, brew packages): installs what brings a command that is missing or fails.
 define install
@@ -24,6 +25,11 @@ run:
 	$(call install,redis-server --version,redis-server,redis,redis)
 	cargo run --release -- serve
 
+sentinel:
+	$(call install,redis-server --version,redis-server,redis,redis)
+	cargo build --release
+	redis/playground.sh stockhold-data/sentinel target/release/stockhold serve
+
 test:
 	$(call install,redis-server --version,redis-server,redis,redis)
 	$(call install,python3 -m ensurepip --version,python3 python3-venv,python3,python)
@@ -37,14 +43,14 @@ test:
 	for server in redis-7 redis-8 valkey-8; do \
 	  echo "On $$server:"; \
 	  REDIS_SERVER=$(CURDIR)/target/servers/$$server/redis-server cargo test --quiet \
-	    --test scripts --test model --test server --test acl --test deploy --test cluster || exit 1; \
+	    --test scripts --test model --test server --test acl --test deploy --test sentinel --test cluster || exit 1; \
 	done
 
 test-tls:
 	$(call install,redis-server --version,redis-server,redis,redis)
 	$(call install,python3 -m ensurepip --version,python3 python3-venv,python3,python)
 	$(call install,npm --version,nodejs npm,nodejs npm,node)
-	REDIS_TLS=1 cargo test --test server --test scripts --test clients
+	REDIS_TLS=1 cargo test --test server --test sentinel --test scripts --test clients
 
 check:
 	$(call install,luacheck --version,lua-check,luarocks && $$sudo luarocks install luacheck,luacheck)

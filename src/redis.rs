@@ -10,11 +10,13 @@ pub(crate) mod metrics;
 mod node;
 mod reads;
 mod scans;
+mod sentinel;
 mod slot_map;
 mod slots;
 mod tls;
 mod tls_error;
 mod url;
+mod way;
 mod writes;
 
 use std::sync::Arc;
@@ -23,12 +25,13 @@ use std::time::Duration;
 use ::redis::{Cmd, FromRedisValue, Pipeline, RedisError, ReplicaInfo, Role, Value};
 
 use cluster::Cluster;
-use connector::{Connector, Deadline};
+use connector::Deadline;
 pub use files::{ClientFiles, Files};
 use node::Node;
 pub use reads::{Health, StoredHash};
 pub use scans::{Entry, IndexLook, Look, StreamInfo, entry_order};
 pub use slots::slot;
+use way::Way;
 
 /// How long one call may take, connecting included: a connection that died silently is noticed and replaced within a
 /// second.
@@ -84,8 +87,8 @@ enum At {
 }
 
 impl Redis {
-    /// Prepares a connection to `url` (`redis://`, `rediss://`, `unix://`, `redis+cluster://`, `rediss+cluster://`); connects at the
-    /// first call.
+    /// Prepares a connection to `url` (`redis://`, `rediss://`, `unix://`, and `redis+sentinel://`, `rediss+sentinel://`,
+    /// `redis+cluster://`, `rediss+cluster://`); connects at the first call.
     ///
     /// # Errors
     /// When the URL is not one.
@@ -98,11 +101,10 @@ impl Redis {
     /// # Errors
     /// When the URL is not one, or does not go with the files, or a file cannot be used.
     pub fn open_with(url: &str, files: Files) -> Result<Self, OpenError> {
-        let at = match Cluster::new(url, &files)? {
-            Some(cluster) => At::Cluster(Arc::new(cluster)),
-            None => At::Node(Arc::new(Node::new(Arc::new(Connector::new(url, files)?)))),
-        };
-        Ok(Self { at, call_timeout: CALL_TIMEOUT })
+        Ok(match Cluster::new(url, &files)? {
+            Some(cluster) => Self { at: At::Cluster(Arc::new(cluster)), call_timeout: CALL_TIMEOUT },
+            None => Self::with(Arc::new(Way::new(url, files)?), CALL_TIMEOUT),
+        })
     }
 
     /// Whether the next connection can use the files.
@@ -111,7 +113,7 @@ impl Redis {
     /// When it cannot.
     pub fn read_files(&self) -> Result<(), OpenError> {
         match &self.at {
-            At::Node(node) => node.connector().read_files(),
+            At::Node(node) => node.way().read_files(),
             At::Cluster(cluster) => cluster.seeds()[0].read_files(),
         }
     }
@@ -119,7 +121,7 @@ impl Redis {
     /// The same Redis through a separate connection: slow calls on one do not delay the other.
     pub fn with_own_connection(&self) -> Self {
         let at = match &self.at {
-            At::Node(node) => At::Node(Arc::new(Node::new(Arc::clone(node.connector())))),
+            At::Node(node) => return Self::with(Arc::clone(node.way()), self.call_timeout),
             At::Cluster(cluster) => At::Cluster(Arc::new(cluster.with_own_connections())),
         };
         Self { at, call_timeout: self.call_timeout }
@@ -130,11 +132,11 @@ impl Redis {
         Self { call_timeout, ..self.with_own_connection() }
     }
 
-    /// Where it connects to: host and port or socket path, and the database unless it is 0; without any credentials. Of a cluster, the
-    /// nodes that its URL names.
+    /// Where it connects to: host and port, or socket path, or a master and its sentinels, and the database unless it is 0;
+    /// without any credentials. Of a cluster, the nodes that its URL names.
     pub fn address(&self) -> String {
         match &self.at {
-            At::Node(node) => node.connector().to_string(),
+            At::Node(node) => node.way().to_string(),
             At::Cluster(cluster) => cluster.seeds().iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         }
     }
@@ -178,8 +180,7 @@ impl Redis {
         let role = self.call(&::redis::cmd("ROLE")).await?;
         let role = Role::from_redis_value(role).map_err(|error| Failure::NoReply(error.to_string()))?;
         let Role::Primary { replicas, .. } = role else { return Ok(Vec::new()) };
-        let replica =
-            |ReplicaInfo { ip, port, .. }| self.only(Arc::new(Node::new(Arc::new(node.connector().at(ip, port)))));
+        let replica = |ReplicaInfo { ip, port, .. }| self.only(Arc::new(Node::new(Arc::new(node.way().at(ip, port)))));
         Ok(replicas.into_iter().map(replica).collect())
     }
 
@@ -193,6 +194,11 @@ impl Redis {
 
     fn only(&self, node: Arc<Node>) -> Self {
         Self { at: At::Node(node), call_timeout: self.call_timeout }
+    }
+
+    /// The one Redis to which a way leads.
+    fn with(way: Arc<Way>, call_timeout: Duration) -> Self {
+        Self { at: At::Node(Arc::new(Node::new(way))), call_timeout }
     }
 
     /// Sends a command. In a cluster it has a key, and goes to the node that has it.

@@ -293,8 +293,18 @@ fn with(commands: BTreeSet<String>, more: &[&str]) -> BTreeSet<String> {
 #[test]
 fn the_file_grants_exactly_the_commands_of_the_scripts() {
     assert_eq!(granted(CALLER), with(inner_commands(), &["evalsha", "hgetall"]));
-    let server =
-        ["evalsha", "hgetall", "hsetnx", "info", "script|exists", "script|load", "wait", "xtrim", "zrangebyscore"];
+    let server = [
+        "evalsha",
+        "hgetall",
+        "hsetnx",
+        "info",
+        "role",
+        "script|exists",
+        "script|load",
+        "wait",
+        "xtrim",
+        "zrangebyscore",
+    ];
     assert_eq!(granted(SERVER), with(inner_commands(), &server));
     let deployer = ["hget", "hgetall", "hset", "hsetnx", "role", "script|exists", "script|load", "time"];
     assert_eq!(granted(DEPLOYER), with(BTreeSet::new(), &deployer));
@@ -305,6 +315,7 @@ fn the_file_grants_exactly_the_commands_of_the_scripts() {
         "hgetall",
         "hsetnx",
         "multi",
+        "role",
         "scan",
         "script|exists",
         "script|load",

@@ -15,13 +15,19 @@ const PRIVATE_PORT: u16 = 6390;
 
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// Redis to use, instead of the private one (also REDIS_URL): redis://, rediss:// for TLS, unix://, or for a cluster redis+cluster://, rediss+cluster://
+    /// Redis to use, instead of the private one (also REDIS_URL): redis://, rediss:// for TLS, unix://, a cluster by some of its
+    /// nodes, redis+cluster://HOST,HOST, or a master that sentinels name, redis+sentinel://HOST,HOST,HOST/?master=NAME; these two also
+    /// with rediss
     #[arg(long, env = "STOCKHOLD_REDIS_URL", value_name = "URL", hide_env_values = true)]
     redis_url: Option<String>,
 
     /// Password of Redis, in the first line; read again for each new connection
     #[arg(long, env = "STOCKHOLD_REDIS_PASSWORD_FILE", value_name = "FILE")]
     redis_password_file: Option<PathBuf>,
+
+    /// Password of the sentinels, in the first line, if they want one
+    #[arg(long, env = "STOCKHOLD_SENTINEL_PASSWORD_FILE", value_name = "FILE")]
+    sentinel_password_file: Option<PathBuf>,
 
     /// Certificates (PEM) of the authorities that may vouch for Redis, and no others [default: those that this machine trusts]
     #[arg(long, env = "STOCKHOLD_REDIS_CA", value_name = "FILE")]
@@ -65,11 +71,11 @@ impl Target {
     /// As for [`Self::redis`].
     pub(super) fn named(&self) -> anyhow::Result<Option<Redis>> {
         let Some(url) = &self.redis_url else {
-            let files = [&self.redis_password_file, &self.redis_ca, &self.redis_cert];
+            let files = [&self.redis_password_file, &self.sentinel_password_file, &self.redis_ca, &self.redis_cert];
             if files.into_iter().any(Option::is_some) {
                 bail!(
-                    "--redis-password-file, --redis-ca and --redis-cert are for the Redis of a --redis-url, and there is none \
-                     (STOCKHOLD_REDIS_URL, REDIS_URL)"
+                    "--redis-password-file, --sentinel-password-file, --redis-ca and --redis-cert are for the Redis of a \
+                     --redis-url, and there is none (STOCKHOLD_REDIS_URL, REDIS_URL)"
                 );
             }
             return Ok(None);
@@ -79,6 +85,7 @@ impl Target {
             ca: self.redis_ca.clone(),
             client: client.map(|(certificate, key)| ClientFiles { certificate, key }),
             password: self.redis_password_file.clone(),
+            sentinel_password: self.sentinel_password_file.clone(),
         };
         let opened = Redis::open_with(url, files);
         let redis = match opened {
@@ -90,7 +97,11 @@ impl Target {
 
     /// A warning for each file with a secret that others than its owner may read.
     pub(super) fn exposed_secrets(&self) -> impl Iterator<Item = String> {
-        let secrets = [("--redis-password-file", &self.redis_password_file), ("--redis-key", &self.redis_key)];
+        let secrets = [
+            ("--redis-password-file", &self.redis_password_file),
+            ("--sentinel-password-file", &self.sentinel_password_file),
+            ("--redis-key", &self.redis_key),
+        ];
         secrets.into_iter().filter_map(|(setting, file)| {
             let file = file.as_ref()?;
             let is_exposed = std::fs::metadata(file).is_ok_and(|data| data.permissions().mode() & 0o077 != 0);

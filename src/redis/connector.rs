@@ -12,17 +12,18 @@ use ::redis::{
     AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo, PushKind,
     RedisConnectionInfo, RedisError,
 };
-use futures_util::future::{FutureExt, select_ok};
+use futures_util::future::{BoxFuture, FutureExt, pending, select_ok};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::files::{self, Files};
-use super::{Failure, OpenError, sort, tls, tls_error, url};
+use super::{Failure, OpenError, sentinel, sort, tls, tls_error, url};
 
 /// How long one attempt to connect may take: half of a call, so that another attempt soon follows a failed one.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
@@ -35,6 +36,8 @@ pub(super) struct Connector {
     place: Place,
     greeting: RedisConnectionInfo,
     files: Files,
+    /// Of a sentinel: notified of its messages, and of the end of the connection.
+    news: Option<Arc<Notify>>,
 }
 
 enum Place {
@@ -61,7 +64,8 @@ impl Connector {
         for (setting, is_given) in [("--redis-ca", files.ca.is_some()), ("--redis-cert", files.client.is_some())] {
             if is_given && !has_tls {
                 return Err(OpenError::Files(format!(
-                    "{setting} is for TLS, and --redis-url does not begin with rediss://: it would not be used"
+                    "{setting} is for TLS, and --redis-url does not begin with rediss:// or rediss+sentinel://: it would \
+                     not be used"
                 )));
             }
         }
@@ -76,7 +80,7 @@ impl Connector {
             (None, None) if greeting.username().is_some() => greeting = greeting.set_password(""),
             _ => {}
         }
-        let connector = Self { place, greeting, files };
+        let connector = Self { place, greeting, files, news: None };
         connector.read_files()?;
         Ok(connector)
     }
@@ -86,10 +90,27 @@ impl Connector {
     /// # Errors
     /// When one of them cannot.
     pub(super) fn read_files(&self) -> Result<(), OpenError> {
-        if matches!(self.place, Place::Host { has_tls: true, .. }) {
+        if self.has_tls() {
             tls::config(&self.files)?;
         }
-        self.files.password.as_deref().map(files::password).transpose().map(drop)
+        self.password().map(drop)
+    }
+
+    fn has_tls(&self) -> bool {
+        matches!(self.place, Place::Host { has_tls: true, .. })
+    }
+
+    /// The password in the file, if there is one.
+    fn password(&self) -> Result<Option<String>, OpenError> {
+        self.files.password.as_deref().map(|file| files::password(file, self.settings()[0])).transpose()
+    }
+
+    /// Where the password and the user are set.
+    fn settings(&self) -> [&'static str; 2] {
+        match self.news {
+            None => ["--redis-password-file", "the user"],
+            Some(_) => ["--sentinel-password-file", "sentinelUser"],
+        }
     }
 
     /// Its host and port, and whether by TLS; `None` for a socket.
@@ -102,9 +123,27 @@ impl Connector {
 
     /// How to connect to another host in the same way.
     pub(super) fn at(&self, host: String, port: u16) -> Self {
-        let has_tls = matches!(self.place, Place::Host { has_tls: true, .. });
-        let place = Place::Host { host, port, has_tls };
-        Self { place, greeting: self.greeting.clone(), files: self.files.clone() }
+        let place = Place::Host { host, port, has_tls: self.has_tls() };
+        Self { place, greeting: self.greeting.clone(), files: self.files.clone(), news: None }
+    }
+
+    /// How to connect to a sentinel, with TLS if Redis has it, and as another user. It notifies of `news`.
+    pub(super) fn of_sentinel(&self, host: String, port: u16, user: Option<&str>, news: Arc<Notify>) -> Self {
+        let mut greeting = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+        if let Some(user) = user {
+            greeting = greeting.set_username(user).set_password("");
+        }
+        let files = Files { password: self.files.sentinel_password.clone(), ..self.files.clone() };
+        Self { place: Place::Host { host, port, has_tls: self.has_tls() }, greeting, files, news: Some(news) }
+    }
+
+    /// How long one attempt to connect may take.
+    pub(super) fn timeout(&self) -> Duration {
+        if self.has_tls() { TLS_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT }
+    }
+
+    pub(super) fn database(&self) -> i64 {
+        self.greeting.db()
     }
 
     /// Connects, within [`CONNECT_TIMEOUT`] or [`TLS_CONNECT_TIMEOUT`].
@@ -112,20 +151,22 @@ impl Connector {
     /// # Errors
     /// [`Failure::Barred`] when a later attempt would fail too, and [`Failure::Unreachable`] otherwise.
     pub(super) async fn connect(&self) -> Result<Link, Failure> {
-        let deadline = Deadline::after(match self.place {
-            Place::Host { has_tls: true, .. } => TLS_CONNECT_TIMEOUT,
-            _ => CONNECT_TIMEOUT,
-        });
+        self.connect_until(pending().boxed()).await
+    }
+
+    /// The same. The connection ends with `outdated`.
+    pub(super) async fn connect_until(&self, outdated: BoxFuture<'static, ()>) -> Result<Link, Failure> {
+        let deadline = Deadline::after(self.timeout());
         match &self.place {
             Place::Socket(path) => {
                 let stream = deadline.ends("no connection", UnixStream::connect(path)).await?;
-                self.greet(stream.map_err(unreachable)?, deadline).await
+                self.greet(stream.map_err(unreachable)?, deadline, outdated).await
             }
             Place::Host { host, port, has_tls } => {
                 let stream = deadline.ends("no connection", connect(host, *port)).await?.map_err(unreachable)?;
                 match has_tls {
-                    false => self.greet(stream, deadline).await,
-                    true => self.greet(self.secure(host, stream, deadline).await?, deadline).await,
+                    false => self.greet(stream, deadline, outdated).await,
+                    true => self.greet(self.secure(host, stream, deadline).await?, deadline, outdated).await,
                 }
             }
         }
@@ -148,16 +189,16 @@ impl Connector {
     }
 
     /// Says who we are, and chooses the database.
-    async fn greet<S>(&self, stream: S, deadline: Deadline) -> Result<Link, Failure>
+    async fn greet<S>(&self, stream: S, deadline: Deadline, outdated: BoxFuture<'static, ()>) -> Result<Link, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut greeting = self.greeting.clone();
-        if let Some(file) = &self.files.password {
-            greeting = greeting.set_password(files::password(file)?);
+        if let Some(password) = self.password()? {
+            greeting = greeting.set_password(password);
         }
         let lost = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&lost);
+        let (flag, news) = (Arc::clone(&lost), self.news.clone());
         let config = AsyncConnectionConfig::new()
             // The caller limits each call as a whole; a second timeout would compete with it.
             .set_response_timeout(None)
@@ -165,13 +206,30 @@ impl Connector {
                 if push.kind == PushKind::Disconnection {
                     flag.store(true, Ordering::Release);
                 }
+                if let (Some(news), PushKind::Disconnection | PushKind::Message) = (&news, push.kind) {
+                    news.notify_one();
+                }
                 Ok::<(), std::convert::Infallible>(())
             });
         let greeted = MultiplexedConnection::new_with_config(&greeting, stream, config);
-        let (connection, moving) =
+        let (mut connection, moving) =
             deadline.ends("a connection, but no answer", greeted).await?.map_err(|error| self.not_greeted(error))?;
-        let mut driver = JoinSet::new();
-        driver.spawn(moving);
+        let (mut driver, flag) = (JoinSet::new(), Arc::clone(&lost));
+        driver.spawn(async move {
+            // Nothing uses the connection any more when what was sent on it has no answer.
+            let outdated = async {
+                outdated.await;
+                flag.store(true, Ordering::Release);
+            };
+            tokio::select! {
+                () = moving => {}
+                () = outdated => {}
+            }
+        });
+        if self.news.is_some() {
+            let subscribed = connection.subscribe(&sentinel::CHANNELS);
+            deadline.ends("no news", subscribed).await?.map_err(|error| self.not_greeted(error))?;
+        }
         Ok(Link { connection, lost, _driver: Arc::new(driver) })
     }
 
@@ -208,16 +266,18 @@ impl Connector {
 
     /// Why Redis has refused the user, or everybody.
     fn not_let_in(&self, code: &str, message: &str) -> Failure {
+        let [setting, user] = self.settings();
         let source = match &self.files.password {
-            Some(file) => {
-                format!("the password in {} (--redis-password-file), or the user in --redis-url", file.display())
-            }
-            None => "the user or the password in --redis-url".to_owned(),
+            Some(file) => format!("the password in {} ({setting}), or {user} in --redis-url", file.display()),
+            None => format!("{user} or the password in --redis-url"),
         };
         match code {
             "WRONGPASS" => Failure::Barred(format!("{source} is wrong: {code} {message}")),
+            "NOAUTH" if self.news.is_some() => {
+                Failure::Barred(format!("it wants a password, and there is no {setting}: {code} {message}"))
+            }
             "NOAUTH" => Failure::Barred(format!(
-                "it wants a password, and neither --redis-url has one nor is there a --redis-password-file: {code} {message}"
+                "it wants a password, and neither --redis-url has one nor is there a {setting}: {code} {message}"
             )),
             _ => Failure::Unreachable(format!("it refused: {code} {message}")),
         }

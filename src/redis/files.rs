@@ -15,6 +15,8 @@ pub struct Files {
     pub client: Option<ClientFiles>,
     /// The password, in the first line. The user is in the URL.
     pub password: Option<PathBuf>,
+    /// The password of the sentinels, if they want one.
+    pub sentinel_password: Option<PathBuf>,
 }
 
 /// A certificate, and the key that proves whose it is.
@@ -30,13 +32,13 @@ pub struct ClientFiles {
 ///
 /// # Errors
 /// When there is none.
-pub(super) fn password(file: &Path) -> Result<String, OpenError> {
-    let text = String::from_utf8(read(file, "--redis-password-file")?);
+pub(super) fn password(file: &Path, setting: &str) -> Result<String, OpenError> {
+    let text = String::from_utf8(read(file, setting)?);
     let line = text.as_deref().map(|text| text.lines().next().unwrap_or_default());
     match line {
-        Ok("") => Err(unusable(file, "--redis-password-file", "its first line, the password, is empty")),
+        Ok("") => Err(unusable(file, setting, "its first line, the password, is empty")),
         Ok(password) => Ok(password.to_owned()),
-        Err(_) => Err(unusable(file, "--redis-password-file", "it is not text in UTF-8")),
+        Err(_) => Err(unusable(file, setting, "it is not text in UTF-8")),
     }
 }
 

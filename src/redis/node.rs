@@ -6,11 +6,12 @@ use ::redis::{Cmd, Pipeline, RedisError, Value};
 use futures_util::future::{self, BoxFuture, FutureExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::connector::{Connector, Deadline, Link};
+use super::connector::{Deadline, Link};
+use super::way::Way;
 use super::{Failure, metrics, sort};
 
 pub(super) struct Node {
-    connector: Arc<Connector>,
+    way: Arc<Way>,
     /// The latest attempt to connect: in progress, or its result.
     attempt: RwLock<Option<Attempt>>,
 }
@@ -21,12 +22,12 @@ pub(super) type Outcomes = Vec<Result<Value, Failure>>;
 type Attempt = future::Shared<BoxFuture<'static, Result<Link, Failure>>>;
 
 impl Node {
-    pub(super) fn new(connector: Arc<Connector>) -> Self {
-        Self { connector, attempt: RwLock::new(None) }
+    pub(super) fn new(way: Arc<Way>) -> Self {
+        Self { way, attempt: RwLock::new(None) }
     }
 
-    pub(super) fn connector(&self) -> &Arc<Connector> {
-        &self.connector
+    pub(super) fn way(&self) -> &Arc<Way> {
+        &self.way
     }
 
     pub(super) async fn call(&self, command: &Cmd, deadline: Deadline) -> Result<Value, Failure> {
@@ -99,8 +100,8 @@ impl Node {
         if let Some(attempt) = latest.as_ref().filter(is_good) {
             return attempt.clone();
         }
-        let connector = Arc::clone(&self.connector);
-        let attempt = async move { connector.connect().await.inspect(metrics::opened).inspect_err(metrics::failed) };
+        let way = Arc::clone(&self.way);
+        let attempt = async move { way.connect().await.inspect(metrics::opened).inspect_err(metrics::failed) };
         let attempt = attempt.boxed().shared();
         // In a separate task: each caller that waits for it may have less time left than an attempt takes.
         tokio::spawn(attempt.clone());

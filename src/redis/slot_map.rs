@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::connector::{Connector, Deadline};
 use super::node::Node;
 use super::slots::SLOTS;
+use super::way::Way;
 use super::{CALL_TIMEOUT, Failure};
 
 /// How long a call waits before it tries again, and the least time between two refreshes of the map.
@@ -238,8 +239,8 @@ impl Nodes {
         drop(open);
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         open.retain(|address, node| Arc::strong_count(node) > 1 || still_known(address));
-        let connector = || Arc::new(self.connector.at(address.host.to_string(), address.port));
-        Arc::clone(open.entry(address.clone()).or_insert_with(|| Arc::new(Node::new(connector()))))
+        let way = || Arc::new(Way::Direct(self.connector.at(address.host.to_string(), address.port)));
+        Arc::clone(open.entry(address.clone()).or_insert_with(|| Arc::new(Node::new(way()))))
     }
 }
 

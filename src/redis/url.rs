@@ -14,8 +14,8 @@ pub(super) fn parse(url: &str) -> Result<ConnectionInfo, OpenError> {
     // The URL is in none of the messages: it may have a password.
     let is_known = url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&&*scheme.to_ascii_lowercase()));
     if !is_known {
-        let why = "it begins with none of redis://, rediss:// (TLS), unix://, and for a cluster redis+cluster:// and \
-                   rediss+cluster://";
+        let why = "it begins with none of redis://, rediss:// (TLS), unix://, redis+sentinel:// or rediss+sentinel://, and for a \
+                   cluster redis+cluster:// or rediss+cluster://";
         return Err(OpenError::Url(why.to_owned()));
     }
     let info = url.into_connection_info().map_err(|error| OpenError::Url(explain(&error)))?;

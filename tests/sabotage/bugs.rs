@@ -14,6 +14,7 @@ pub struct Bug {
 pub enum Catcher {
     Model,
     Torture,
+    Sentinel,
 }
 
 impl Catcher {
@@ -23,6 +24,7 @@ impl Catcher {
         match self {
             Self::Model => "model",
             Self::Torture => "torture",
+            Self::Sentinel => "sentinel",
         }
     }
 }
@@ -35,7 +37,11 @@ const fn way(file: &'static str, what: &'static str, good: &'static str, bad: &'
     Bug { what, caught_by: Catcher::Torture, file, good, bad }
 }
 
-pub const BUGS: [Bug; 96] = [
+const fn found(file: &'static str, what: &'static str, good: &'static str, bad: &'static str) -> Bug {
+    Bug { what, caught_by: Catcher::Sentinel, file, good, bad }
+}
+
+pub const BUGS: [Bug; 100] = [
     rule(
         "lua/hold_with_metadata.lua",
         "`hold_with_metadata` takes another request for a repeat",
@@ -586,5 +592,29 @@ pub const BUGS: [Bug; 96] = [
         "a connection that gives no reply is kept",
         "fn give_up(&self) {\n        self.lost.store(true, Ordering::Release);\n",
         "fn give_up(&self) {\n        self.lost.load(Ordering::Acquire);\n",
+    ),
+    found(
+        "src/redis/sentinel.rs",
+        "whichever sentinel answers last names the master",
+        "if master.epoch > known.epoch ||",
+        "if master.epoch != known.epoch ||",
+    ),
+    found(
+        "src/redis/sentinel.rs",
+        "one sentinel counts as a majority",
+        "let majority = self.each.len() / 2 + 1;",
+        "let majority = self.each.len().min(1);",
+    ),
+    found(
+        "src/redis/sentinel.rs",
+        "what a sentinel names counts as a master, whatever it says itself",
+        "if role == \"master\" {",
+        "if !role.is_empty() {",
+    ),
+    found(
+        "src/redis/connector.rs",
+        "a connection to an old master is kept when a sentinel names another",
+        "                outdated.await;\n",
+        "                drop(outdated);\n                pending::<()>().await;\n",
     ),
 ];

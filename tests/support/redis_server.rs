@@ -67,7 +67,7 @@ impl RedisServer {
         Self::start_by(Some(certificates.to_owned()), extra_args)
     }
 
-    fn start_by(tls: Option<PathBuf>, extra_args: &[&str]) -> Self {
+    pub(super) fn start_by(tls: Option<PathBuf>, extra_args: &[&str]) -> Self {
         // Not TMPDIR: a server that runs in a chroot sees the same folder only under /tmp.
         let folder = tempfile::Builder::new().prefix("stockhold-test-").tempdir_in("/tmp").unwrap();
         let extra_args: Vec<String> = extra_args.iter().map(|arg| (*arg).to_owned()).collect();
@@ -201,7 +201,7 @@ fn socket(folder: &Path) -> PathBuf {
 }
 
 /// A port that is free now. It leaves room for the second port of a cluster's node, 10,000 above.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     loop {
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         if port <= u16::MAX - 10_000 {
@@ -266,7 +266,7 @@ fn launch(
 }
 
 /// What it listens to, on which port.
-fn listening(port: u16, tls: Option<&Path>) -> Vec<String> {
+pub(super) fn listening(port: u16, tls: Option<&Path>) -> Vec<String> {
     let port = port.to_string();
     let Some(folder) = tls else { return vec!["--port".to_owned(), port] };
     let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
