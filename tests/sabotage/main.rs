@@ -38,7 +38,7 @@ fn run() -> Outcome<bool> {
     let copy = root.join("target/sabotage");
     copy_sources(root, &copy)?;
     // A test that already fails without a bug proves nothing.
-    for catcher in [Catcher::Model, Catcher::Torture] {
+    for catcher in [Catcher::Model, Catcher::Torture, Catcher::Cluster] {
         if let (_, Some(symptom)) = watch(catcher, &copy)? {
             return Err(format!("{} fails without any bug: {symptom}", catcher.test()).into());
         }
@@ -101,7 +101,7 @@ fn watch(catcher: Catcher, copy: &Path) -> Outcome<(Duration, Option<String>)> {
     };
     succeed(cargo().arg("--no-run"))?;
     let started = Instant::now();
-    let output = cargo().output()?;
+    let output = cargo().arg("--").args(catcher.parts()).output()?;
     let took = started.elapsed();
     Ok((took, (!output.status.success()).then(|| symptom(&output))))
 }
