@@ -96,6 +96,23 @@ async fn a_pipeline_follows_its_slot_as_a_whole() {
     assert!(cluster.refusals(from, "ASK").await > 0);
 }
 
+/// What follows a refused command is sent again after it, so that its reply is no older.
+#[tokio::test]
+async fn a_pipeline_keeps_its_order_when_one_command_is_refused() {
+    let cluster = Cluster::start().await;
+    let redis = cluster.open();
+    let (slot, from, to) = places(&cluster, "{a}").await;
+    for key in ["{a}first", "{a}moved", "{a}last"] {
+        incr(&redis, key).await;
+    }
+    cluster.begin_move(slot, from, to).await;
+    cluster.move_keys(from, to, "{a}moved").await;
+    let mut calls = pipe();
+    calls.cmd("INCR").arg("{a}first").cmd("INCR").arg("{a}moved").cmd("INCR").arg("{a}last");
+    let replies = redis.pipeline(&calls).await.unwrap();
+    assert_eq!(replies, [Value::Int(2), Value::Int(2), Value::Int(3)]);
+}
+
 #[tokio::test]
 async fn calls_for_a_slot_that_is_moved_under_load_are_done_once() {
     let cluster = Cluster::start().await;

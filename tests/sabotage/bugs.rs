@@ -15,6 +15,7 @@ pub enum Catcher {
     Model,
     Torture,
     Sentinel,
+    Cluster,
 }
 
 impl Catcher {
@@ -25,6 +26,16 @@ impl Catcher {
             Self::Model => "model",
             Self::Torture => "torture",
             Self::Sentinel => "sentinel",
+            Self::Cluster => "cluster",
+        }
+    }
+
+    /// Which of its tests; all if there are none here.
+    #[allow(dead_code, reason = "another test includes this file for the list alone")]
+    pub fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Cluster => &["moving::", "failing::a_primary_freezes"],
+            _ => &[],
         }
     }
 }
@@ -41,7 +52,11 @@ const fn found(file: &'static str, what: &'static str, good: &'static str, bad: 
     Bug { what, caught_by: Catcher::Sentinel, file, good, bad }
 }
 
-pub const BUGS: [Bug; 100] = [
+const fn route(file: &'static str, what: &'static str, good: &'static str, bad: &'static str) -> Bug {
+    Bug { what, caught_by: Catcher::Cluster, file, good, bad }
+}
+
+pub const BUGS: [Bug; 104] = [
     rule(
         "lua/hold_with_metadata.lua",
         "`hold_with_metadata` takes another request for a repeat",
@@ -616,5 +631,29 @@ pub const BUGS: [Bug; 100] = [
         "a connection to an old master is kept when a sentinel names another",
         "                outdated.await;\n",
         "                drop(outdated);\n                pending::<()>().await;\n",
+    ),
+    route(
+        "src/redis/cluster.rs",
+        "a call to a cluster that got no reply is sent again",
+        "Err(Failure::Unreachable(why)) => Failure",
+        "Err(Failure::Unreachable(why) | Failure::NoReply(why)) => Failure",
+    ),
+    route(
+        "src/redis/cluster.rs",
+        "when a node of a cluster refuses one of several calls, all are sent again",
+        "units.iter().zip(tried).map(|(unit, tried)| self",
+        "units.iter().zip(tried).map(|(unit, tried)| (unit, tried.and(None))).map(|(unit, tried)| self",
+    ),
+    route(
+        "src/redis/cluster.rs",
+        "a call that follows a key of a slot that moves does not ask for it",
+        "all.cmd(\"ASKING\")",
+        "all.cmd(\"PING\")",
+    ),
+    route(
+        "src/redis/cluster.rs",
+        "a pipeline that is refused in part loses its order",
+        "tried.filter(|_| is_in_order)",
+        "tried.filter(|_| replies.capacity() > 0 || is_in_order)",
     ),
 ];

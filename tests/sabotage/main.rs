@@ -39,7 +39,7 @@ fn run() -> Outcome<bool> {
     copy_sources(root, &copy)?;
     let is_wanted = |bug: &&Bug| words.is_empty() || words.iter().any(|word| bug.what.contains(word.as_str()));
     // A test that already fails without a bug proves nothing.
-    for catcher in [Catcher::Model, Catcher::Torture, Catcher::Sentinel] {
+    for catcher in [Catcher::Model, Catcher::Torture, Catcher::Sentinel, Catcher::Cluster] {
         if !BUGS.iter().filter(is_wanted).any(|bug| bug.caught_by == catcher) {
             continue;
         }
@@ -102,7 +102,7 @@ fn watch(catcher: Catcher, copy: &Path) -> Outcome<(Duration, Option<String>)> {
     };
     succeed(cargo().arg("--no-run"))?;
     let started = Instant::now();
-    let output = cargo().output()?;
+    let output = cargo().arg("--").args(catcher.parts()).output()?;
     let took = started.elapsed();
     Ok((took, (!output.status.success()).then(|| symptom(&output))))
 }

@@ -45,19 +45,27 @@ pub struct ScriptFixture {
     pub redis: MultiplexedConnection,
     pub history: History,
     shas: BTreeMap<&'static str, String>,
-    server: RedisServer,
+    /// Of all its keys: that of a shard, or nothing.
+    prefix: &'static str,
+    /// Its own Redis, if it has one.
+    server: Option<RedisServer>,
 }
 
 impl ScriptFixture {
     /// Starts a Redis without any stock.
     pub async fn open() -> Self {
         let server = RedisServer::start();
-        let mut redis = server.connection().await;
+        let fixture = Self::on(server.connection().await, "").await;
+        Self { server: Some(server), ..fixture }
+    }
+
+    /// Uses a Redis of somebody else, with the keys of a shard.
+    pub async fn on(mut redis: MultiplexedConnection, prefix: &'static str) -> Self {
         let mut shas = BTreeMap::new();
         for (name, contract) in Contract::all() {
             shas.insert(name, cmd("SCRIPT").arg("LOAD").arg(&contract.source).query_async(&mut redis).await.unwrap());
         }
-        Self { redis, history: History::Whole, shas, server }
+        Self { redis, history: History::Whole, shas, prefix, server: None }
     }
 
     /// Starts a Redis with a reservation in each state: of 10 `tea`, 2 held by [`ACTIVE`], 1 by [`LAPSED`], 1
@@ -73,7 +81,7 @@ impl ScriptFixture {
     pub async fn stock(&mut self) {
         self.run::<()>(&cmd("FLUSHALL")).await;
         self.keep_ms(0).await;
-        for call in stocking("") {
+        for call in stocking(self.prefix) {
             self.evalsha(&call).await.unwrap();
         }
         self.lapse(LAPSED).await;
@@ -81,7 +89,8 @@ impl ScriptFixture {
 
     /// Sets how long settled records are kept, as the operator does; 0 keeps them forever.
     pub async fn keep_ms(&mut self, keep_ms: i64) {
-        self.run::<()>(cmd("HSET").arg("stockhold:settings").arg("keepMs").arg(keep_ms)).await;
+        let settings = format!("{}stockhold:settings", self.prefix);
+        self.run::<()>(cmd("HSET").arg(settings).arg("keepMs").arg(keep_ms)).await;
     }
 
     /// Calls a script, and checks what must be true of every call: the header lists the reply, with the same number of
@@ -160,15 +169,20 @@ impl ScriptFixture {
     }
 
     /// The arguments, with an event's id in place of each [`LAST_EVENT`].
-    async fn with_events(&self, call: &Call) -> Vec<Vec<u8>> {
+    pub async fn with_events(&self, call: &Call) -> Vec<Vec<u8>> {
         let mut args = call.args.clone();
         let mut redis = self.redis.clone();
         for arg in &mut args {
             let Some(of) = arg.strip_prefix(LAST_EVENT.as_bytes()) else { continue };
             let found: Option<Vec<u8>> = if let Some(id) = of.strip_prefix(b":") {
                 let mut read = cmd("XREVRANGE");
-                let entries: Vec<Entry> =
-                    read.arg("inventory:audit").arg("+").arg("-").query_async(&mut redis).await.unwrap();
+                let entries: Vec<Entry> = read
+                    .arg(format!("{}inventory:audit", self.prefix))
+                    .arg("+")
+                    .arg("-")
+                    .query_async(&mut redis)
+                    .await
+                    .unwrap();
                 let is_of = |fields: &Fields| fields.get("reservationId").is_some_and(|of| of == id);
                 let mut of: Vec<Entry> = entries.into_iter().filter(|(_, fields)| is_of(fields)).collect();
                 // The returns, and the event before them.
@@ -186,7 +200,7 @@ impl ScriptFixture {
 
     /// A connection as a user without a password.
     pub async fn connect_as(&self, user: &str) -> MultiplexedConnection {
-        let mut redis = self.server.connection().await;
+        let mut redis = self.server.as_ref().expect("its own Redis").connection().await;
         cmd("AUTH").arg(user).arg("any").exec_async(&mut redis).await.unwrap();
         redis
     }
@@ -228,7 +242,7 @@ impl ScriptFixture {
 
     /// Waits until a reservation is due.
     pub async fn lapse(&mut self, id: &str) {
-        let expires: u64 = self.field(&format!("reservation:{id}"), "expiresAt").await.parse().unwrap();
+        let expires: u64 = self.field(&format!("{}reservation:{id}", self.prefix), "expiresAt").await.parse().unwrap();
         while self.now_ms().await < expires {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -24,7 +24,7 @@ const ORDER: &str = r#"{"order":"A-17"}"#;
 const LAST_IDS: &str = "18446744073709551615-1844674407370955161";
 
 /// Calls on the stocked fixture that reach every command of the scripts that write.
-fn calls() -> Vec<Call> {
+pub fn calls() -> Vec<Call> {
     let other = id(1);
     let [active, confirmed] = [ACTIVE, CONFIRMED].map(|id| format!("{LAST_EVENT}:{id}"));
     let mut calls = vec![

@@ -23,6 +23,7 @@ mod half_done;
 mod hold;
 mod inventory;
 mod malformed;
+mod migrating;
 mod repair;
 mod replies;
 mod returns;
