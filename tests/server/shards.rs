@@ -631,6 +631,34 @@ async fn a_cart_that_lapses_soon_is_not_begun() {
     balance(&redis).await;
 }
 
+/// In whichever shard that line is, and whether a sweep was faster or not: nothing is sold or extended in the others.
+#[tokio::test]
+async fn a_cart_with_a_line_that_has_lapsed_is_not_begun() {
+    for sweep_interval in ["20", "60000"] {
+        let redis = RedisServer::start();
+        let server = Stockhold::start_with(&redis, &["--shards", "16", "--sweep-interval-ms", sweep_interval]);
+        let skus @ [one, other] = &apart();
+        for sku in skus {
+            server.seed(sku, 9).await;
+        }
+        for (cart, lapsing, lasting) in [("low", one, other), ("high", other, one)] {
+            let lapsed = ids(&hold_for(&server, cart, &[(lapsing, 1)], 1, None).await.ok());
+            let kept = ids(&hold_for(&server, cart, &[(lasting, 1)], 600, None).await.ok());
+            sleep(Duration::from_millis(1250)).await;
+            let before = server.get(&format!("/api/reservations/{}", kept[0])).await.ok();
+            for (verb, body) in [("confirm", None), ("extend", Some(json!({ "ttlSeconds": 900 })))] {
+                let answer = server.post_with(&format!("/api/carts/{cart}/{verb}"), body, Some("key")).await;
+                let line = json!({
+                    "reservationId": lapsed[0], "sku": lapsing, "state": "released", "reason": "reservation_ttl_elapsed"
+                });
+                assert_eq!(answer.problem(409, "reservation_not_active")["errors"], json!([line]), "{cart} {verb}");
+            }
+            assert_eq!(server.get(&format!("/api/reservations/{}", kept[0])).await.ok(), before);
+        }
+        balance(&redis).await;
+    }
+}
+
 /// Two carts that want the last units of the same SKUs: one gets all, and the other nothing.
 #[tokio::test]
 async fn of_two_carts_that_want_the_same_one_gets_it() {
