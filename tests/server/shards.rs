@@ -187,8 +187,9 @@ async fn a_server_with_another_number_of_shards_is_refused() {
 /// A stock from before the number was written has one shard.
 #[tokio::test]
 async fn a_stock_without_shards_keeps_its_keys() {
+    const ONE: [&str; 2] = ["--shards", "1"];
     let redis = RedisServer::start();
-    let server = Stockhold::start(&redis);
+    let server = Stockhold::start_with(&redis, &ONE);
     server.seed("tea", 5).await;
     drop(server);
     let mut connection = redis.connection().await;
@@ -196,7 +197,7 @@ async fn a_stock_without_shards_keeps_its_keys() {
     let output = program(&["serve", "--port", "0", "--redis-url", &redis.url(), "--shards", "16"]).output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("has 1 shards"), "{told}");
-    assert_eq!(Stockhold::start(&redis).counts("tea").await, [5, 0, 0]);
+    assert_eq!(Stockhold::start_with(&redis, &ONE).counts("tea").await, [5, 0, 0]);
 }
 
 #[tokio::test]
@@ -289,8 +290,7 @@ async fn the_skus_of_all_shards_are_one_list() {
 #[tokio::test]
 async fn what_lapses_in_any_shard_is_swept() {
     let redis = RedisServer::start();
-    let server = Stockhold::start_with(&redis, &["--shards", "16", "--sweep-interval-ms", "20"]);
-    // One shard cannot be swept, and an entry is where it does not belong.
+    let server = Stockhold::start_with(&redis, &NO_SWEEPER);
     let skus = apart::<16>();
     for sku in &skus {
         server.seed(sku, 100).await;
@@ -298,12 +298,15 @@ async fn what_lapses_in_any_shard_is_swept() {
             server.held_for(sku, 1, 1).await;
         }
     }
+    drop(server);
+    // One shard cannot be swept, and an entry is where it does not belong.
     let mut connection = redis.connection().await;
     let broken = layout().stock(&Sku::parse(&skus[5]).unwrap());
     cmd("DEL").arg(&broken.shard.due).exec_async(&mut connection).await.unwrap();
     cmd("SET").arg(&broken.shard.due).arg("no list").exec_async(&mut connection).await.unwrap();
     let other = layout().stock(&Sku::parse(&skus[6]).unwrap());
     cmd("ZADD").arg(&other.shard.due).arg(1).arg(&skus[7]).exec_async(&mut connection).await.unwrap();
+    let _server = Stockhold::start_with(&redis, &["--shards", "16", "--sweep-interval-ms", "20", "--log", "off"]);
     let deadline = Instant::now() + PATIENCE;
     for (at, sku) in skus.iter().enumerate().filter(|(at, _)| *at != 5) {
         let keys = layout().stock(&Sku::parse(sku).unwrap());
