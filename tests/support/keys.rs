@@ -78,6 +78,19 @@ pub fn shown_event(sku: &str, id: &str) -> String {
     if LAYOUT.is_sharded() { format!("{id}-{}", shard_of(sku).number) } else { id.to_owned() }
 }
 
+/// The entry in the audit of an event that HTTP shows.
+pub fn entry(shown_event: &str) -> &str {
+    if LAYOUT.is_sharded() { shown_event.rsplit_once('-').unwrap().0 } else { shown_event }
+}
+
+/// A word of a command that is written for one shard, as it is where a SKU is: a key has the prefix of its shard.
+pub fn placed(word: &str, sku: &str) -> String {
+    let is_key = ["inventory:", "reservation:", "stockhold:"].iter().any(|kind| word.starts_with(kind));
+    let inventory = inventory(sku);
+    let prefix = inventory.strip_suffix(&format!("inventory:{sku}")).unwrap();
+    if is_key { format!("{prefix}{word}") } else { word.to_owned() }
+}
+
 /// SKUs of one shard, for a test of what is atomic there: the first of these names, and each other one with as much
 /// added as it takes.
 pub fn in_one_shard<const N: usize>(names: [&str; N]) -> [&'static str; N] {
