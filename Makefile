@@ -4,12 +4,13 @@
 #   make test     all tests, against real redis-servers: all on the one that is installed, and what talks to a Redis on Redis 7,
 #                 Redis 8 and Valkey 8
 #   make test-tls the tests of the server, the scripts and the clients, with a Redis that speaks TLS only
+#   make test-shards the tests of the server and of `check`, with a stock in 16 shards
 #   make check    format, lints, checksums of the scripts
 #   make torture  buyers while everything goes wrong; SECONDS=60 for how long, SEED=... for which choices
 #   make failover masters and replicas whose cable is cut, on Linux; ROUNDS=20 for how often
 #   make sabotage plants bugs in a copy, one after another, and tells how soon a test notices; BUGS="..." for some of them
 #   make bench    the benchmark, about 10 minutes; ARGS="--quick" for a first impression, ARGS="--help" for more
-.PHONY: run sentinel test test-tls check torture failover sabotage bench
+.PHONY: run sentinel test test-tls test-shards check torture failover sabotage bench
 
 # install (command, apt packages, dnf packages, brew packages): installs what brings a command that is missing or fails.
 define install
@@ -51,6 +52,10 @@ test-tls:
 	$(call install,python3 -m ensurepip --version,python3 python3-venv,python3,python)
 	$(call install,npm --version,nodejs npm,nodejs npm,node)
 	REDIS_TLS=1 cargo test --test server --test sentinel --test scripts --test clients
+
+test-shards:
+	$(call install,redis-server --version,redis-server,redis,redis)
+	SHARDS=16 cargo test --test server --test check
 
 check:
 	$(call install,luacheck --version,lua-check,luarocks && $$sudo luarocks install luacheck,luacheck)

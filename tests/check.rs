@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use support::invariants::{History, assert_invariants};
+use support::keys;
 use support::redis_server::RedisServer;
 use support::snapshot::Snapshot;
 use support::stockhold::{Stockhold, program};
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A kind of damage. Kinds that change the result of a hold stop the SKU; with the others, buyers continue.
 struct Plant {
-    /// The commands that damage Redis. `ID` stands for an active reservation of 2 units, `SOLD` for a confirmed one of
+    /// The commands that damage Redis, as they are with one shard. `ID` stands for an active reservation of 2 units, `SOLD` for a confirmed one of
     /// 1, `LAST` for the id of the SKU's newest event, `FIRST` for the id of a hold's event before it.
     commands: &'static [&'static str],
     damage: &'static str,
@@ -81,6 +82,8 @@ struct CheckFixture {
     redis: RedisServer,
     connection: MultiplexedConnection,
     server: Arc<Stockhold>,
+    /// Another SKU, in the same shard.
+    cup: &'static str,
     active: String,
     sold: String,
 }
@@ -100,16 +103,17 @@ impl CheckFixture {
             &["--sweep-interval-ms", "60000", "--keep-seconds", keep_seconds, "--log", "off"],
         ));
         let connection = redis.connection().await;
+        let [_, cup] = keys::in_one_shard(["tea", "cup"]);
         server.seed("tea", units).await;
-        server.seed("cup", 5).await;
-        server.held("cup", 1).await;
+        server.seed(cup, 5).await;
+        server.held(cup, 1).await;
         let sold = server.held("tea", 1).await;
         server.confirm(&sold).await.ok();
         let active = server.held_for("tea", 2, 3600).await;
         let other = server.held_for("tea", 1, 3600).await;
         server.release(&other).await.ok();
         server.held_for("tea", 4, 3600).await;
-        Self { redis, connection, server, active, sold }
+        Self { redis, connection, server, cup, active, sold }
     }
 
     async fn plant(&mut self, commands: &[&str]) {
@@ -118,16 +122,16 @@ impl CheckFixture {
 
     /// The same for another SKU, to which `active` and `sold` belong by then.
     async fn plant_on(&mut self, sku: &str, commands: &[&str]) {
-        let stock = format!("inventory:{sku}");
+        let stock = keys::inventory(sku);
         let last: String = cmd("HGET").arg(&stock).arg("lastEvent").query_async(&mut self.connection).await.unwrap();
         let events = self.server.events(sku, 3).await;
-        let first = events.get(1).map_or("", |event| event["id"].as_str().unwrap());
+        let first = events.get(1).map_or("", |event| keys::entry(event["id"].as_str().unwrap()));
         for command in commands {
             let words = command.split(' ').map(|word| {
                 let names =
                     [("tea", sku), ("SOLD", &self.sold), ("ID", &self.active), ("LAST", &last), ("FIRST", first)];
                 let word = names.iter().fold(word.to_owned(), |word, (name, value)| word.replace(name, value));
-                if word == NO_TEXT { vec![b'c', 0xff] } else { word.into_bytes() }
+                if word == NO_TEXT { vec![b'c', 0xff] } else { keys::placed(&word, sku).into_bytes() }
             });
             let words: Vec<_> = words.collect();
             cmd(str::from_utf8(&words[0]).unwrap()).arg(&words[1..]).exec_async(&mut self.connection).await.unwrap();
@@ -137,12 +141,11 @@ impl CheckFixture {
     /// Changes the newest event of all, a hold of a SKU that holds nothing else, to what a clock that was ahead would
     /// have recorded.
     async fn shift_hold_ahead(&mut self, sku: &str, id: &str, ahead_ms: u64) {
-        let [stock, active, record] =
-            [format!("inventory:{sku}"), format!("inventory:{sku}:active"), format!("reservation:{id}")];
+        let [stock, active, record] = [keys::inventory(sku), keys::active(sku), keys::reservation(id)];
         let last: String = cmd("HGET").arg(&stock).arg("lastEvent").query_async(&mut self.connection).await.unwrap();
         let mut read = cmd("XRANGE");
         let mut found: Vec<(String, Vec<(String, String)>)> =
-            read.arg("inventory:audit").arg(&last).arg(&last).query_async(&mut self.connection).await.unwrap();
+            read.arg(keys::audit_of(sku)).arg(&last).arg(&last).query_async(&mut self.connection).await.unwrap();
         let (_, mut fields) = found.remove(0);
         let held_at: u64 = last.split_once('-').unwrap().0.parse().unwrap();
         for (_, at) in fields.iter_mut().filter(|(name, _)| name == "happenedAt") {
@@ -153,13 +156,13 @@ impl CheckFixture {
             cmd("HGET").arg(&record).arg("expiresAt").query_async(&mut self.connection).await.unwrap();
         let (event, expires_at) = (format!("{}-0", held_at + ahead_ms), (expires_at + ahead_ms).to_string());
         let mut commands = redis::pipe();
-        commands.cmd("XDEL").arg("inventory:audit").arg(&last);
-        commands.cmd("XADD").arg("inventory:audit").arg(&event).arg(&fields);
+        commands.cmd("XDEL").arg(keys::audit_of(sku)).arg(&last);
+        commands.cmd("XADD").arg(keys::audit_of(sku)).arg(&event).arg(&fields);
         commands.cmd("HSET").arg(&stock).arg(&["lastEvent", &event, "updatedAt", &happened_at]);
         let times = ["createdAt", &happened_at, "expiresAt", &expires_at];
         commands.cmd("HSET").arg(&record).arg(&times);
         commands.cmd("ZADD").arg(active).arg(&expires_at).arg(id);
-        commands.cmd("ZADD").arg("stockhold:due").arg(&expires_at).arg(sku);
+        commands.cmd("ZADD").arg(keys::due_of(sku)).arg(&expires_at).arg(sku);
         commands.exec_async(&mut self.connection).await.unwrap();
     }
 
@@ -171,7 +174,7 @@ impl CheckFixture {
 
     async fn until_dropped(&mut self, id: &str) {
         let deadline = Instant::now() + PATIENCE;
-        while cmd("EXISTS").arg(format!("reservation:{id}")).query_async(&mut self.connection).await.unwrap() {
+        while cmd("EXISTS").arg(keys::reservation(id)).query_async(&mut self.connection).await.unwrap() {
             assert!(Instant::now() < deadline, "its record is not dropped");
             sleep(Duration::from_millis(50)).await;
         }
@@ -261,7 +264,7 @@ async fn a_sound_system_has_no_findings() {
     assert_eq!(output.status.code(), Some(0));
     // A sound system is not changed by a repair.
     assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]));
-    assert_eq!(fixture.check(&["tea", "cup"]).await, (0, vec![]));
+    assert_eq!(fixture.check(&["tea", fixture.cup]).await, (0, vec![]));
     let after = Snapshot::take(&mut fixture.redis.connection().await).await;
     assert_eq!(before.changed(&after), Vec::<String>::new());
 }
@@ -381,7 +384,7 @@ async fn adjustments_are_replayed_and_kept() {
     assert_eq!((status, kinds(&findings)), (0, vec!["record", "counts"]), "{findings:#?}");
     assert_eq!(fixture.server.counts("new").await, [5, 3, 0]);
     adjust(&fixture, "young", json!({ "available": 8, "create": true })).await;
-    let stray = "00000000-0000-8000-8000-000000000001";
+    let stray = keys::new_id("young");
     let times = "createdAt 1700000000000 expiresAt 1700000001000";
     let record = format!("HSET reservation:{stray} cartId c sku young quantity 2 state active {times}");
     fixture.plant_on("young", &[&record]).await;
@@ -400,7 +403,7 @@ async fn the_rules_of_a_sku_are_verified_and_set_again() {
     assert_eq!(fixture.check(&[]).await, (0, vec![]));
     let right = "perCart=4 safetyStock=2 maxTtlMs=";
     let stored = async |fixture: &mut CheckFixture| -> Option<String> {
-        cmd("HGET").arg("inventory:tea").arg("rules").query_async(&mut fixture.connection).await.unwrap()
+        cmd("HGET").arg(keys::inventory("tea")).arg("rules").query_async(&mut fixture.connection).await.unwrap()
     };
     for damage in [
         &["HDEL inventory:tea rules"][..],
@@ -417,7 +420,7 @@ async fn the_rules_of_a_sku_are_verified_and_set_again() {
         assert_eq!(stored(&mut fixture).await.as_deref(), Some(right));
     }
     // Rules that nobody has set.
-    fixture.plant(&["HSET inventory:cup rules x"]).await;
+    fixture.plant_on(fixture.cup, &["HSET inventory:tea rules x"]).await;
     let (status, findings) = fixture.check(&[]).await;
     assert_eq!((status, kinds(&findings)), (1, vec!["rules"]));
     fixture.check(&["--repair", "--apply"]).await;
@@ -455,7 +458,7 @@ async fn a_returned_sale_is_sound_and_its_damage_is_repaired() {
         }
         assert_eq!(fixture.server.counts("tea").await, [90, 6, 2]);
         assert_eq!(fixture.check(&["--repair", "--apply"]).await, (0, vec![]));
-        let record = format!("reservation:{}", fixture.sold);
+        let record = keys::reservation(&fixture.sold);
         let mut read = cmd("HGETALL");
         read.arg(&record);
         let sound: BTreeMap<String, String> = read.query_async(&mut fixture.connection).await.unwrap();
@@ -557,7 +560,7 @@ async fn a_hold_by_a_clock_that_was_ahead_is_found_and_lapses_in_time() {
         let newest = &fixture.server.events("pot", 1).await[0];
         let told = ["event", "reservationId", "state", "reason"].map(|name| newest[name].as_str().unwrap());
         assert_eq!(told, ["repair", id, "active", "expiry_restored"]);
-        let record = format!("reservation:{id}");
+        let record = keys::reservation(id);
         let [created, expires] =
             [fixture.number(&record, "createdAt").await, fixture.number(&record, "expiresAt").await];
         let now: u64 = {
@@ -565,8 +568,8 @@ async fn a_hold_by_a_clock_that_was_ahead_is_found_and_lapses_in_time() {
             (seconds + 1) * 1000
         };
         assert!(created <= now && expires - created == ttl_seconds * 1000, "{created} to {expires}");
-        assert_eq!(fixture.score("inventory:pot:active", id).await, expires);
-        assert_eq!(fixture.score("stockhold:due", "pot").await, expires);
+        assert_eq!(fixture.score(&keys::active("pot"), id).await, expires);
+        assert_eq!(fixture.score(keys::due_of("pot"), "pot").await, expires);
         assert_eq!(fixture.check(&[]).await, (0, vec![]));
         assert_invariants(&mut fixture.connection, History::Whole).await;
 
@@ -615,7 +618,7 @@ async fn a_history_that_goes_back_in_time_is_not_damage() {
 async fn a_key_that_is_used_again_begins_a_new_life() {
     let mut fixture = CheckFixture::keeping(100, "1").await;
     // The last time, the key is used for another SKU.
-    for (turn, sku) in ["tea", "tea", "tea", "cup"].into_iter().enumerate() {
+    for (turn, sku) in ["tea", "tea", "tea", fixture.cup].into_iter().enumerate() {
         let record = fixture.order(sku).await;
         assert_eq!(record["state"], "active", "{record}");
         let id = record["reservationId"].as_str().unwrap();
@@ -661,10 +664,10 @@ async fn an_extended_hold_is_sound_and_its_damage_is_repaired() {
         assert_invariants(&mut fixture.connection, History::Whole).await;
 
         // It still has its time, which is in the active set too, and can get more.
-        let left = fixture.number(&format!("reservation:{}", fixture.active), "expiresAt").await;
-        assert_eq!(fixture.score("inventory:tea:active", &fixture.active.clone()).await, left);
+        let left = fixture.number(&keys::reservation(&fixture.active), "expiresAt").await;
+        assert_eq!(fixture.score(&keys::active("tea"), &fixture.active.clone()).await, left);
         fixture.server.post(&extend, json!({ "ttlSeconds": 15000 })).await.ok();
-        assert!(fixture.number(&format!("reservation:{}", fixture.active), "expiresAt").await > left, "{damage:?}");
+        assert!(fixture.number(&keys::reservation(&fixture.active), "expiresAt").await > left, "{damage:?}");
         fixture.server.confirm(&fixture.active).await.ok();
         assert_eq!(fixture.server.counts("tea").await, [93, 4, 3]);
         assert_eq!(fixture.check(&[]).await, (0, vec![]), "{damage:?}");
@@ -686,7 +689,7 @@ async fn a_changed_hold_is_sound_and_its_damage_is_repaired() {
     ] {
         let mut fixture = CheckFixture::open(100).await;
         let before = fixture.server.counts("tea").await;
-        let key = format!("reservation:{}", fixture.active);
+        let key = keys::reservation(&fixture.active);
         let held = fixture.number(&key, "quantity").await;
         for (verb, quantity) in [("change", held + 3), ("release", 1)] {
             let path = format!("/api/reservations/{}/{verb}", fixture.active);
@@ -758,7 +761,7 @@ async fn an_extended_hold_that_would_outlive_thirty_days_is_shortened() {
     fixture.plant(&["HSET reservation:ID expiresAt 9999999999998", "ZADD inventory:tea:active 9999999999998 ID"]).await;
     let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
     assert_eq!((status, kinds(&findings)), (0, vec!["expiry"]), "{findings:#?}");
-    let record = format!("reservation:{}", fixture.active);
+    let record = keys::reservation(&fixture.active);
     let [created, expires] = [fixture.number(&record, "createdAt").await, fixture.number(&record, "expiresAt").await];
     assert_eq!(expires, created + 2_592_000_000);
     assert_eq!(fixture.check(&[]).await, (0, vec![]));
@@ -822,7 +825,7 @@ async fn damage_that_cannot_be_repaired_is_reported_and_left() {
             assert_eq!(status, 1, "{commands:?} gave {findings:#?}");
         }
         // The other SKU is not affected.
-        fixture.server.held("cup", 1).await;
+        fixture.server.held(fixture.cup, 1).await;
     }
 }
 
@@ -842,18 +845,19 @@ async fn a_value_that_is_not_text_is_reported_and_the_rest_is_checked() {
         (&["DEL inventory:tea", "RPUSH inventory:tea x"], "300", "unreadable", false),
     ] {
         let mut fixture = CheckFixture::open(100).await;
-        fixture.plant(&[commands, &["ZREM stockhold:skus cup"]].concat()).await;
+        fixture.plant(commands).await;
+        fixture.plant_on(fixture.cup, &["ZREM stockhold:skus tea"]).await;
         let (status, findings) = fixture.check(&["--events", events]).await;
         let has = |damage: &str, is_it: &dyn Fn(&Value) -> bool| {
             findings.iter().any(|finding| finding["damage"] == damage && is_it(finding))
         };
         assert!(status == 1 && has(expected, &|_| true), "{commands:?} gave {status} and {findings:#?}");
-        assert!(has("index", &|finding| finding["sku"] == "cup"), "{commands:?} hid the other: {findings:#?}");
+        assert!(has("index", &|finding| finding["sku"] == fixture.cup), "{commands:?} hid the other: {findings:#?}");
         let (status, findings) = fixture.check(&["--events", events, "--repair", "--apply"]).await;
         assert_eq!(status, i32::from(!repairs), "{commands:?} left {findings:#?}");
         // If the units of a reservation are unknown, it keeps them.
         if commands.iter().all(|command| !command.contains("inventory:tea")) {
-            assert_eq!(fixture.number("inventory:tea", "available").await, 93, "{commands:?}");
+            assert_eq!(fixture.number(&keys::inventory("tea"), "available").await, 93, "{commands:?}");
         }
     }
 }
@@ -862,7 +866,8 @@ async fn a_value_that_is_not_text_is_reported_and_the_rest_is_checked() {
 #[tokio::test]
 async fn an_audit_entry_that_is_not_text_does_not_stop_a_check() {
     let mut fixture = CheckFixture::open(100).await;
-    fixture.plant(&["XADD inventory:audit * event hold sku tea cartId NO_TEXT", "HDEL inventory:cup lastEvent"]).await;
+    fixture.plant(&["XADD inventory:audit * event hold sku tea cartId NO_TEXT"]).await;
+    fixture.plant_on(fixture.cup, &["HDEL inventory:tea lastEvent"]).await;
     let (status, findings) = fixture.check(&["--repair", "--apply"]).await;
     assert_eq!((status, kinds(&findings)), (0, vec!["counts"]), "{findings:#?}");
     assert_eq!(fixture.check(&[]).await, (0, vec![]));
@@ -872,25 +877,31 @@ async fn an_audit_entry_that_is_not_text_does_not_stop_a_check() {
 /// Holds and releases until the audit has `entries` entries.
 async fn sell_until(fixture: &mut CheckFixture, entries: usize) {
     loop {
-        let has: usize = cmd("XLEN").arg("inventory:audit").query_async(&mut fixture.connection).await.unwrap();
+        let has: usize = cmd("XLEN").arg(keys::audit_of("tea")).query_async(&mut fixture.connection).await.unwrap();
         if has >= entries {
             return assert_eq!(has, entries);
         }
-        let id = fixture.server.held("cup", 1).await;
+        let id = fixture.server.held(fixture.cup, 1).await;
         fixture.server.release(&id).await.ok();
     }
 }
 
-fn set_audit_max(fixture: &CheckFixture, entries: &str) {
-    let output = program(&["settings", "--redis-url", &fixture.redis.url(), "--audit-max", entries]).output().unwrap();
+/// Lets each shard keep so many entries, and returns the setting: that of all shards together.
+fn set_audit_max(fixture: &CheckFixture, entries: usize) -> usize {
+    let all = entries * keys::shards().len();
+    let (url, all_text) = (fixture.redis.url(), all.to_string());
+    let output = program(&["settings", "--redis-url", &url, "--audit-max", &all_text]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
+    all
 }
 
 #[tokio::test]
 async fn events_that_were_deleted_from_the_audit_are_found() {
-    for audit_max in ["1000000", "0", "31"] {
+    let shard = keys::shard_of("tea").number;
+    let place = if keys::LAYOUT.is_sharded() { format!("in shard {shard}, ") } else { String::new() };
+    for kept in [1_000_000, 0, 31] {
         let mut fixture = CheckFixture::open(100).await;
-        set_audit_max(&fixture, audit_max);
+        let audit_max = set_audit_max(&fixture, kept);
         sell_until(&mut fixture, 337).await;
         assert_eq!(fixture.check(&[]).await, (0, vec![]));
         fixture.plant(&["XTRIM inventory:audit MAXLEN = 30"]).await;
@@ -904,23 +915,23 @@ async fn events_that_were_deleted_from_the_audit_are_found() {
             assert!(what.contains("beyond the setting: it has 30 of 337"), "{what}");
             let audit = &report["audit"];
             assert_eq!((&audit["events"], &audit["added"]), (&json!(30), &json!(337)));
-            assert_eq!(audit["auditMax"].to_string(), audit_max);
+            assert_eq!(audit["auditMax"], audit_max);
             assert!(audit["since"].as_str().unwrap().ends_with('Z') && audit["deletedUpTo"].is_null(), "{audit}");
         }
         let output = fixture.run(&["--repair"]).await;
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.starts_with("audit                history    events were taken out"), "{text}");
+        assert!(text.starts_with(&format!("audit                history    {place}events were taken out")), "{text}");
         assert!(text.contains("[cannot be repaired]\nthe audit has 30 of 337 events, back to 20"), "{text}");
         // It is not about a SKU.
-        assert_eq!(fixture.check(&["tea", "cup"]).await, (0, vec![]));
+        assert_eq!(fixture.check(&["tea", fixture.cup]).await, (0, vec![]));
 
         // An operator who lowers the setting to what is left knows that events are missing.
-        set_audit_max(&fixture, "30");
+        set_audit_max(&fixture, 30);
         assert_eq!(fixture.check(&[]).await, (0, vec![]));
-        set_audit_max(&fixture, "1000000");
+        set_audit_max(&fixture, 1_000_000);
         assert_eq!(fixture.check(&[]).await, (0, vec![]), "it was raised, and brings nothing back");
         // Entries added since then are missed again. An audit in which all is gone was not trimmed either.
-        let raised: u64 = fixture.number("stockhold:settings", "auditMaxRaisedAt").await;
+        let raised: u64 = fixture.number(keys::settings_of("tea"), "auditMaxRaisedAt").await;
         assert!(raised > 1_600_000_000_000, "{raised}");
         sell_until(&mut fixture, 130).await;
         assert_eq!(fixture.check(&[]).await, (0, vec![]));
@@ -940,19 +951,19 @@ async fn events_trimmed_by_the_setting_are_not_a_finding() {
     let mut nodes = cmd("CONFIG");
     nodes.arg(&["SET", "stream-node-max-entries", "10"]).exec_async(&mut fixture.connection).await.unwrap();
     sell_until(&mut fixture, 437).await;
-    set_audit_max(&fixture, "60");
+    set_audit_max(&fixture, 60);
     // The sweeper of another server. It trims the audit when it starts.
     let sweeper = Stockhold::start_with(&fixture.redis, &["--sweep-interval-ms", "10", "--log", "off"]);
     let deadline = Instant::now() + PATIENCE;
     let mut left = 437;
     while left >= 80 {
         assert!(Instant::now() < deadline, "it is not trimmed: {left}");
-        left = cmd("XLEN").arg("inventory:audit").query_async(&mut fixture.connection).await.unwrap();
+        left = cmd("XLEN").arg(keys::audit_of("tea")).query_async(&mut fixture.connection).await.unwrap();
     }
     let (status, report) = fixture.report(&[]).await;
     assert_eq!((status, &report["findings"]), (0, &json!([])));
     assert_eq!((&report["audit"]["events"], &report["audit"]["added"]), (&json!(left), &json!(437)));
-    for raised in ["100", "1000000", "0"] {
+    for raised in [100, 1_000_000, 0] {
         set_audit_max(&fixture, raised);
         assert_eq!(fixture.check(&[]).await, (0, vec![]), "raised to {raised}");
     }
@@ -979,7 +990,7 @@ async fn a_deleted_oldest_event_is_found() {
     let mut fixture = CheckFixture::open(100).await;
     let oldest: Vec<(String, Vec<String>)> = {
         let mut read = cmd("XRANGE");
-        read.arg(&["inventory:audit", "-", "+", "COUNT", "1"]).query_async(&mut fixture.connection).await.unwrap()
+        read.arg(&[keys::audit_of("tea"), "-", "+", "COUNT", "1"]).query_async(&mut fixture.connection).await.unwrap()
     };
     fixture.plant(&[&format!("XDEL inventory:audit {}", oldest[0].0)]).await;
     let (status, findings) = fixture.check(&[]).await;

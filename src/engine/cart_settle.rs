@@ -78,7 +78,7 @@ const TIME_FOR_ALL_SHARDS_MS: u64 = 2000;
 enum About {
     /// Reservations to call the script with, the first first.
     Lines(Lines),
-    /// None is active: these are there.
+    /// Nothing can be done: these have ended.
     Ended(Vec<EndedLine>),
     Nothing,
 }
@@ -166,8 +166,7 @@ impl Engine {
             About::Ended(ended) => return Ok(CartSettle::NotActive(ended)),
             About::Nothing => return Ok(CartSettle::UnknownCart),
         };
-        let is_over_shards =
-            lines.iter().any(|line| line.id.shard() != lines[0].id.shard()) && self.layout.is_sharded();
+        let is_over_shards = self.is_over_shards(&lines);
         if is_confirm && is_over_shards && noted.is_none() {
             let lapses = |line: &&Reservation| line.is_active() && line.expires_at_ms < now_ms + TIME_FOR_ALL_SHARDS_MS;
             let lapsing = lines.iter().filter(lapses).map(|line| LapsingLine {
@@ -262,7 +261,17 @@ impl Engine {
             went_back(record) && !of_sku().any(|other| is_later(other, record))
         };
         let about = records.iter().filter(|record| is_live(record) || needs_all && is_missed(record));
-        Ok(About::Lines(Lines { records: about.cloned().collect(), noted: None, now_ms }))
+        let records: Vec<Reservation> = about.cloned().collect();
+        // No script sees all of it, and what is known to be refused must not begin in another shard.
+        if self.is_over_shards(&records) && !records.iter().all(is_live) {
+            let missed = records.iter().filter(|record| !is_live(record));
+            return Ok(About::Ended(missed.map(|record| ended(record, now_ms)).collect()));
+        }
+        Ok(About::Lines(Lines { records, noted: None, now_ms }))
+    }
+
+    fn is_over_shards(&self, lines: &[Reservation]) -> bool {
+        self.layout.is_sharded() && lines.iter().any(|line| line.id.shard() != lines[0].id.shard())
     }
 
     /// Calls a script in mode `all`, with the same argument for each reservation: all of a shard or none of them. With

@@ -44,6 +44,9 @@ pub async fn claim_layout(redis: &Redis, layout: &Layout) -> Result<Layout, Erro
     {
         return Layout::of(*other).map_err(|invalid| Error::Broken(invalid.to_string()));
     }
+    if shown.is_empty() {
+        spread_settings(redis, layout).await?;
+    }
     match redis.set_field_once(keys::LAYOUT, keys::LAYOUT_SHARDS, &shards.to_string()).await {
         Ok(()) => written_layout(redis).await?.ok_or_else(|| Error::Broken(format!("{} was removed", keys::LAYOUT))),
         // A server that can only settle holds is better than none. Its keys show the layout, and it is written later.
@@ -66,12 +69,27 @@ pub async fn written_layout(redis: &Redis) -> Result<Option<Layout>, Error> {
     layout.map(Some).ok_or_else(|| Error::Broken(why()))
 }
 
-/// The numbers of shards with which the keys may have been made; none when there are no keys.
+/// Writes into every shard what the operator decided before there was a number of shards.
+async fn spread_settings(redis: &Redis, layout: &Layout) -> Result<(), Error> {
+    if !layout.is_sharded() {
+        return Ok(());
+    }
+    let set = redis.hash(&Layout::unsharded().first().settings).await.map_err(Error::retry_safe)?.fields;
+    if set.is_empty() {
+        return Ok(());
+    }
+    let set: Vec<(&str, String)> = set.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    for shard in layout.shards() {
+        redis.set_fields(&shard.settings, &set).await.map_err(Error::retry_safe)?;
+    }
+    Ok(())
+}
+
+/// The numbers of shards with which the SKUs may have been put on sale; none when there are no SKUs.
 async fn shown(redis: &Redis) -> Result<Vec<u16>, Error> {
     let whole = Layout::unsharded();
     let skus = redis.first_members([&*whole.first().skus]).await.map_err(Error::retry_safe)?;
-    let settings = redis.hash(&whole.first().settings).await.map_err(Error::retry_safe)?;
-    if skus.iter().any(Option::is_some) || !settings.fields.is_empty() {
+    if skus.iter().any(Option::is_some) {
         return Ok(vec![1]);
     }
     let most = Layout::sharded(MAX_SHARDS).map_err(|invalid| Error::Broken(invalid.to_string()))?;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::support::invariants::{History, assert_invariants};
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 use crate::support::stockhold::{Answer, Stockhold};
@@ -71,33 +72,34 @@ async fn ten_jackets_arrive_at_noon() {
 
 #[tokio::test]
 async fn refusals_change_nothing_and_say_why() {
+    let [sku, nil] = keys::in_one_shard(["sku", "nil"]);
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &NO_SWEEPER);
-    server.seed("sku", 5).await;
-    server.held("sku", 2).await;
+    server.seed(sku, 5).await;
+    server.held(sku, 2).await;
     let mut connection = redis.connection().await;
     let before = Snapshot::take(&mut connection).await;
 
-    let problem =
-        adjust(&server, "sku", json!({ "delta": -4 }), Some("k")).await.problem(409, "insufficient_inventory");
+    let problem = adjust(&server, sku, json!({ "delta": -4 }), Some("k")).await.problem(409, "insufficient_inventory");
     assert_eq!((&problem["title"], &problem["available"]), (&json!("Insufficient inventory"), &json!(3)));
     assert_eq!(problem["requested"], 4);
-    let problem = adjust(&server, "sku", json!({ "delta": 1, "ifVersion": 1 }), Some("k")).await;
+    let problem = adjust(&server, sku, json!({ "delta": 1, "ifVersion": 1 }), Some("k")).await;
     assert_eq!(problem.problem(409, "stale_version")["version"], 2);
-    adjust(&server, "nil", json!({ "delta": 1 }), Some("k")).await.problem(404, "unknown_sku");
+    adjust(&server, nil, json!({ "delta": 1 }), Some("k")).await.problem(404, "unknown_sku");
     let all = json!({ "mode": "all", "adjustments": [
-        { "sku": "sku", "delta": 1 }, { "sku": "sku", "delta": -9 }, { "sku": "nil", "available": 3 },
+        { "sku": sku, "delta": 1 }, { "sku": sku, "delta": -9 }, { "sku": nil, "available": 3 },
     ] });
     let problem = server.post_with(MANY, all, Some("k")).await.problem(409, "adjustments_refused");
-    assert_eq!(told(&problem["errors"]), [("sku", "insufficient_inventory"), ("nil", "unknown_sku")]);
+    assert_eq!(told(&problem["errors"]), [(sku, "insufficient_inventory"), (nil, "unknown_sku")]);
     assert_eq!(problem["errors"][0]["available"], 4, "with what the first line would have added");
     assert_eq!(before.changed(&Snapshot::take(&mut connection).await), Vec::<String>::new());
 
     let most = 1_000_000_000_000_u64;
-    let full = ["inventory:sku", "available", &(most - 2).to_string(), "seeded", &most.to_string()].map(str::to_owned);
-    cmd("HSET").arg(&full).exec_async(&mut connection).await.unwrap();
-    adjust(&server, "sku", json!({ "delta": 1 }), None).await.problem(409, "excessive_inventory");
-    adjust(&server, "sku", json!({ "delta": -1 }), None).await.ok();
+    let (few, all) = ((most - 2).to_string(), most.to_string());
+    let full = ["available", &few, "seeded", &all];
+    cmd("HSET").arg(keys::inventory(sku)).arg(&full).exec_async(&mut connection).await.unwrap();
+    adjust(&server, sku, json!({ "delta": 1 }), None).await.problem(409, "excessive_inventory");
+    adjust(&server, sku, json!({ "delta": -1 }), None).await.ok();
 }
 
 #[tokio::test]
@@ -192,57 +194,59 @@ async fn many_at_once_each_has_its_own_outcome() {
 
 #[tokio::test]
 async fn many_at_once_with_a_key_are_made_once() {
+    let [tea, cup] = keys::in_one_shard(["tea", "cup"]);
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
-    server.seed("tea", 5).await;
-    server.seed("cup", 5).await;
+    server.seed(tea, 5).await;
+    server.seed(cup, 5).await;
     for mode in ["each", "all"] {
         // The same line twice is meant twice.
         let body = json!({ "mode": mode, "adjustments": [
-            { "sku": "tea", "delta": 1 }, { "sku": "cup", "delta": -1 }, { "sku": "tea", "delta": 1 },
+            { "sku": tea, "delta": 1 }, { "sku": cup, "delta": -1 }, { "sku": tea, "delta": 1 },
         ] });
         let first = server.post_with(MANY, body.clone(), Some(mode)).await;
         assert!(!is_replay(&first));
         let again = server.post_with(MANY, body.clone(), Some(mode)).await;
         assert!(is_replay(&again));
         assert_eq!(first.ok(), again.ok());
-        let more = json!({ "mode": mode, "adjustments": [{ "sku": "tea", "delta": 1 }, { "sku": "cup", "delta": 5 }] });
+        let more = json!({ "mode": mode, "adjustments": [{ "sku": tea, "delta": 1 }, { "sku": cup, "delta": 5 }] });
         let other = server.post_with(MANY, more, Some(mode)).await;
         assert!(!is_replay(&other));
         let results = if mode == "all" { "errors" } else { "results" };
-        assert_eq!(told(&other.body[results]).last(), Some(&("cup", "idempotency_key_reused")));
+        assert_eq!(told(&other.body[results]).last(), Some(&(cup, "idempotency_key_reused")));
     }
-    assert_eq!((server.counts("tea").await, server.counts("cup").await), ([9, 0, 0], [3, 0, 0]));
+    assert_eq!((server.counts(tea).await, server.counts(cup).await), ([9, 0, 0], [3, 0, 0]));
     assert_invariants(&mut redis.connection().await, History::Whole).await;
 }
 
 /// As with a hold: units on lapsed holds are available, although nobody has swept them.
 #[tokio::test]
 async fn lapsed_holds_are_swept_before_a_refusal() {
+    let [tea, cup, pot] = keys::in_one_shard(["tea", "cup", "pot"]);
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &NO_SWEEPER);
-    server.seed("tea", 70).await;
-    server.seed("cup", 1).await;
+    server.seed(tea, 70).await;
+    server.seed(cup, 1).await;
     // More than one call of the sweep takes.
     for _ in 0..60 {
-        server.held_for("tea", 1, 1).await;
+        server.held_for(tea, 1, 1).await;
     }
-    server.held_for("cup", 1, 1).await;
-    server.held("tea", 4).await;
+    server.held_for(cup, 1, 1).await;
+    server.held(tea, 4).await;
     sleep(Duration::from_millis(1050)).await;
-    adjust(&server, "tea", json!({ "delta": -67 }), None).await.problem(409, "insufficient_inventory");
+    adjust(&server, tea, json!({ "delta": -67 }), None).await.problem(409, "insufficient_inventory");
     for mode in ["each", "all"] {
-        server.seed("pot", 9).await;
+        server.seed(pot, 9).await;
         let cups = if mode == "each" { -1 } else { 1 };
         let teas = if mode == "each" { -60 } else { -6 };
         let body = json!({ "mode": mode, "adjustments": [
-            { "sku": "pot", "delta": -1 }, { "sku": "tea", "delta": teas }, { "sku": "cup", "delta": cups },
+            { "sku": pot, "delta": -1 }, { "sku": tea, "delta": teas }, { "sku": cup, "delta": cups },
         ] });
         let answer = server.post(MANY, body).await.ok();
-        assert_eq!(told(&answer["results"]), [("pot", "200"), ("tea", "200"), ("cup", "200")]);
-        assert_eq!(server.counts("pot").await, [8, 0, 0], "what was done is not done again");
+        assert_eq!(told(&answer["results"]), [(pot, "200"), (tea, "200"), (cup, "200")]);
+        assert_eq!(server.counts(pot).await, [8, 0, 0], "what was done is not done again");
     }
-    assert_eq!((server.counts("tea").await, server.counts("cup").await), ([0, 4, 0], [1, 0, 0]));
+    assert_eq!((server.counts(tea).await, server.counts(cup).await), ([0, 4, 0], [1, 0, 0]));
     assert_invariants(&mut redis.connection().await, History::Whole).await;
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::support::invariants::{History, assert_invariants};
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 use crate::support::stockhold::{Answer, Stockhold};
@@ -225,11 +226,13 @@ async fn a_repeat_is_about_what_the_first_request_was_about() {
 
 #[tokio::test]
 async fn the_whole_cart_is_extended_or_nothing_of_it() {
+    let [tea, cup] = keys::in_one_shard(["tea", "cup"]);
     let redis = RedisServer::start();
     let server = three(&redis, &["--extend-max-seconds", "100"]).await;
-    let [first] = held(&server, ["tea"], 10).await;
+    server.seed(cup, 5).await;
+    let [first] = held(&server, [tea], 10).await;
     sleep(Duration::from_millis(2500)).await;
-    let [second] = held(&server, ["cup"], 10).await;
+    let [second] = held(&server, [cup], 10).await;
     let longer = extend(&server, 60).await.ok();
     assert_eq!(states(&longer), all(&[&first, &second], "active"));
     let expiries: Vec<_> =
@@ -239,7 +242,7 @@ async fn the_whole_cart_is_extended_or_nothing_of_it() {
     // The second could have this much time, and the first could not.
     let problem = extend(&server, 98).await.problem(409, "extension_limit_reached");
     let errors = problem["errors"].as_array().unwrap();
-    assert_eq!((errors.len(), &errors[0]["reservationId"], &errors[0]["sku"]), (1, &json!(first), &json!("tea")));
+    assert_eq!((errors.len(), &errors[0]["reservationId"], &errors[0]["sku"]), (1, &json!(first), &json!(tea)));
     assert_eq!(errors[0]["maxExpiresAt"], problem["maxExpiresAt"]);
     assert_eq!(before, Snapshot::take(&mut redis.connection().await).await);
     for body in [json!({}), json!({ "ttlSeconds": 0 }), json!({ "ttlSeconds": "60" })] {
@@ -253,15 +256,18 @@ async fn the_whole_cart_is_extended_or_nothing_of_it() {
 /// A record is dropped a time after its end. Then the cart is forgotten, and its list is no obstacle.
 #[tokio::test]
 async fn what_is_long_over_is_left_out() {
+    let [tea, cup] = keys::in_one_shard(["tea", "cup"]);
     let redis = RedisServer::start();
     let server = three(&redis, &["--keep-seconds", "1"]).await;
-    held(&server, ["tea", "cup"], 600).await;
+    server.seed(cup, 5).await;
+    held(&server, [tea, cup], 600).await;
     cart(&server, "release", Some("key")).await.ok();
     sleep(Duration::from_millis(1100)).await;
     cart(&server, "release", Some("key")).await.problem(404, "unknown_cart");
     server.get("/api/carts/c").await.problem(404, "unknown_cart");
-    let [tea] = held(&server, ["tea"], 600).await;
-    assert_eq!(states(&cart(&server, "confirm", Some("key")).await.ok()), all(&[&tea], "confirmed"));
-    let listed: u64 = cmd("HLEN").arg("cart:c").query_async(&mut redis.connection().await).await.unwrap();
+    let [id] = held(&server, [tea], 600).await;
+    assert_eq!(states(&cart(&server, "confirm", Some("key")).await.ok()), all(&[&id], "confirmed"));
+    let list = keys::cart_of(tea, "c");
+    let listed: u64 = cmd("HLEN").arg(list).query_async(&mut redis.connection().await).await.unwrap();
     assert_eq!(listed, 3);
 }

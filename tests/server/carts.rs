@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::support::invariants::{History, assert_invariants};
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 use crate::support::stockhold::{Answer, Stockhold};
@@ -41,28 +42,29 @@ fn id_of(body: &Value, line: usize) -> &str {
 
 #[tokio::test]
 async fn a_cart_is_held_with_one_request() {
+    let [tea, cup] = keys::in_one_shard(["tea", "cup"]);
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
-    server.seed("tea", 5).await;
-    server.seed("cup", 2).await;
+    server.seed(tea, 5).await;
+    server.seed(cup, 2).await;
     server.get("/api/carts/c").await.problem(404, "unknown_cart");
-    let body = json!({ "items": lines(&[("tea", 3), ("cup", 2)]), "ttlSeconds": 30 });
+    let body = json!({ "items": lines(&[(tea, 3), (cup, 2)]), "ttlSeconds": 30 });
     let cart = server.post("/api/carts/c/hold", body).await.ok();
     let members: Vec<_> = cart.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(members, ["cartId", "expiresAt", "reservations"]);
     let shown = told(&cart["reservations"], ["cartId", "sku", "quantity", "state"]);
-    assert_eq!(shown, [["c", "tea", "3", "active"], ["c", "cup", "2", "active"]].map(|line| line.map(str::to_owned)));
+    assert_eq!(shown, [["c", tea, "3", "active"], ["c", cup, "2", "active"]].map(|line| line.map(str::to_owned)));
     for at in 0..2 {
         assert_eq!(cart["reservations"][at]["expiresAt"], cart["expiresAt"]);
         let record = server.get(&format!("/api/reservations/{}", id_of(&cart, at))).await.ok();
         assert_eq!(record, cart["reservations"][at]);
     }
-    assert_eq!((server.counts("tea").await, server.counts("cup").await), ([2, 3, 0], [0, 2, 0]));
+    assert_eq!((server.counts(tea).await, server.counts(cup).await), ([2, 3, 0], [0, 2, 0]));
 
     // More for the same cart is another hold.
-    hold(&server, "c", &[("tea", 1)], None).await.ok();
+    hold(&server, "c", &[(tea, 1)], None).await.ok();
     // A single hold is not listed.
-    let single = json!({ "cartId": "c", "sku": "tea", "quantity": 1 });
+    let single = json!({ "cartId": "c", "sku": tea, "quantity": 1 });
     server.post("/api/reservations/hold", single).await.ok();
     server.confirm(id_of(&cart, 0)).await.ok();
     let read = server.get("/api/carts/c").await.ok();
@@ -70,34 +72,35 @@ async fn a_cart_is_held_with_one_request() {
     assert_eq!(members, ["cartId", "reservations"]);
     // By the moment in which they were made; those of one moment by SKU.
     let shown = told(&read["reservations"], ["sku", "quantity", "state"]);
-    let expected = [["cup", "2", "active"], ["tea", "3", "confirmed"], ["tea", "1", "active"]];
+    let expected = [[cup, "2", "active"], [tea, "3", "confirmed"], [tea, "1", "active"]];
     assert_eq!(shown, expected.map(|line| line.map(str::to_owned)));
     assert_invariants(&mut redis.connection().await, History::Whole).await;
 }
 
 #[tokio::test]
 async fn every_short_line_is_named_and_nothing_is_held() {
+    let [tea, cup, pot, nil] = keys::in_one_shard(["tea", "cup", "pot", "nil"]);
+    let wanted = [(tea, 3), (cup, 1), (nil, 1), (pot, 9)];
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
-    for sku in ["tea", "cup", "pot"] {
+    for sku in [tea, cup, pot] {
         server.seed(sku, 2).await;
     }
     let before = Snapshot::take(&mut redis.connection().await).await;
-    let answer = hold(&server, "c", &[("tea", 3), ("cup", 1), ("nil", 1), ("pot", 9)], Some("key")).await;
-    let problem = answer.problem(409, "insufficient_inventory");
+    let problem = hold(&server, "c", &wanted, Some("key")).await.problem(409, "insufficient_inventory");
     assert_eq!(problem["title"], "Insufficient inventory");
     let expected = json!([
-        { "sku": "tea", "requested": 3, "available": 2 },
-        { "sku": "nil", "requested": 1, "available": 0, "code": "unknown_sku" },
-        { "sku": "pot", "requested": 9, "available": 2 },
+        { "sku": tea, "requested": 3, "available": 2 },
+        { "sku": nil, "requested": 1, "available": 0, "code": "unknown_sku" },
+        { "sku": pot, "requested": 9, "available": 2 },
     ]);
     assert_eq!(problem["errors"], expected);
     assert_eq!(before.changed(&Snapshot::take(&mut redis.connection().await).await), Vec::<String>::new());
     // A refusal is not remembered.
-    server.seed("nil", 1).await;
-    server.seed("tea", 3).await;
-    server.seed("pot", 9).await;
-    let again = hold(&server, "c", &[("tea", 3), ("cup", 1), ("nil", 1), ("pot", 9)], Some("key")).await;
+    server.seed(nil, 1).await;
+    server.seed(tea, 3).await;
+    server.seed(pot, 9).await;
+    let again = hold(&server, "c", &wanted, Some("key")).await;
     assert!(!is_replay(&again));
     again.ok();
 }
@@ -173,11 +176,12 @@ async fn one_key_is_one_hold_of_a_cart() {
 
 #[tokio::test]
 async fn a_replay_of_what_is_over_says_so() {
+    let [tea, cup] = keys::in_one_shard(["tea", "cup"]);
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &[&NO_SWEEPER[..], &["--keep-seconds", "1"]].concat());
-    server.seed("tea", 2).await;
-    server.seed("cup", 2).await;
-    let body = json!({ "items": lines(&[("tea", 2), ("cup", 2)]), "ttlSeconds": 1 });
+    server.seed(tea, 2).await;
+    server.seed(cup, 2).await;
+    let body = json!({ "items": lines(&[(tea, 2), (cup, 2)]), "ttlSeconds": 1 });
     let first = server.post_with("/api/carts/c/hold", body.clone(), Some("key")).await.ok();
     server.release(id_of(&first, 0)).await.ok();
     sleep(Duration::from_millis(1100)).await;
@@ -186,30 +190,31 @@ async fn a_replay_of_what_is_over_says_so() {
     assert!(is_replay(&again));
     let problem = again.problem(409, "reservation_not_active");
     let expected = json!([
-        { "reservationId": id_of(&first, 0), "sku": "tea", "code": "unknown_reservation" },
-        { "reservationId": id_of(&first, 1), "sku": "cup", "state": "released", "reason": "reservation_ttl_elapsed" },
+        { "reservationId": id_of(&first, 0), "sku": tea, "code": "unknown_reservation" },
+        { "reservationId": id_of(&first, 1), "sku": cup, "state": "released", "reason": "reservation_ttl_elapsed" },
     ]);
     assert_eq!(problem["errors"], expected);
-    assert_eq!((server.counts("tea").await, server.counts("cup").await), ([2, 0, 0], [2, 0, 0]));
+    assert_eq!((server.counts(tea).await, server.counts(cup).await), ([2, 0, 0], [2, 0, 0]));
 }
 
 /// As the read of a single reservation does.
 #[tokio::test]
 async fn a_read_shows_what_has_lapsed_as_released() {
+    let [tea, cup] = keys::in_one_shard(["tea", "cup"]);
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &NO_SWEEPER);
-    server.seed("tea", 2).await;
-    server.seed("cup", 2).await;
-    let body = json!({ "items": lines(&[("tea", 2), ("cup", 1)]), "ttlSeconds": 1 });
+    server.seed(tea, 2).await;
+    server.seed(cup, 2).await;
+    let body = json!({ "items": lines(&[(tea, 2), (cup, 1)]), "ttlSeconds": 1 });
     server.post("/api/carts/c/hold", body).await.ok();
-    hold(&server, "c", &[("cup", 1)], None).await.ok();
+    hold(&server, "c", &[(cup, 1)], None).await.ok();
     sleep(Duration::from_millis(1050)).await;
     let read = server.get("/api/carts/c").await.ok();
     let shown = told(&read["reservations"], ["sku", "state", "reason"]);
     let lapsed = |sku| [sku, "released", "reservation_ttl_elapsed"];
-    let expected = [lapsed("cup"), lapsed("tea"), ["cup", "active", "null"]];
+    let expected = [lapsed(cup), lapsed(tea), [cup, "active", "null"]];
     assert_eq!(shown, expected.map(|line| line.map(str::to_owned)));
-    assert_eq!((server.counts("tea").await, server.counts("cup").await), ([2, 0, 0], [1, 1, 0]));
+    assert_eq!((server.counts(tea).await, server.counts(cup).await), ([2, 0, 0], [1, 1, 0]));
     assert_invariants(&mut redis.connection().await, History::Whole).await;
 }
 
@@ -217,11 +222,13 @@ async fn a_read_shows_what_has_lapsed_as_released() {
 async fn a_full_cart_makes_room_by_itself_while_something_has_ended() {
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &NO_SWEEPER);
-    let skus: Vec<String> = (0..50).map(|number| format!("sku-{number}")).collect();
-    for sku in &skus {
+    // A cart has a list in each shard.
+    let names: [String; 50] = std::array::from_fn(|number| format!("sku-{number}"));
+    let skus = keys::in_one_shard(names.each_ref().map(String::as_str));
+    for sku in skus {
         server.seed(sku, 10).await;
     }
-    let all: Vec<_> = skus.iter().map(|sku| (sku.as_str(), 1)).collect();
+    let all = skus.map(|sku| (sku, 1));
     let first = hold(&server, "c", &all, None).await.ok();
     let soon = json!({ "items": lines(&all[..49]), "ttlSeconds": 1 });
     server.post("/api/carts/c/hold", soon).await.ok();
@@ -251,8 +258,8 @@ async fn a_cart_may_have_any_name_that_its_rule_allows() {
     let held = server.post(&format!("/api/carts/{path}/hold"), json!({ "items": lines(&[("tea", 1)]) })).await.ok();
     assert_eq!(held["cartId"], "Körbchen 🛒/{1}:%");
     assert_eq!(server.get(&format!("/api/carts/{path}")).await.ok()["reservations"], held["reservations"]);
-    let listed: Vec<String> =
-        cmd("HKEYS").arg("cart:Körbchen 🛒/{1}:%").query_async(&mut redis.connection().await).await.unwrap();
+    let list = keys::cart_of("tea", "Körbchen 🛒/{1}:%");
+    let listed: Vec<String> = cmd("HKEYS").arg(list).query_async(&mut redis.connection().await).await.unwrap();
     assert_eq!(listed, [id_of(&held, 0)]);
     for bad in ["%0A", "a%C2%85", &"x".repeat(129)] {
         let problem = hold(&server, bad, &[("tea", 1)], None).await.problem(400, "invalid_request");

@@ -141,14 +141,13 @@ async fn a_setting_may_be_a_variable() {
 /// variables of other programs.
 #[tokio::test]
 async fn variables_that_are_empty_or_not_ours_are_ignored() {
-    let redis = RedisServer::start();
     let empty = "BIND_ADDRESS PORT REDIS_URL REDIS_PORT TOKEN_FILE INSECURE_BIND RUST_LOG STOCKHOLD_HOST STOCKHOLD_PORT \
                  STOCKHOLD_TOKEN_FILE STOCKHOLD_INSECURE_BIND STOCKHOLD_REDIS_URL STOCKHOLD_REDIS_SERVER \
                  STOCKHOLD_REDIS_PORT STOCKHOLD_REDIS_MAXMEMORY STOCKHOLD_DATA_DIR STOCKHOLD_MAX_BATCH STOCKHOLD_DURABILITY \
                  STOCKHOLD_SWEEP_INTERVAL_MS STOCKHOLD_AUDIT_MAX STOCKHOLD_KEEP_SECONDS STOCKHOLD_KEEP_ALIVE_SECONDS \
                  STOCKHOLD_ALLOWED_HOSTS STOCKHOLD_LOG STOCKHOLD_REDIS_CA STOCKHOLD_REDIS_CERT STOCKHOLD_REDIS_KEY \
                  STOCKHOLD_REDIS_PASSWORD_FILE STOCKHOLD_DRAIN_SECONDS STOCKHOLD_CORS_ORIGIN \
-                 STOCKHOLD_LOG_FORMAT";
+                 STOCKHOLD_LOG_FORMAT STOCKHOLD_SHARDS";
     let foreign = [
         ("REDIS_PORT", "tcp://10.0.0.1:6379"),
         ("REDIS_SERVER", "10.0.0.1"),
@@ -159,9 +158,10 @@ async fn variables_that_are_empty_or_not_ours_are_ignored() {
         ("TOKEN_FILE", "/nowhere"),
         ("MAX_BATCH", "many"),
     ];
-    let url = redis.url();
-    let arguments = ["--port", "0", "--redis-url", &url];
     for variables in [empty.split(' ').map(|name| (name, "")).collect(), foreign.to_vec()] {
+        let redis = RedisServer::start();
+        let url = redis.url();
+        let arguments = ["--port", "0", "--redis-url", &url];
         Stockhold::run(program(&arguments).envs(variables.iter().copied())).get("/readyz").await.ok();
         for command in [&["check", "--redis-url", &url][..], &["scripts", "verify", "--redis-url", &url]] {
             let (status, said) = run(program(command).envs(variables.iter().copied()));

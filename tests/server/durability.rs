@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::support::invariants::{History, assert_invariants};
+use crate::support::keys;
 use crate::support::redis_server::{RedisServer, cut_short};
 use crate::support::stockhold::{Answer, Stockhold};
 
@@ -59,7 +60,7 @@ async fn seed(server: &Stockhold, quantity: u64) {
 }
 
 async fn is_there(redis: &mut MultiplexedConnection, id: &str) -> bool {
-    cmd("EXISTS").arg(format!("reservation:{id}")).query_async(redis).await.unwrap()
+    cmd("EXISTS").arg(keys::reservation(id)).query_async(redis).await.unwrap()
 }
 
 /// Buys until it is stopped, and returns the ids that were acknowledged.
@@ -237,7 +238,7 @@ async fn sweeping_waits_for_no_replica() {
 }
 
 async fn is_due(redis: &mut MultiplexedConnection, sku: &str) -> bool {
-    let bound: Option<f64> = cmd("ZSCORE").arg("stockhold:due").arg(sku).query_async(redis).await.unwrap();
+    let bound: Option<f64> = cmd("ZSCORE").arg(keys::due_of(sku)).arg(sku).query_async(redis).await.unwrap();
     bound.is_some()
 }
 
@@ -253,6 +254,6 @@ async fn a_refusal_is_not_an_unknown_outcome() {
     // Before the reloader runs: the request itself finds the scripts missing.
     cmd("SCRIPT").arg("FLUSH").exec_async(&mut redis).await.unwrap();
     hold(&server, "order-1").await.ok();
-    cmd("HSET").arg(&["inventory:tea", "available", "many"]).exec_async(&mut redis).await.unwrap();
+    cmd("HSET").arg(keys::inventory("tea")).arg(&["available", "many"]).exec_async(&mut redis).await.unwrap();
     hold(&server, "order-2").await.problem(500, "internal");
 }

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use crate::support::invariants::{History, assert_invariants};
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
@@ -32,10 +33,10 @@ async fn a_hold_expires_without_any_request() {
 
     // Reads Redis itself: a read over HTTP would expire the hold.
     let mut connection = redis.connection().await;
-    let state: String = connection.hget(format!("reservation:{id}"), "state").await.unwrap();
+    let state: String = connection.hget(keys::reservation(&id), "state").await.unwrap();
     assert_eq!(state, "active");
     let waited = loop {
-        let state: String = connection.hget(format!("reservation:{id}"), "state").await.unwrap();
+        let state: String = connection.hget(keys::reservation(&id), "state").await.unwrap();
         if state == "released" {
             break held.elapsed();
         }
@@ -43,9 +44,9 @@ async fn a_hold_expires_without_any_request() {
         sleep(Duration::from_millis(10)).await;
     };
     assert!(waited >= Duration::from_millis(900), "released before its time, after {waited:?}");
-    let available: u64 = connection.hget("inventory:sku", "available").await.unwrap();
+    let available: u64 = connection.hget(keys::inventory("sku"), "available").await.unwrap();
     assert_eq!(available, 5);
-    let left: u64 = connection.zcard("stockhold:due").await.unwrap();
+    let left: u64 = connection.zcard(keys::due_of("sku")).await.unwrap();
     assert_eq!(left, 0, "nothing is left to poll for");
     let event = &server.events("sku", 1).await[0];
     assert_eq!((&event["event"], &event["reason"]), (&json!("expired"), &json!("reservation_ttl_elapsed")));
@@ -83,7 +84,7 @@ async fn a_settlement_after_expiry_is_refused_and_the_units_are_back() {
     }
     server.release(&other).await.problem(409, "reservation_not_active");
     let mut connection = redis.connection().await;
-    let available: u64 = connection.hget("inventory:sku", "available").await.unwrap();
+    let available: u64 = connection.hget(keys::inventory("sku"), "available").await.unwrap();
     assert_eq!(available, 5);
 }
 
@@ -155,7 +156,10 @@ async fn lapse(redis: &RedisServer, skus: &[String]) {
 async fn until_due(redis: &mut MultiplexedConnection, left: &[&str]) {
     let started = Instant::now();
     loop {
-        let due: Vec<Vec<u8>> = redis.zrange("stockhold:due", 0, -1).await.unwrap();
+        let mut due: Vec<Vec<u8>> = Vec::new();
+        for shard in keys::shards() {
+            due.extend(redis.zrange::<_, Vec<_>>(&shard.due, 0, -1).await.unwrap());
+        }
         if due.iter().all(|sku| left.iter().any(|left| left.as_bytes() == sku)) {
             return;
         }
@@ -166,7 +170,7 @@ async fn until_due(redis: &mut MultiplexedConnection, left: &[&str]) {
 
 /// The stored counts: available, reserved. A read over HTTP would expire what is due.
 async fn stored(redis: &mut MultiplexedConnection, sku: &str) -> [u64; 2] {
-    let counts: [String; 2] = redis.hmget(format!("inventory:{sku}"), &["available", "reserved"]).await.unwrap();
+    let counts: [String; 2] = redis.hmget(keys::inventory(sku), &["available", "reserved"]).await.unwrap();
     counts.map(|count| count.parse().unwrap())
 }
 
@@ -183,7 +187,10 @@ async fn one_round_sweeps_many_skus_and_two_servers_sweep_each_once() {
         assert_eq!(stored(&mut connection, sku).await, [5, 0], "{sku}");
     }
     // Three events of each SKU: seeded, held, expired once.
-    let events: usize = cmd("XLEN").arg("inventory:audit").query_async(&mut connection).await.unwrap();
+    let mut events = 0;
+    for shard in keys::shards() {
+        events += cmd("XLEN").arg(&shard.audit).query_async::<usize>(&mut connection).await.unwrap();
+    }
     assert_eq!(events, 3 * skus.len());
 }
 
@@ -191,24 +198,25 @@ async fn one_round_sweeps_many_skus_and_two_servers_sweep_each_once() {
 #[tokio::test]
 async fn a_damaged_sku_does_not_hold_up_a_large_one() {
     const HOLDS: u64 = 1000;
+    let [large, damaged] = keys::in_one_shard(["large", "damaged"]);
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &NO_SWEEPER);
-    for sku in ["large", "damaged"] {
+    for sku in [large, damaged] {
         server.seed(sku, HOLDS).await;
     }
     for _ in 0..HOLDS {
-        server.held_for("large", 1, 1).await;
+        server.held_for(large, 1, 1).await;
     }
-    server.held_for("damaged", 1, 1).await;
+    server.held_for(damaged, 1, 1).await;
     drop(server);
     let mut connection = redis.connection().await;
-    let _: () = connection.hset("inventory:damaged", "reserved", "2").await.unwrap();
+    let _: () = connection.hset(keys::inventory(damaged), "reserved", "2").await.unwrap();
     sleep(PAST_EXPIRY).await;
 
     let server =
         Stockhold::spawn(&["--port", "0", "--redis-url", &redis.url(), "--log", "off", NO_SWEEPER[0], NO_SWEEPER[1]]);
-    until_due(&mut connection, &["damaged"]).await;
-    assert_eq!(server.counts("large").await, [HOLDS, 0, 0]);
+    until_due(&mut connection, &[damaged]).await;
+    assert_eq!(server.counts(large).await, [HOLDS, 0, 0]);
 }
 
 #[tokio::test]
@@ -216,22 +224,22 @@ async fn a_stuck_sku_is_swept_after_its_repair() {
     let redis = RedisServer::start();
     lapse(&redis, &["damaged", "denied", "sound"].map(str::to_owned)).await;
     let mut connection = redis.connection().await;
-    let _: () = connection.hset("inventory:damaged", "reserved", "2").await.unwrap();
+    let _: () = connection.hset(keys::inventory("damaged"), "reserved", "2").await.unwrap();
     let mut allow = async |keys: &str| {
         let rules = [
             "on",
             ">secret",
             "+@all",
             "resetkeys",
-            "~reservation:*",
-            "~operation:*",
-            "~cart:*",
-            "~stockhold:*",
-            "~inventory:audit",
+            "~*reservation:*",
+            "~*operation:*",
+            "~*cart:*",
+            "~*stockhold:*",
+            "~*inventory:audit",
         ];
         // And the SKU with which the server checks its rights.
         let skus = keys.split(' ').chain(["stockhold-readiness-probe"]);
-        let skus = skus.flat_map(|sku| [format!("~inventory:{sku}"), format!("~inventory:{sku}:active")]);
+        let skus = skus.flat_map(|sku| [format!("~{}", keys::inventory(sku)), format!("~{}", keys::active(sku))]);
         cmd("ACL")
             .arg("SETUSER")
             .arg("shop")
@@ -249,7 +257,7 @@ async fn a_stuck_sku_is_swept_after_its_repair() {
     assert_eq!(stored(&mut observer, "denied").await, [4, 1]);
 
     allow("damaged denied sound").await;
-    let _: () = observer.hset("inventory:damaged", "reserved", "1").await.unwrap();
+    let _: () = observer.hset(keys::inventory("damaged"), "reserved", "1").await.unwrap();
     until_due(&mut observer, &[]).await;
     assert_invariants(&mut observer, History::Whole).await;
 }
@@ -260,9 +268,9 @@ async fn names_that_are_not_text_do_not_end_a_round() {
     let redis = RedisServer::start();
     lapse(&redis, &["odd", "sound"].map(str::to_owned)).await;
     let mut connection = redis.connection().await;
-    let _: () = connection.zadd("inventory:odd:active", &b"\xff"[..], 1).await.unwrap();
+    let _: () = connection.zadd(keys::active("odd"), &b"\xff"[..], 1).await.unwrap();
     for first in [&b"\xff"[..], b"odd"] {
-        let _: () = connection.zadd("stockhold:due", first, 1).await.unwrap();
+        let _: () = connection.zadd(keys::due_of("odd"), first, 1).await.unwrap();
     }
     let _server = Stockhold::start_with(&redis, &["--log", "off"]);
     let started = Instant::now();
@@ -270,8 +278,8 @@ async fn names_that_are_not_text_do_not_end_a_round() {
         assert!(started.elapsed() < Duration::from_secs(30), "never swept");
         sleep(Duration::from_millis(10)).await;
     }
-    let _: () = connection.zrem("inventory:odd:active", &b"\xff"[..]).await.unwrap();
-    let _: () = connection.zrem("stockhold:due", &b"\xff"[..]).await.unwrap();
+    let _: () = connection.zrem(keys::active("odd"), &b"\xff"[..]).await.unwrap();
+    let _: () = connection.zrem(keys::due_of("odd"), &b"\xff"[..]).await.unwrap();
     until_due(&mut connection, &[]).await;
 }
 
@@ -282,7 +290,7 @@ async fn a_sku_without_a_reply_does_not_end_a_round() {
     let sound = (0..20).map(|number| format!("sku-{number}"));
     lapse(&redis, &sound.chain(["silent".to_owned()]).collect::<Vec<_>>()).await;
     let mut connection = redis.connection().await;
-    let _: () = connection.zadd("stockhold:due", "silent", 1).await.unwrap();
+    let _: () = connection.zadd(keys::due_of("silent"), "silent", 1).await.unwrap();
     let (proxy, silent) = silent_about("silent", &redis).await;
     let url = format!("redis://{proxy}/");
     let _server = Stockhold::spawn(&["--port", "0", "--redis-url", &url, "--log", "off"]);
@@ -295,8 +303,8 @@ async fn a_sku_without_a_reply_does_not_end_a_round() {
 /// A proxy to `redis`. A connection through it stops for good when a script is called on `sku`.
 async fn silent_about(sku: &str, redis: &RedisServer) -> (SocketAddr, Arc<AtomicBool>) {
     // The keys are next to each other only as the keys of a script.
-    let active = format!("inventory:{sku}:active");
-    let keys = format!("inventory:{sku}\r\n${}\r\n{active}\r\n", active.len());
+    let (inventory, active) = (keys::inventory(sku), keys::active(sku));
+    let keys = format!("{inventory}\r\n${}\r\n{active}\r\n", active.len());
     let silent = Arc::new(AtomicBool::new(true));
     let (listener, port) = (TcpListener::bind(("127.0.0.1", 0)).await.unwrap(), redis.port());
     let (address, is_silent) = (listener.local_addr().unwrap(), Arc::clone(&silent));

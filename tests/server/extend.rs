@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::support::invariants::{History, assert_invariants};
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::{Answer, Stockhold, program};
 
@@ -138,7 +139,7 @@ async fn a_hold_is_replayed_after_its_extension() {
 
         // As if the extension had ended after 1200 s exactly: a request for that time is another one.
         let mut connection = redis.connection().await;
-        let record = format!("reservation:{id}");
+        let record = keys::reservation(id);
         let created: u64 = cmd("HGET").arg(&record).arg("createdAt").query_async(&mut connection).await.unwrap();
         let expires = created + 1_200_000;
         cmd("HSET").arg(&record).arg("expiresAt").arg(expires).exec_async(&mut connection).await.unwrap();

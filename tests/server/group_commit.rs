@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
-use stockhold::engine::{Engine, Error, Hold, HoldRequest, Quantity, SeedQuantity, Settle, Ttl};
+use stockhold::engine::{Engine, Error, Hold, HoldRequest, Options, Quantity, SeedQuantity, Settle, Ttl};
 use stockhold::keys::{CartId, IdempotencyKey, ReservationId, Sku};
 use stockhold::redis::{CALL_TIMEOUT, Redis};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::sleep;
 
 use crate::support::invariants::{History, assert_invariants};
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 
 /// More than the number that may wait.
@@ -33,7 +34,7 @@ impl EngineFixture {
     }
 
     async fn open_on(redis: RedisServer) -> Self {
-        let engine = Engine::new(redis.open(&redis.url()));
+        let engine = engine_on(redis.open(&redis.url()));
         engine.load_scripts().await.unwrap();
         engine.seed(&sku("tea"), SeedQuantity::new(100).unwrap(), None).await.unwrap();
         cmd("CONFIG").arg("RESETSTAT").exec_async(&mut redis.connection().await).await.unwrap();
@@ -144,6 +145,10 @@ fn hold_by(engine: &Arc<Engine>, of: &str, quantity: u64, key: Option<&str>) -> 
     tokio::spawn(async move { engine.hold(request).await })
 }
 
+fn engine_on(redis: Redis) -> Engine {
+    Engine::on(keys::LAYOUT.clone(), redis, Options::default())
+}
+
 fn sku(name: &str) -> Sku {
     Sku::parse(name).unwrap()
 }
@@ -202,7 +207,7 @@ async fn each_gets_its_own_outcome_and_a_bad_one_affects_no_other() {
     assert_invariants(&mut connection, History::Whole).await;
 
     // Somebody wrote to a SKU by hand: only requests for this SKU fail.
-    cmd("HSET").arg("inventory:cup").arg("available").arg("many").exec_async(&mut connection).await.unwrap();
+    cmd("HSET").arg(keys::inventory("cup")).arg("available").arg("many").exec_async(&mut connection).await.unwrap();
     let first = fixture.busy().await;
     let mut good = Vec::new();
     let mut bad = Vec::new();
@@ -222,34 +227,38 @@ async fn each_gets_its_own_outcome_and_a_bad_one_affects_no_other() {
 /// Whether Redis names the damaged key or not: it costs the other requests a few calls once, and then none.
 #[tokio::test]
 async fn a_damaged_sku_is_set_apart() {
-    let mut one_bad = ["tea"; 16];
-    one_bad[9] = "cup";
+    let [tea, cup] = keys::in_one_shard(["tea", "cup"]);
+    let mut one_bad = [tea; 16];
+    one_bad[9] = cup;
     let mut some_bad = one_bad;
-    some_bad[2..6].fill("cup");
+    some_bad[2..6].fill(cup);
+    let bad_count = format!("HSET {} available many", keys::inventory(cup));
+    let bad_set = format!("SET {} x", keys::active(cup));
     for (skus, damage, calls_at_first) in [
         // A refusal that names the SKU, and a second call for the others.
-        (some_bad, "HSET inventory:cup available many", 2),
-        (one_bad, "HSET inventory:cup available many", 2),
+        (some_bad, &bad_count, 2),
+        (one_bad, &bad_count, 2),
         // A refusal that names nothing: halves, quarters and so on, where one half of each pair succeeds.
-        (one_bad, "SET inventory:cup:active x", 1 + 4 * 2),
+        (one_bad, &bad_set, 1 + 4 * 2),
     ] {
         let fixture = EngineFixture::open().await;
-        fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap(), None).await.unwrap();
+        fixture.engine.seed(&sku(cup), SeedQuantity::new(5).unwrap(), None).await.unwrap();
         fixture.plant(damage).await;
         for expected in [calls_at_first, 2] {
             let (outcomes, calls) = fixture.hold_together(&skus).await;
             for (sku, outcome) in skus.iter().zip(&outcomes) {
-                match *sku {
-                    "tea" => assert!(matches!(outcome, Ok(Hold::Held(_))), "{damage}: {outcome:?}"),
-                    _ => assert!(matches!(outcome, Err(Error::Broken(_))), "{damage}: {outcome:?}"),
+                if *sku == tea {
+                    assert!(matches!(outcome, Ok(Hold::Held(_))), "{damage}: {outcome:?}");
+                } else {
+                    assert!(matches!(outcome, Err(Error::Broken(_))), "{damage}: {outcome:?}");
                 }
             }
             assert_eq!(calls, expected, "{damage}");
         }
         // After the repair it is served at once, although it is still set apart.
-        fixture.plant("DEL inventory:cup:active").await;
-        fixture.plant("HSET inventory:cup available 5").await;
-        assert!(matches!(fixture.hold("cup", 1, None).await.unwrap(), Ok(Hold::Held(_))));
+        fixture.plant(&format!("DEL {}", keys::active(cup))).await;
+        fixture.plant(&format!("HSET {} available 5", keys::inventory(cup))).await;
+        assert!(matches!(fixture.hold(cup, 1, None).await.unwrap(), Ok(Hold::Held(_))));
         assert_invariants(&mut fixture.connection().await, History::Whole).await;
     }
 }
@@ -259,7 +268,7 @@ async fn a_damaged_sku_is_set_apart() {
 async fn a_damaged_record_affects_no_other_of_its_sku() {
     let fixture = EngineFixture::open().await;
     let Ok(Hold::Held(record)) = fixture.hold("tea", 1, Some("order-1")).await.unwrap() else { panic!() };
-    fixture.plant(&format!("HDEL reservation:{} cartId", record.id)).await;
+    fixture.plant(&format!("HDEL {} cartId", keys::reservation(record.id))).await;
     for calls in [3, 3] {
         let before = fixture.calls().await;
         let first = fixture.busy().await;
@@ -286,8 +295,9 @@ async fn as_many_confirms_succeed_as_units_are_reserved() {
         let Ok(Hold::Held(record)) = fixture.hold(of, 1, None).await.unwrap() else { panic!() };
         ids.push(record.id);
     }
-    fixture.plant("HINCRBY inventory:tea reserved -1").await;
-    fixture.plant("HINCRBY inventory:tea available 1").await;
+    for change in ["reserved -1", "available 1"] {
+        fixture.plant(&format!("HINCRBY {} {change}", keys::inventory("tea"))).await;
+    }
     let mut settling = JoinSet::new();
     for id in ids {
         let engine = Arc::clone(&fixture.engine);
@@ -304,20 +314,22 @@ async fn as_many_confirms_succeed_as_units_are_reserved() {
 async fn nothing_is_sent_again_after_a_lost_reply() {
     // The first call, and the one that is refused.
     const CARRIED: usize = 2;
-    for (damage, most_unknown) in [("HSET inventory:cup available many", 10), ("SET inventory:cup:active x", 6)] {
+    let [tea, cup] = keys::in_one_shard(["tea", "cup"]);
+    let bad_count = format!("HSET {} available many", keys::inventory(cup));
+    let bad_set = format!("SET {} x", keys::active(cup));
+    for (damage, most_unknown) in [(&bad_count, 10), (&bad_set, 6)] {
         let fixture = EngineFixture::open_on(RedisServer::start_plain()).await;
-        fixture.engine.seed(&sku("cup"), SeedQuantity::new(5).unwrap(), None).await.unwrap();
+        fixture.engine.seed(&sku(cup), SeedQuantity::new(5).unwrap(), None).await.unwrap();
         fixture.plant(damage).await;
         let network = LossyNetwork::start(fixture.redis.port(), CARRIED).await;
-        let engine = Engine::new(Redis::open(&format!("redis://{}", network.address)).unwrap());
-        let engine = Arc::new(engine);
+        let engine = Arc::new(engine_on(Redis::open(&format!("redis://{}", network.address)).unwrap()));
         engine.load_scripts().await.unwrap();
 
         fixture.redis.stop_process();
-        let first = hold_by(&engine, "tea", 1, None);
+        let first = hold_by(&engine, tea, 1, None);
         settle_down().await;
-        let bad = hold_by(&engine, "cup", 1, None);
-        let good: Vec<_> = (0..10).map(|_| hold_by(&engine, "tea", 1, None)).collect();
+        let bad = hold_by(&engine, cup, 1, None);
+        let good: Vec<_> = (0..10).map(|_| hold_by(&engine, tea, 1, None)).collect();
         settle_down().await;
         fixture.redis.continue_process();
         first.await.unwrap().unwrap();
@@ -396,7 +408,7 @@ async fn a_request_that_gets_no_turn_in_time_was_not_done() {
     let mut connection = fixture.connection().await;
     for n in none {
         let key = IdempotencyKey::parse(&format!("order-{n}")).unwrap();
-        let reservation = format!("reservation:{}", ReservationId::of_hold(&key, &sku("tea"), 0));
+        let reservation = keys::reservation(ReservationId::of_hold(&key, &sku("tea"), keys::shard_of("tea").number));
         assert!(!cmd("EXISTS").arg(reservation).query_async::<bool>(&mut connection).await.unwrap());
     }
     assert_invariants(&mut connection, History::Whole).await;

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 
 use crate::support::invariants::{History, assert_invariants};
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::{Answer, Stockhold};
 
@@ -158,27 +159,31 @@ async fn a_key_has_a_rule() {
 /// A server remembers of which SKU a reservation is. Another service may use the id again, for another SKU.
 #[tokio::test]
 async fn an_id_that_another_service_used_again_is_settled_where_it_is_now() {
+    let [sku, other] = keys::in_one_shard(["sku", "other"]);
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
-    server.seed("sku", 5).await;
-    server.seed("other", 5).await;
+    server.seed(sku, 5).await;
+    server.seed(other, 5).await;
     let id = server.post_with("/api/reservations/hold", body(2), Some("order-1")).await.ok()["reservationId"].clone();
     let id = id.as_str().unwrap();
     server.release(id).await.ok();
     // The time for which it is kept is over.
     let mut connection = redis.connection().await;
-    redis::cmd("DEL").arg(format!("reservation:{id}")).exec_async(&mut connection).await.unwrap();
+    redis::cmd("DEL").arg(keys::reservation(id)).exec_async(&mut connection).await.unwrap();
 
     server.confirm(id).await.problem(404, "unknown_reservation");
     let mut hold = redis::cmd("EVALSHA");
-    hold.arg(&Catalogue::embedded().get("hold").unwrap().sha1).arg(5).arg("inventory:audit").arg("stockhold:due");
-    hold.arg("inventory:other").arg("inventory:other:active").arg(format!("reservation:{id}"));
+    hold.arg(&Catalogue::embedded().get("hold").unwrap().sha1)
+        .arg(5)
+        .arg(keys::audit_of(other))
+        .arg(keys::due_of(other));
+    hold.arg(keys::inventory(other)).arg(keys::active(other)).arg(keys::reservation(id));
     hold.arg("each").arg("cart-1").arg(3).arg(60_000);
     let held: Vec<Vec<String>> = hold.query_async(&mut connection).await.unwrap();
     assert_eq!(held[0][0], "HELD");
     let confirmed = server.confirm(id).await.ok();
-    assert_eq!((&confirmed["sku"], &confirmed["quantity"]), (&json!("other"), &json!(3)));
-    assert_eq!((server.counts("sku").await, server.counts("other").await), ([5, 0, 0], [2, 0, 3]));
+    assert_eq!((&confirmed["sku"], &confirmed["quantity"]), (&json!(other), &json!(3)));
+    assert_eq!((server.counts(sku).await, server.counts(other).await), ([5, 0, 0], [2, 0, 3]));
 }
 
 #[tokio::test]

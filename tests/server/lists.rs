@@ -7,6 +7,7 @@ use redis::cmd;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
@@ -100,19 +101,23 @@ async fn damaged_skus_are_left_out() {
     let plant = async |connection: &mut redis::aio::MultiplexedConnection, words: &[&[u8]]| {
         cmd(std::str::from_utf8(words[0]).unwrap()).arg(&words[1..]).exec_async(connection).await.unwrap();
     };
-    plant(&mut connection, &[b"HSET", b"inventory:sku-0001", b"available", b"many"]).await;
-    plant(&mut connection, &[b"DEL", b"inventory:sku-0002"]).await;
-    plant(&mut connection, &[b"SET", b"inventory:sku-0003", b"text"]).await;
+    let inventory = |sku: &str| keys::inventory(sku).into_bytes();
+    plant(&mut connection, &[b"HSET", &inventory("sku-0001"), b"available", b"many"]).await;
+    plant(&mut connection, &[b"DEL", &inventory("sku-0002")]).await;
+    plant(&mut connection, &[b"SET", &inventory("sku-0003"), b"text"]).await;
+    let list = keys::skus_of("sku-0000").as_bytes();
     for name in [b"a:b".as_slice(), b"", b"sku-0000\xff", b"zz {", b"\xff\xfe"] {
-        plant(&mut connection, &[b"ZADD", b"stockhold:skus", b"0", name]).await;
+        plant(&mut connection, &[b"ZADD", list, b"0", name]).await;
     }
     for limit in [1, 2, 3, 100] {
         let (found, _) = walk(&server, &format!("/api/inventory?limit={limit}"), "sku").await;
         assert_eq!(found, ["sku-0000", "sku-0004"], "{limit} in a page");
     }
-    cmd("DEL").arg("stockhold:skus").exec_async(&mut connection).await.unwrap();
+    for shard in keys::shards() {
+        cmd("DEL").arg(&shard.skus).exec_async(&mut connection).await.unwrap();
+    }
     for name in 0..3000 {
-        plant(&mut connection, &[b"ZADD", b"stockhold:skus", b"0", format!("no:{name}").as_bytes()]).await;
+        plant(&mut connection, &[b"ZADD", list, b"0", format!("no:{name}").as_bytes()]).await;
     }
     assert_eq!(page(&server, "/api/inventory").await, (vec![], None));
 }
@@ -130,9 +135,9 @@ async fn active_reservations_are_listed_by_expiry_and_in_pages() {
     let sha1: String = cmd("HGET").arg("stockhold:scripts").arg("hold").query_async(&mut connection).await.unwrap();
     for _ in 0..HOLDS / 70 {
         let mut call = cmd("EVALSHA");
-        call.arg(&sha1).arg(2 + 3 * 70).arg("inventory:audit").arg("stockhold:due");
+        call.arg(&sha1).arg(2 + 3 * 70).arg(keys::audit_of("tea")).arg(keys::due_of("tea"));
         for _ in 0..70 {
-            call.arg("inventory:tea").arg("inventory:tea:active").arg(format!("reservation:{}", uuid::Uuid::new_v4()));
+            call.arg(keys::inventory("tea")).arg(keys::active("tea")).arg(keys::reservation(keys::new_id("tea")));
         }
         call.arg("each");
         for _ in 0..70 {
@@ -141,7 +146,7 @@ async fn active_reservations_are_listed_by_expiry_and_in_pages() {
         call.exec_async(&mut connection).await.unwrap();
     }
     let listed: Vec<String> =
-        cmd("ZRANGE").arg("inventory:tea:active").arg(0).arg(-1).query_async(&mut connection).await.unwrap();
+        cmd("ZRANGE").arg(keys::active("tea")).arg(0).arg(-1).query_async(&mut connection).await.unwrap();
     assert_eq!(listed.len(), HOLDS);
     for (limit, pages) in [(1000, 1), (420, 1), (100, 5), (33, 13), (1, 420)] {
         let walked = walk(&server, &format!("/api/reservations?sku=tea&limit={limit}"), "reservationId").await;
@@ -179,20 +184,14 @@ async fn what_lapsed_and_what_is_damaged_is_not_listed() {
     let lapsing = server.held_for("tea", 1, 1).await;
     let ids = [server.held("tea", 1).await, server.held("tea", 2).await, server.held("tea", 3).await];
     sleep(Duration::from_millis(1100)).await;
-    cmd("DEL").arg(format!("reservation:{}", ids[0])).exec_async(&mut connection).await.unwrap();
-    cmd("HDEL").arg(format!("reservation:{}", ids[1])).arg("cartId").exec_async(&mut connection).await.unwrap();
-    cmd("ZADD")
-        .arg("inventory:tea:active")
-        .arg("9999999999999")
-        .arg("no id")
-        .exec_async(&mut connection)
-        .await
-        .unwrap();
+    cmd("DEL").arg(keys::reservation(&ids[0])).exec_async(&mut connection).await.unwrap();
+    cmd("HDEL").arg(keys::reservation(&ids[1])).arg("cartId").exec_async(&mut connection).await.unwrap();
+    cmd("ZADD").arg(keys::active("tea")).arg("9999999999999").arg("no id").exec_async(&mut connection).await.unwrap();
     for limit in [1, 50] {
         let (found, _) = walk(&server, &format!("/api/reservations?sku=tea&limit={limit}"), "reservationId").await;
         assert_eq!(found, ids[2..]);
     }
     let active: Vec<String> =
-        cmd("ZRANGE").arg("inventory:tea:active").arg(0).arg(0).query_async(&mut connection).await.unwrap();
+        cmd("ZRANGE").arg(keys::active("tea")).arg(0).arg(0).query_async(&mut connection).await.unwrap();
     assert_eq!(active, [lapsing], "a list sweeps nothing");
 }

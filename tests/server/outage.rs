@@ -6,6 +6,7 @@ use redis::cmd;
 use serde_json::json;
 use tokio::time::sleep;
 
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::{Stockhold, program};
 
@@ -242,10 +243,10 @@ async fn damage_is_an_error_not_an_answer() {
     let server = Stockhold::start(&redis);
     server.seed("sku", 5).await;
     let mut connection = redis.connection().await;
-    cmd("HSET").arg("inventory:sku").arg("available").arg("6").exec_async(&mut connection).await.unwrap();
+    cmd("HSET").arg(keys::inventory("sku")).arg("available").arg("6").exec_async(&mut connection).await.unwrap();
     let problem = server.get("/api/inventory/sku").await.problem(500, "internal");
     assert!(!problem.to_string().contains("BADKEY"), "{problem}");
-    cmd("SET").arg("inventory:text").arg("6").exec_async(&mut connection).await.unwrap();
+    cmd("SET").arg(keys::inventory("text")).arg("6").exec_async(&mut connection).await.unwrap();
     server.get("/api/inventory/text").await.problem(500, "internal");
     server.get("/livez").await.ok();
 }
@@ -264,8 +265,10 @@ async fn a_value_that_is_not_text_is_a_permanent_error() {
     let mut set = async |words: &[&[u8]]| {
         cmd(str::from_utf8(words[0]).unwrap()).arg(&words[1..]).exec_async(&mut connection).await.unwrap();
     };
-    set(&[b"HSET", format!("reservation:{id}").as_bytes(), b"cartId", NO_TEXT]).await;
-    set(&[b"XADD", b"inventory:audit", b"*", b"event", b"hold", b"sku", b"sku", b"cartId", NO_TEXT]).await;
+    let [record, inventory] = [keys::reservation(&id), keys::inventory("sku")];
+    set(&[b"HSET", record.as_bytes(), b"cartId", NO_TEXT]).await;
+    set(&[b"XADD", keys::audit_of("sku").as_bytes(), b"*", b"event", b"hold", b"sku", b"sku", b"cartId", NO_TEXT])
+        .await;
     let internal = |answer: crate::support::stockhold::Answer| {
         assert!(!answer.headers.contains_key("retry-after"), "{answer:?}");
         answer.problem(500, "internal");
@@ -283,9 +286,9 @@ async fn a_value_that_is_not_text_is_a_permanent_error() {
     assert_eq!(server.counts("sku").await, [3, 2, 0]);
     server.get("/readyz").await.ok();
 
-    set(&[b"HSET", b"inventory:sku", b"updatedAt", NO_TEXT]).await;
+    set(&[b"HSET", inventory.as_bytes(), b"updatedAt", NO_TEXT]).await;
     internal(server.get("/api/inventory/sku").await);
-    set(&[b"HSET", b"inventory:sku", b"lastEvent", NO_TEXT]).await;
+    set(&[b"HSET", inventory.as_bytes(), b"lastEvent", NO_TEXT]).await;
     internal(server.get("/api/audit?sku=sku").await);
     assert_eq!(server.counts("other").await, [4, 0, 1]);
 }
@@ -293,24 +296,25 @@ async fn a_value_that_is_not_text_is_a_permanent_error() {
 /// A SKU that cannot be swept does not stop the sweeping of others.
 #[tokio::test]
 async fn damage_of_one_sku_does_not_stop_the_sweeper() {
+    let [sku, damaged] = keys::in_one_shard(["sku", "damaged"]);
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &["--sweep-interval-ms", "20", "--log", "off"]);
     let mut connection = redis.connection().await;
     // More than one page of the due list, and all of them before the sound SKU.
     for stuck in 0..150 {
         for member in [format!("no sku {stuck}"), format!("never-seeded-{stuck}")] {
-            cmd("ZADD").arg("stockhold:due").arg(1).arg(member).exec_async(&mut connection).await.unwrap();
+            cmd("ZADD").arg(keys::due_of(sku)).arg(1).arg(member).exec_async(&mut connection).await.unwrap();
         }
     }
-    server.seed("damaged", 5).await;
-    cmd("HSET").arg("inventory:damaged").arg("reserved").arg("1").exec_async(&mut connection).await.unwrap();
-    cmd("ZADD").arg("stockhold:due").arg(3).arg("damaged").exec_async(&mut connection).await.unwrap();
-    server.seed("sku", 5).await;
-    let id = server.held_for("sku", 2, 1).await;
+    server.seed(damaged, 5).await;
+    cmd("HSET").arg(keys::inventory(damaged)).arg("reserved").arg("1").exec_async(&mut connection).await.unwrap();
+    cmd("ZADD").arg(keys::due_of(damaged)).arg(3).arg(damaged).exec_async(&mut connection).await.unwrap();
+    server.seed(sku, 5).await;
+    let id = server.held_for(sku, 2, 1).await;
     let held = Instant::now();
     loop {
         let state: String =
-            cmd("HGET").arg(format!("reservation:{id}")).arg("state").query_async(&mut connection).await.unwrap();
+            cmd("HGET").arg(keys::reservation(&id)).arg("state").query_async(&mut connection).await.unwrap();
         if state == "released" {
             break;
         }

@@ -1,7 +1,7 @@
 //! Many requests at once: nothing is sold twice and nothing is lost.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::invariants::{History, assert_invariants};
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
@@ -106,7 +107,8 @@ async fn the_last_unit_has_one_holder_at_a_time() {
     }
 }
 
-const BASKET: [&str; 5] = ["apple", "bread", "cheese", "date", "egg"];
+/// In one shard: a part of it is nobody's, at no time.
+static BASKET: LazyLock<[&str; 5]> = LazyLock::new(|| keys::in_one_shard(["apple", "bread", "cheese", "date", "egg"]));
 
 /// The basket of a buyer. Every other buyer has it in the opposite order.
 fn basket(buyer: usize) -> Vec<&'static str> {
@@ -119,7 +121,7 @@ fn basket(buyer: usize) -> Vec<&'static str> {
 
 fn line_id(buyer: usize, sku: &str) -> String {
     let place = BASKET.iter().position(|name| *name == sku).unwrap();
-    format!("00000000-0000-8000-8000-{:012x}", buyer * 16 + place)
+    format!("00000000-0000-8{:03x}-8000-{:012x}", keys::shard_of(sku).number, buyer * 16 + place)
 }
 
 /// Calls a script by its SHA-1 for the whole basket of a buyer, and returns the words of the replies.
@@ -131,12 +133,13 @@ async fn by_sha(
     args: &[&str],
 ) -> Vec<String> {
     let sha1: String = cmd("HGET").arg("stockhold:scripts").arg(script).query_async(redis).await.unwrap();
-    let mut keys = ["inventory:audit", "stockhold:due", "stockhold:settings"].map(str::to_owned).to_vec();
+    let any = BASKET[0];
+    let mut keys = [keys::audit_of(any), keys::due_of(any), keys::settings_of(any)].map(str::to_owned).to_vec();
     if script == "cart_hold" {
-        keys.extend([format!("cart:cart-{buyer}"), format!("operation:{}", line_id(buyer, BASKET[0]))]);
+        keys.extend([keys::cart_of(any, &format!("cart-{buyer}")), keys::new_operation_on(any)]);
     }
     for (sku, id) in ids {
-        keys.extend([format!("inventory:{sku}"), format!("inventory:{sku}:active"), format!("reservation:{id}")]);
+        keys.extend([keys::inventory(sku), keys::active(sku), keys::reservation(id)]);
     }
     let mut call = cmd("EVALSHA");
     let replies: Vec<Vec<String>> =
@@ -169,7 +172,7 @@ async fn three_hundred_carts_of_the_same_five_skus() {
     let redis = RedisServer::start();
     let server = Arc::new(Stockhold::start(&redis));
     // The date is what runs out.
-    for (sku, units) in BASKET.into_iter().zip([60, 50, 70, 40, 50]) {
+    for (sku, units) in BASKET.iter().zip([60, 50, 70, 40, 50]) {
         server.seed(sku, units).await;
     }
     let connection = redis.connection().await;
@@ -180,7 +183,7 @@ async fn three_hundred_carts_of_the_same_five_skus() {
     }
     let outcomes: HashMap<usize, bool> = buyers.join_all().await.into_iter().collect();
     assert_eq!(outcomes.values().filter(|held| **held).count(), 40);
-    for (sku, left) in BASKET.into_iter().zip([20, 10, 30, 0, 10]) {
+    for (sku, left) in BASKET.iter().zip([20, 10, 30, 0, 10]) {
         assert_eq!(server.counts(sku).await, [left, 40, 0], "{sku}");
     }
 
@@ -220,7 +223,7 @@ async fn three_hundred_carts_of_the_same_five_skus() {
         });
     }
     let sold = races.join_all().await.into_iter().filter(|&sold| sold).count() as u64;
-    for (sku, units) in BASKET.into_iter().zip([60, 50, 70, 40, 50]) {
+    for (sku, units) in BASKET.iter().zip([60, 50, 70, 40, 50]) {
         assert_eq!(server.counts(sku).await, [units - sold, 0, sold], "{sku}");
     }
     assert_invariants(&mut connection.clone(), History::Whole).await;

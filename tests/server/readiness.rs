@@ -8,6 +8,7 @@ use redis::cmd;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 use crate::support::stockhold::{Stockhold, program};
@@ -115,7 +116,9 @@ async fn a_server_that_loses_a_right_is_not_ready() {
 #[tokio::test]
 async fn a_key_of_another_program_is_refused_before_the_port_opens() {
     let redis = RedisServer::start();
-    run(&mut redis.connection().await, "SET inventory:audit x").await;
+    // Where the server looks before it has any stock.
+    let audit = keys::audit_of("stockhold-readiness-probe");
+    run(&mut redis.connection().await, &format!("SET {audit} x")).await;
     let told = refused(&redis.url());
     assert!(told.contains("hold: a key of stockhold is of another type: is this the right database?"), "{told}");
 }

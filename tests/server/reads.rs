@@ -12,8 +12,8 @@ use redis::{AsyncCommands, InfoDict, cmd, pipe};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use uuid::Uuid;
 
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::Stockhold;
 
@@ -21,7 +21,7 @@ use crate::support::stockhold::Stockhold;
 const NO_SWEEPER: [&str; 2] = ["--sweep-interval-ms", "60000"];
 const LONG_MS: u64 = 600_000;
 
-/// Makes holds through the script, a hundred in a call: `units` of each SKU in turn.
+/// Makes holds through the script, a hundred in a call: `units` of each SKU in turn. All SKUs are in one shard.
 async fn fill(redis: &mut MultiplexedConnection, holds: &[(&str, u64)], ttl_ms: u64) -> Vec<String> {
     make(redis, holds, ttl_ms, false).await
 }
@@ -34,7 +34,8 @@ async fn fill_lapsed(redis: &mut MultiplexedConnection, holds: &[(&str, u64)]) -
 
 async fn make(redis: &mut MultiplexedConnection, holds: &[(&str, u64)], ttl_ms: u64, is_hidden: bool) -> Vec<String> {
     let sha1: String = redis.hget("stockhold:scripts", "hold").await.unwrap();
-    let ids: Vec<_> = holds.iter().map(|_| Uuid::new_v4().to_string()).collect();
+    let (audit, due) = (keys::audit_of(holds[0].0), keys::due_of(holds[0].0));
+    let ids: Vec<_> = holds.iter().map(|(sku, _)| keys::new_id(sku)).collect();
     let items: Vec<_> = holds.iter().zip(&ids).collect();
     for items in items.chunks(100 * 10) {
         let mut calls = pipe();
@@ -42,10 +43,9 @@ async fn make(redis: &mut MultiplexedConnection, holds: &[(&str, u64)], ttl_ms: 
             calls.atomic();
         }
         for items in items.chunks(100) {
-            calls.cmd("EVALSHA").arg(&sha1).arg(2 + 3 * items.len()).arg("inventory:audit").arg("stockhold:due");
+            calls.cmd("EVALSHA").arg(&sha1).arg(2 + 3 * items.len()).arg(audit).arg(due);
             for ((sku, _), id) in items {
-                calls.arg(format!("inventory:{sku}")).arg(format!("inventory:{sku}:active"));
-                calls.arg(format!("reservation:{id}"));
+                calls.arg(keys::inventory(sku)).arg(keys::active(sku)).arg(keys::reservation(id));
             }
             calls.arg("each");
             for ((_, units), _) in items {
@@ -53,7 +53,7 @@ async fn make(redis: &mut MultiplexedConnection, holds: &[(&str, u64)], ttl_ms: 
             }
         }
         if is_hidden {
-            calls.cmd("DEL").arg("stockhold:due").ignore();
+            calls.cmd("DEL").arg(due).ignore();
         }
         let replies: Vec<Vec<Vec<String>>> = calls.query_async(redis).await.unwrap();
         assert!(replies.iter().flatten().all(|reply| reply[0] == "HELD"));
@@ -73,11 +73,12 @@ async fn no_hold_fails_during_any_reads() {
     const READERS: usize = 64;
     const SELLERS: usize = 8;
     const HOLDS: usize = 25;
-    const READS: [&str; 8] = [
+    let [hot, cold] = keys::in_one_shard(["hot", "cold"]);
+    let reads = [
         "/api/inventory/hot?active=10000",
         "/api/audit?sku=hot&limit=1000",
         "/api/audit?limit=1000",
-        "/api/audit?sku=cold&limit=1000",
+        &*format!("/api/audit?sku={cold}&limit=1000").leak(),
         "/api/inventory/hot",
         "/api/inventory/hot?active=0",
         "/api/inventory?limit=1000",
@@ -85,11 +86,11 @@ async fn no_hold_fails_during_any_reads() {
     ];
     let redis = RedisServer::start();
     let server = Arc::new(Stockhold::start(&redis));
-    for sku in ["hot", "cold", "other"] {
+    for sku in [hot, cold, "other"] {
         server.seed(sku, 1_000_000).await;
     }
     let mut connection = redis.connection().await;
-    let sku = |number: usize| if number.is_multiple_of(10) { ("cold", 1) } else { ("hot", 1) };
+    let sku = |number: usize| if number.is_multiple_of(10) { (cold, 1) } else { (hot, 1) };
     fill(&mut connection, &(0..10_000).map(sku).collect::<Vec<_>>(), LONG_MS).await;
     let done = Arc::new(AtomicBool::new(false));
     let mut readers = JoinSet::new();
@@ -101,7 +102,7 @@ async fn no_hold_fails_during_any_reads() {
                 if done.load(Ordering::Relaxed) {
                     break;
                 }
-                answers.push(server.get(READS[number % READS.len()]).await);
+                answers.push(server.get(reads[number % reads.len()]).await);
             }
             answers
         });
@@ -164,7 +165,7 @@ async fn a_long_list_has_each_reservation_once() {
     let mut connection = redis.connection().await;
     let ids = fill(&mut connection, &[("sku", 1); 3000], LONG_MS).await;
     let listed = async |connection: &mut MultiplexedConnection, limit: isize| {
-        let expected: Vec<String> = connection.zrange("inventory:sku:active", 0, limit - 1).await.unwrap();
+        let expected: Vec<String> = connection.zrange(keys::active("sku"), 0, limit - 1).await.unwrap();
         let stock = server.get(&format!("/api/inventory/sku?active={limit}")).await.ok();
         assert_eq!(stock["activeReservations"], json!(expected), "{limit}");
     };
@@ -173,10 +174,10 @@ async fn a_long_list_has_each_reservation_once() {
     }
     assert_eq!(server.stock("sku").await["activeReservations"].as_array().unwrap().len(), 100, "unless asked for more");
     // Many holds that lapse in the same millisecond, over several pages.
-    let score: u64 = connection.zscore("inventory:sku:active", &ids[1500]).await.unwrap();
+    let score: u64 = connection.zscore(keys::active("sku"), &ids[1500]).await.unwrap();
     for ids in ids[200..2400].chunks(500) {
         let ties: Vec<_> = ids.iter().map(|id| (score, id)).collect();
-        connection.zadd_multiple::<_, _, _, ()>("inventory:sku:active", &ties).await.unwrap();
+        connection.zadd_multiple::<_, _, _, ()>(keys::active("sku"), &ties).await.unwrap();
     }
     for limit in [1001, 2000, 10_000] {
         listed(&mut connection, limit).await;
@@ -186,9 +187,9 @@ async fn a_long_list_has_each_reservation_once() {
 /// The chain of a SKU, followed here link by link. It ends at a missing event.
 async fn chain(redis: &mut MultiplexedConnection, sku: &str) -> Vec<String> {
     let entries: Vec<(String, HashMap<String, String>)> =
-        cmd("XRANGE").arg("inventory:audit").arg("-").arg("+").query_async(redis).await.unwrap();
+        cmd("XRANGE").arg(keys::audit_of(sku)).arg("-").arg("+").query_async(redis).await.unwrap();
     let entries: HashMap<_, _> = entries.into_iter().collect();
-    let mut next: String = redis.hget(format!("inventory:{sku}"), "lastEvent").await.unwrap();
+    let mut next: String = redis.hget(keys::inventory(sku), "lastEvent").await.unwrap();
     let mut chain = Vec::new();
     while let Some(fields) = entries.get(&next) {
         chain.push(std::mem::replace(&mut next, fields["previous"].clone()));
@@ -198,15 +199,17 @@ async fn chain(redis: &mut MultiplexedConnection, sku: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_history_that_spans_pages_is_the_chain() {
+    let [tea, cup, pot] = keys::in_one_shard(["tea", "cup", "pot"]);
+    let shown = |ids: &[String]| ids.iter().map(|id| keys::shown_event(tea, id)).collect::<Vec<_>>();
     let redis = RedisServer::start();
     let server = Stockhold::start_with(&redis, &["--audit-max", "0"]);
-    for sku in ["tea", "cup", "pot"] {
+    for sku in [tea, cup, pot] {
         server.seed(sku, 1_000_000).await;
     }
     let mut connection = redis.connection().await;
     // Alone, close together, far apart, and again: according to its share of the stream.
     for share in [1, 3, 40, 2, 5, 1, 7, 1] {
-        let sku = |number: usize| if number.is_multiple_of(share) { ("tea", 1) } else { ("cup", 1) };
+        let sku = |number: usize| if number.is_multiple_of(share) { (tea, 1) } else { (cup, 1) };
         fill(&mut connection, &(0..70 * share).map(sku).collect::<Vec<_>>(), LONG_MS).await;
     }
     let audit = async |query: &str| -> Vec<String> {
@@ -215,8 +218,8 @@ async fn a_history_that_spans_pages_is_the_chain() {
         events.map(|event| event["id"].as_str().unwrap().to_owned()).collect()
     };
     let compare = async |connection: &mut MultiplexedConnection| {
-        for sku in ["tea", "cup", "pot"] {
-            let whole = chain(connection, sku).await;
+        for sku in [tea, cup, pot] {
+            let whole = shown(&chain(connection, sku).await);
             for limit in [1, 19, 50, 120, 1000] {
                 let expected = &whole[..limit.min(whole.len())];
                 assert!(audit(&format!("sku={sku}&limit={limit}")).await == expected, "{sku} {limit}");
@@ -232,24 +235,25 @@ async fn a_history_that_spans_pages_is_the_chain() {
             assert!(audit(&format!("sku={sku}{before}")).await.is_empty());
         }
     };
-    let whole = chain(&mut connection, "tea").await;
+    let whole = chain(&mut connection, tea).await;
     assert_eq!(whole.len(), 1 + 8 * 70);
     compare(&mut connection).await;
 
     let all: Vec<(String, HashMap<String, String>)> =
-        cmd("XREVRANGE").arg("inventory:audit").arg("+").arg("-").query_async(&mut connection).await.unwrap();
+        cmd("XREVRANGE").arg(keys::audit_of(tea)).arg("+").arg("-").query_async(&mut connection).await.unwrap();
     let all: Vec<String> = all.into_iter().map(|(id, _)| id).collect();
-    assert!(audit("limit=1000").await == all[..1000]);
-    assert!(audit(&format!("limit=1000&before={}", all[999])).await == all[1000..2000]);
+    assert!(audit("limit=1000").await == shown(&all[..1000]));
+    let before = keys::shown_event(tea, &all[999]);
+    assert!(audit(&format!("limit=1000&before={before}")).await == shown(&all[1000..2000]));
 
     // The chain ends where events are missing: where the stream was trimmed, and where one event was deleted.
     let oldest = &all[all.len() - 1000];
-    cmd("XTRIM").arg("inventory:audit").arg("MINID").arg(oldest).exec_async(&mut connection).await.unwrap();
+    cmd("XTRIM").arg(keys::audit_of(tea)).arg("MINID").arg(oldest).exec_async(&mut connection).await.unwrap();
     compare(&mut connection).await;
     for lost in [300, 145, 123, 75, 50, 10, 0] {
-        cmd("XDEL").arg("inventory:audit").arg(&whole[lost]).exec_async(&mut connection).await.unwrap();
+        cmd("XDEL").arg(keys::audit_of(tea)).arg(&whole[lost]).exec_async(&mut connection).await.unwrap();
         compare(&mut connection).await;
-        assert!(audit("sku=tea&limit=1000").await.len() <= lost);
+        assert!(audit(&format!("sku={tea}&limit=1000")).await.len() <= lost);
     }
 }
 
@@ -281,7 +285,7 @@ async fn many_lapsed_holds_are_counted_as_if_swept_and_are_not_swept() {
             let listed = if alive { &live[..listed] } else { &[] };
             assert_eq!(stock["activeReservations"], json!(listed), "{query}");
         }
-        let active: usize = connection.zcard("inventory:sku:active").await.unwrap();
+        let active: usize = connection.zcard(keys::active("sku")).await.unwrap();
         assert_eq!(active, 1100, "a read sweeps none of them");
         assert_eq!(server.events("sku", 1).await[0]["event"], if alive { "expired" } else { "hold" });
     }

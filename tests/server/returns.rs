@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::invariants::{History, assert_invariants};
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 use crate::support::stockhold::{Answer, Stockhold};
@@ -91,7 +92,8 @@ async fn refusals_change_nothing_and_say_why() {
     // What a seed no longer counts needs room.
     server.seed("sku", 9).await;
     let most = "1000000000000";
-    cmd("HSET").arg(&["inventory:sku", "available", most, "seeded", most]).exec_async(&mut connection).await.unwrap();
+    let full = ["available", most, "seeded", most];
+    cmd("HSET").arg(keys::inventory("sku")).arg(&full).exec_async(&mut connection).await.unwrap();
     take_back(&server, &id, units(1, true), None).await.problem(409, "excessive_inventory");
     take_back(&server, &id, units(1, false), None).await.ok();
 }
@@ -162,7 +164,7 @@ async fn a_key_of_an_earlier_sale_returns_nothing() {
     };
     let id = order().await;
     take_back(&server, &id, units(1, true), Some("parcel")).await.ok();
-    cmd("DEL").arg(format!("reservation:{id}")).exec_async(&mut connection).await.unwrap();
+    cmd("DEL").arg(keys::reservation(&id)).exec_async(&mut connection).await.unwrap();
     take_back(&server, &id, units(1, true), Some("parcel")).await.problem(404, "unknown_reservation");
     assert_eq!(order().await, id);
     let problem = take_back(&server, &id, units(1, true), Some("parcel")).await.problem(422, "idempotency_key_reused");

@@ -6,6 +6,7 @@ use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use tokio::time::sleep;
 
+use crate::support::keys;
 use crate::support::redis_server::RedisServer;
 use crate::support::stockhold::{Stockhold, program};
 
@@ -24,12 +25,13 @@ fn shown(keep: &str, audit: &str, extend: &str) -> String {
     format!("keep-seconds       {keep}\naudit-max          {audit}\nextend-max-seconds {extend}\n")
 }
 
+/// How many events the shard of the SKU `tea` keeps.
 async fn entries(connection: &mut MultiplexedConnection) -> u64 {
-    cmd("XLEN").arg("inventory:audit").query_async(connection).await.unwrap()
+    cmd("XLEN").arg(keys::audit_of("tea")).query_async(connection).await.unwrap()
 }
 
 async fn keep_ms(connection: &mut MultiplexedConnection, id: &str) -> i64 {
-    cmd("PTTL").arg(format!("reservation:{id}")).query_async(connection).await.unwrap()
+    cmd("PTTL").arg(keys::reservation(id)).query_async(connection).await.unwrap()
 }
 
 #[tokio::test]
@@ -37,6 +39,8 @@ async fn they_are_shown_and_set() {
     let redis = RedisServer::start();
     assert_eq!(settings(&redis, &[]), (0, shown("2592000", "1000000", "3600")));
     assert_eq!(settings(&redis, &["--keep-seconds", "60"]), (0, shown("60", "1000000", "3600")));
+    // The first server finds what was set before.
+    drop(Stockhold::start(&redis));
     assert_eq!(settings(&redis, &["--audit-max", "0"]), (0, shown("60", "0", "3600")));
     assert_eq!(settings(&redis, &["--extend-max-seconds", "2592000"]), (0, shown("60", "0", "2592000")));
     let set = settings(&redis, &["--extend-max-seconds", "0"]);
@@ -44,7 +48,7 @@ async fn they_are_shown_and_set() {
     assert_eq!(settings(&redis, &[]), set);
 
     let mut connection = redis.connection().await;
-    cmd("HSET").arg("stockhold:settings").arg("auditMax").arg("many").exec_async(&mut connection).await.unwrap();
+    cmd("HSET").arg(&keys::shards()[0].settings).arg("auditMax").arg("many").exec_async(&mut connection).await.unwrap();
     let (status, told) = settings(&redis, &[]);
     assert!(status == 1 && told.contains("the setting auditMax is not a number"), "{told}");
 }
@@ -76,7 +80,9 @@ async fn a_change_is_obeyed_without_a_restart() {
     assert!((1..=60_000).contains(&keep_ms(&mut connection, &first).await));
     assert_eq!(entries(&mut connection).await, 103, "0 keeps all");
 
-    settings(&redis, &["--keep-seconds", "0", "--audit-max", "50"]);
+    // So that each shard keeps 50.
+    let audit_max = (50 * keys::shards().len()).to_string();
+    settings(&redis, &["--keep-seconds", "0", "--audit-max", &audit_max]);
     let deadline = Instant::now() + PATIENCE;
     while entries(&mut connection).await >= 50 + 20 {
         assert!(Instant::now() < deadline, "the audit is not trimmed");

@@ -187,8 +187,9 @@ async fn a_server_with_another_number_of_shards_is_refused() {
 /// A stock from before the number was written has one shard.
 #[tokio::test]
 async fn a_stock_without_shards_keeps_its_keys() {
+    const ONE: [&str; 2] = ["--shards", "1"];
     let redis = RedisServer::start();
-    let server = Stockhold::start(&redis);
+    let server = Stockhold::start_with(&redis, &ONE);
     server.seed("tea", 5).await;
     drop(server);
     let mut connection = redis.connection().await;
@@ -196,7 +197,7 @@ async fn a_stock_without_shards_keeps_its_keys() {
     let output = program(&["serve", "--port", "0", "--redis-url", &redis.url(), "--shards", "16"]).output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("has 1 shards"), "{told}");
-    assert_eq!(Stockhold::start(&redis).counts("tea").await, [5, 0, 0]);
+    assert_eq!(Stockhold::start_with(&redis, &ONE).counts("tea").await, [5, 0, 0]);
 }
 
 #[tokio::test]
@@ -297,6 +298,7 @@ async fn what_lapses_in_any_shard_is_swept() {
             server.held_for(sku, 1, 1).await;
         }
     }
+    drop(server);
     // One shard cannot be swept, and an entry is where it does not belong.
     let mut connection = redis.connection().await;
     let broken = layout().stock(&Sku::parse(&skus[5]).unwrap());
@@ -304,7 +306,7 @@ async fn what_lapses_in_any_shard_is_swept() {
     cmd("SET").arg(&broken.shard.due).arg("no list").exec_async(&mut connection).await.unwrap();
     let other = layout().stock(&Sku::parse(&skus[6]).unwrap());
     cmd("ZADD").arg(&other.shard.due).arg(1).arg(&skus[7]).exec_async(&mut connection).await.unwrap();
-    let _sweeper = Stockhold::start_with(&redis, &["--shards", "16", "--sweep-interval-ms", "20"]);
+    let _server = Stockhold::start_with(&redis, &["--shards", "16", "--sweep-interval-ms", "20", "--log", "off"]);
     let deadline = Instant::now() + PATIENCE;
     for (at, sku) in skus.iter().enumerate().filter(|(at, _)| *at != 5) {
         let keys = layout().stock(&Sku::parse(sku).unwrap());
@@ -630,6 +632,34 @@ async fn a_cart_that_lapses_soon_is_not_begun() {
     hold_for(&server, "d", &[(&one, 1)], 2, None).await.ok();
     server.post("/api/carts/d/confirm", None).await.ok();
     balance(&redis).await;
+}
+
+/// In whichever shard that line is, and whether a sweep was faster or not: nothing is sold or extended in the others.
+#[tokio::test]
+async fn a_cart_with_a_line_that_has_lapsed_is_not_begun() {
+    for sweep_interval in ["20", "60000"] {
+        let redis = RedisServer::start();
+        let server = Stockhold::start_with(&redis, &["--shards", "16", "--sweep-interval-ms", sweep_interval]);
+        let skus @ [one, other] = &apart();
+        for sku in skus {
+            server.seed(sku, 9).await;
+        }
+        for (cart, lapsing, lasting) in [("low", one, other), ("high", other, one)] {
+            let lapsed = ids(&hold_for(&server, cart, &[(lapsing, 1)], 1, None).await.ok());
+            let kept = ids(&hold_for(&server, cart, &[(lasting, 1)], 600, None).await.ok());
+            sleep(Duration::from_millis(1250)).await;
+            let before = server.get(&format!("/api/reservations/{}", kept[0])).await.ok();
+            for (verb, body) in [("confirm", None), ("extend", Some(json!({ "ttlSeconds": 900 })))] {
+                let answer = server.post_with(&format!("/api/carts/{cart}/{verb}"), body, Some("key")).await;
+                let line = json!({
+                    "reservationId": lapsed[0], "sku": lapsing, "state": "released", "reason": "reservation_ttl_elapsed"
+                });
+                assert_eq!(answer.problem(409, "reservation_not_active")["errors"], json!([line]), "{cart} {verb}");
+            }
+            assert_eq!(server.get(&format!("/api/reservations/{}", kept[0])).await.ok(), before);
+        }
+        balance(&redis).await;
+    }
 }
 
 /// Two carts that want the last units of the same SKUs: one gets all, and the other nothing.

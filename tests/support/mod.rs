@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod invariants;
+pub mod keys;
 pub mod redis_server;
 pub mod sentinel;
 pub mod snapshot;

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::redis_server::RedisServer;
-use super::tls;
+use super::{keys, tls};
 
 /// How long a busy machine may need for what takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,7 +62,8 @@ impl Answer {
     }
 }
 
-/// The program, without any settings from this environment.
+/// The program, without any settings from this environment; it serves as many shards as [`keys::LAYOUT`] has, unless
+/// `--shards` says otherwise.
 pub fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stockhold"));
     command.args(arguments);
@@ -77,6 +78,9 @@ pub fn program(arguments: &[&str]) -> Command {
     // The server that the tests run on is also the one that the program starts.
     if let Some(server) = env::var_os("REDIS_SERVER") {
         command.env("STOCKHOLD_REDIS_SERVER", server);
+    }
+    if keys::LAYOUT.is_sharded() {
+        command.env("STOCKHOLD_SHARDS", keys::shards().len().to_string());
     }
     // So that a Redis of the tests is trusted even where a test names it in another way than with `start`.
     if *tls::IS_EVERYWHERE {
