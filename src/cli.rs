@@ -5,6 +5,7 @@ mod environment;
 mod keys;
 mod log;
 mod manual;
+mod mover;
 mod output;
 mod ready;
 mod scripts;
@@ -50,6 +51,8 @@ enum Command {
     Settings(settings::SettingsArgs),
     /// Show where a SKU or a reservation is: its shard, its keys, and in a cluster its slot and its node
     Keys(keys::KeysArgs),
+    /// Move a stopped shop to another Redis, or into another number of shards
+    Move(mover::MoveArgs),
     /// Ask a running server whether it is ready; exit status 0 if so, 1 if not
     Ready(ReadyArgs),
     /// Print what makes a shell complete the arguments
@@ -213,6 +216,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Scripts(args) => scripts::run(args),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Settings(args) => settings::run(&args),
+        Command::Move(args) => mover::run(&args),
         Command::Keys(args) => keys::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => manual::completions(&args, Cli::command()),
         Command::Man(args) => manual::man(&args, Cli::command()),

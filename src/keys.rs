@@ -22,8 +22,11 @@ pub const SCRIPTS: &str = "stockhold:scripts";
 /// the whole of Redis.
 pub const LAYOUT: &str = "stockhold:layout";
 
-/// The field of [`LAYOUT`].
+/// The field of [`LAYOUT`] with the number.
 pub const LAYOUT_SHARDS: &str = "shards";
+
+/// The field of [`LAYOUT`] that says from where a stock is being moved here, until all of it is here.
+pub const LAYOUT_MOVING: &str = "moving";
 
 /// The maximum number of shards: the id of a reservation has 12 bits for its shard.
 pub const MAX_SHARDS: u16 = 4096;
@@ -106,6 +109,23 @@ impl Layout {
     pub fn reservation(&self, id: &ReservationId) -> Option<String> {
         let shard = if self.is_sharded() { self.0.get(usize::from(id.shard()))? } else { &self.0[0] };
         Some(shard.reservation(id))
+    }
+
+    /// Whether a key is one of this layout.
+    pub fn has(&self, key: &str) -> bool {
+        let bare = match key.strip_prefix('{').and_then(|rest| rest.split_once("}:")) {
+            Some((number, bare)) if self.is_sharded() => {
+                let is_shard = self.0.iter().any(|shard| shard.number.to_string() == number);
+                if !is_shard {
+                    return false;
+                }
+                bare
+            }
+            None if !self.is_sharded() => key,
+            _ => return false,
+        };
+        ["inventory:", "reservation:", "operation:", "cart:"].iter().any(|kind| bare.starts_with(kind))
+            || ["stockhold:due", "stockhold:skus", "stockhold:settings"].contains(&bare)
     }
 
     /// What a key of this layout is about; `None` for all other keys.

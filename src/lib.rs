@@ -14,6 +14,7 @@
 //! - [`private_redis`]: its own redis-server, for a machine where none runs.
 //! - [`sweeper`]: a loop that asks the engine to expire what is due.
 //! - [`reloader`]: a loop that asks the engine to load the scripts again when Redis has lost them.
+//! - [`mover`]: moves a stopped shop to another Redis, or into another number of shards.
 //! - [`check`]: whether the stock of a live system is as the scripts left it, and its repair.
 //! - [`engine`]: one typed method and one outcome enum per operation; no HTTP, no sockets.
 //! - [`scripts`]: the catalogue of embedded Lua: its SHA-1s, loading, verifying, calling.
@@ -62,6 +63,7 @@ pub mod engine;
 pub mod http;
 pub mod keys;
 mod metrics;
+pub mod mover;
 pub mod private_redis;
 pub mod redis;
 pub mod reloader;

@@ -29,7 +29,7 @@ use connector::Deadline;
 pub use files::{ClientFiles, Files};
 use node::Node;
 pub use reads::{Health, StoredHash};
-pub use scans::{Entry, IndexLook, Look, StreamInfo, entry_order};
+pub use scans::{Dumped, Entry, IndexLook, Look, StreamInfo, entry_order};
 pub use slots::slot;
 use way::Way;
 

@@ -28,8 +28,20 @@ const FLAGS: [(&str, &str); 16] = [
 ];
 
 /// From the highest to the lowest: each may name the layers after it, and none before it.
-const LAYERS: [&str; 11] =
-    ["cli", "http", "private_redis", "sweeper", "reloader", "check", "engine", "scripts", "keys", "redis", "metrics"];
+const LAYERS: [&str; 11] = [
+    "cli",
+    "http",
+    "private_redis",
+    "sweeper",
+    "reloader",
+    "mover",
+    "check",
+    "engine",
+    "scripts",
+    "keys",
+    "redis",
+    "metrics",
+];
 
 /// What some layers deal with, and the others do not know.
 const CONFINED: [(&str, &[&str]); 4] = [

@@ -194,6 +194,12 @@ async fn refuse_misfit(layout: &Layout, redis: &Redis, address: &str) -> anyhow:
 /// Makes sure that the stock in Redis has as many shards as this server is to serve: with another number, it would look
 /// for the keys of a SKU in the wrong place.
 async fn agree(layout: &Layout, redis: &Redis, address: &str) -> anyhow::Result<()> {
+    let moving = async || Ok(redis.hash_field(keys::LAYOUT, keys::LAYOUT_MOVING).await?);
+    if let Some(source) = until_redis_is_up(address, moving).await? {
+        bail!(
+            "the stock in the Redis at {address} is not complete: its move from {source} was not finished; run stockhold move again"
+        );
+    }
     let stands = until_redis_is_up(address, async || claim_layout(redis, layout).await).await?;
     let [has, asked] = [&stands, layout].map(|layout| layout.shards().len());
     if has != asked {

@@ -95,6 +95,22 @@ impl Target {
         redis.map(Some)
     }
 
+    /// Another Redis, with the same files as far as its URL needs any, and a password of its own.
+    ///
+    /// # Errors
+    /// As for [`Self::redis`].
+    pub(super) fn other(&self, url: &str, password: Option<PathBuf>) -> anyhow::Result<Redis> {
+        let has_tls = url.starts_with("rediss");
+        let client = self.redis_cert.clone().zip(self.redis_key.clone()).filter(|_| has_tls);
+        let files = Files {
+            ca: self.redis_ca.clone().filter(|_| has_tls),
+            client: client.map(|(certificate, key)| ClientFiles { certificate, key }),
+            password,
+            sentinel_password: self.sentinel_password_file.clone().filter(|_| url.contains("+sentinel:")),
+        };
+        Ok(Redis::open_with(url, files)?.with_call_timeout(CALL_TIMEOUT))
+    }
+
     /// A warning for each file with a secret that others than its owner may read.
     pub(super) fn exposed_secrets(&self) -> impl Iterator<Item = String> {
         let secrets = [

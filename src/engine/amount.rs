@@ -52,6 +52,11 @@ bounded!(
     PageLimit, "limit", 1..=1000
 );
 
+impl PageLimit {
+    /// The longest page.
+    pub const MAX: Self = Self(1000);
+}
+
 bounded!(
     /// A list has the SKUs with fewer available units than this: 1 to 10^12.
     AvailableBelow, "availableBelow", 1..=1000000000000

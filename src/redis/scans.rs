@@ -29,6 +29,17 @@ pub struct StreamInfo {
     pub max_deleted: Option<String>,
 }
 
+/// A key, in the form in which Redis gives it and takes it.
+#[derive(Debug, Clone)]
+pub struct Dumped {
+    /// Its name.
+    pub key: String,
+    /// What it has, with a checksum and the version of the form.
+    pub bytes: Vec<u8>,
+    /// Milliseconds until it is dropped; 0 for never.
+    pub ttl_ms: u64,
+}
+
 /// A member of a sorted set with the hash that it names, read atomically.
 #[derive(Debug, Clone)]
 pub struct Look {
@@ -60,6 +71,29 @@ impl Redis {
         let page = self.call(cmd("SCAN").arg(cursor).arg("COUNT").arg(PAGE)).await?;
         let (next, names): Page<Vec<u8>> = typed(page)?;
         Ok((next, names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect()))
+    }
+
+    /// Keys of one node as Redis itself can restore them; without those that are gone.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn dump(&self, keys: &[String]) -> Result<Vec<Dumped>, Failure> {
+        let mut reads = pipe();
+        for key in keys {
+            reads.cmd("DUMP").arg(key).cmd("PTTL").arg(key);
+        }
+        if reads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let replies = self.pipeline(&reads).await?;
+        let mut dumped = Vec::with_capacity(keys.len());
+        for (key, replies) in keys.iter().zip(replies.chunks(2)) {
+            let (bytes, ttl): (Option<Vec<u8>>, i64) = (typed(replies[0].clone())?, typed(replies[1].clone())?);
+            if let Some(bytes) = bytes {
+                dumped.push(Dumped { key: key.clone(), bytes, ttl_ms: ttl.max(0).unsigned_abs() });
+            }
+        }
+        Ok(dumped)
     }
 
     /// A page of the members of a sorted set. Bytes that are not text are replaced.

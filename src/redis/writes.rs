@@ -1,9 +1,9 @@
 //! The few plain writes that need no script: none of them changes stock.
 
-use ::redis::cmd;
+use ::redis::{cmd, pipe};
 
 use super::reads::typed;
-use super::{Failure, Redis};
+use super::{Dumped, Failure, Redis};
 
 impl Redis {
     /// Sets fields of a hash.
@@ -20,6 +20,32 @@ impl Redis {
     /// See [`Failure`].
     pub async fn set_field_once(&self, key: &str, field: &str, value: &str) -> Result<(), Failure> {
         self.call(cmd("HSETNX").arg(key).arg(field).arg(value)).await.map(drop)
+    }
+
+    /// Removes a field of a hash.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn remove_field(&self, key: &str, field: &str) -> Result<(), Failure> {
+        self.call(cmd("HDEL").arg(key).arg(field)).await.map(drop)
+    }
+
+    /// Writes keys as another Redis has dumped them; what has one of their names is replaced. Returns their number.
+    ///
+    /// # Errors
+    /// See [`Failure`]. Some may be written.
+    pub async fn restore(&self, dumped: &[Dumped]) -> Result<u64, Failure> {
+        let mut writes = pipe();
+        for Dumped { key, bytes, ttl_ms } in dumped {
+            writes.cmd("RESTORE").arg(key).arg(ttl_ms).arg(bytes).arg("REPLACE");
+        }
+        if writes.is_empty() {
+            return Ok(0);
+        }
+        for written in self.each(writes).await? {
+            written?;
+        }
+        Ok(dumped.len() as u64)
     }
 
     /// Removes the oldest entries from a stream until about `most` are left, 10,000 at most. Returns the number of

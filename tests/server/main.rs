@@ -14,6 +14,7 @@ mod idempotency;
 mod input;
 mod limits;
 mod lists;
+mod moves;
 mod outage;
 mod private;
 mod races;
