@@ -28,7 +28,7 @@ const FLAGS: [(&str, &str); 16] = [
 ];
 
 /// From the highest to the lowest: each may name the layers after it, and none before it.
-const LAYERS: [&str; 11] = [
+const LAYERS: [&str; 12] = [
     "cli",
     "http",
     "private_redis",
