@@ -8,19 +8,22 @@
 //     node stockhold.mjs release SKU ID TOKEN
 //     node stockhold.mjs adjust SKU UNITS OPERATION REASON [VERSION]
 //
-// REDIS_URL says where, and NODE_EXTRA_CA_CERTS whom to trust with rediss://. Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
+// REDIS_URL says where (redis+cluster:// for a cluster), and NODE_EXTRA_CA_CERTS whom to trust with rediss://. SHARDS is the number of
+// shards if the stock has several: a call is then about SKUs of one shard, and an id carries its number.
+// Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
-import { Redis, ReplyError } from 'ioredis';
+import { Cluster, Redis, ReplyError } from 'ioredis';
 
 const AUDIT = 'inventory:audit';
 const DUE = 'stockhold:due';
 const SKUS = 'stockhold:skus';
 const SETTINGS = 'stockhold:settings';
+const SHARDS = Number(process.env.SHARDS ?? 1);
 
 // First words of errors that pass.
-const PASSING = ['NOSCRIPT', 'LOADING', 'BUSY', 'READONLY', 'OOM', 'MISCONF', 'MASTERDOWN'];
+const PASSING = ['NOSCRIPT', 'LOADING', 'BUSY', 'READONLY', 'OOM', 'MISCONF', 'MASTERDOWN', 'CLUSTERDOWN', 'TRYAGAIN'];
 
 /** No answer in time. It may have been done: the same call, with the same id, token or operation, finds out. */
 export class OutcomeUnknown extends Error {}
@@ -37,7 +40,7 @@ export class Stockhold {
 
   /** Holds every line { sku, quantity, id } or none. The caller makes up the ids, and keeps them before it calls. */
   async hold(cart, ttlMs, lines) {
-    const keys = [AUDIT, DUE, ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
+    const keys = [...shared(lines, AUDIT, DUE), ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
     const args = ['all', ...lines.flatMap(({ quantity }) => [cart, String(quantity), String(ttlMs)])];
     return this.#callAndSweep('hold', keys, args, lines.map(({ sku }) => sku));
   }
@@ -47,7 +50,7 @@ export class Stockhold {
    * operation and the ids, UUIDs, and keeps them before it calls.
    */
   async cartHold(cart, ttlMs, operation, lines) {
-    const ofCart = [AUDIT, DUE, SETTINGS, `cart:${cart}`, `operation:${operation}`];
+    const ofCart = shared(lines, AUDIT, DUE, SETTINGS, `cart:${cart}`, `operation:${operation}`);
     const keys = [...ofCart, ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
     const args = ['once', String(ttlMs), '', ...lines.map(({ quantity }) => String(quantity))];
     return this.#callAndSweep('cart_hold', keys, args, lines.map(({ sku }) => sku));
@@ -55,7 +58,7 @@ export class Stockhold {
 
   /** Sells every line { sku, id } or none. */
   async cartConfirm(token, lines) {
-    const keys = [AUDIT, DUE, SETTINGS, ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
+    const keys = [...shared(lines, AUDIT, DUE, SETTINGS), ...lines.flatMap(({ sku, id }) => itemKeys(sku, id))];
     return this.#call('confirm', keys, ['all', ...lines.map(() => token)]);
   }
 
@@ -77,14 +80,15 @@ export class Stockhold {
    * before it calls. With a version: only if the SKU still has it.
    */
   async adjust(sku, units, operation, reason = '', version = '') {
-    const keys = [AUDIT, SKUS, SETTINGS, `inventory:${sku}`, `inventory:${sku}:active`, `operation:${operation}`];
+    const stock = [`inventory:${sku}`, `inventory:${sku}:active`, `operation:${operation}`];
+    const keys = shared([{ sku }], AUDIT, SKUS, SETTINGS, ...stock);
     const args = ['each', 'add', String(units), version, '', reason, 'once'];
     const [reply] = await this.#callAndSweep('adjust', keys, args, [sku]);
     return reply;
   }
 
   async #callForOne(script, sku, id, argument) {
-    const keys = [AUDIT, DUE, SETTINGS, ...itemKeys(sku, id)];
+    const keys = [...shared([{ sku }], AUDIT, DUE, SETTINGS), ...itemKeys(sku, id)];
     const [reply] = await this.#call(script, keys, ['each', argument]);
     return reply;
   }
@@ -102,10 +106,10 @@ export class Stockhold {
 
   /** Gives back the units of the holds that are due: up to 100 of them, the earliest first. */
   async #sweep(sku) {
-    const stock = [`inventory:${sku}`, `inventory:${sku}:active`];
+    const stock = shared([{ sku }], `inventory:${sku}`, `inventory:${sku}:active`);
     const [, ...listed] = await this.#call('inventory', stock, ['100']);
-    const reservations = listed.map(([, id]) => `reservation:${id}`);
-    await this.#call('sweep', [AUDIT, DUE, SETTINGS, ...stock, ...reservations], []);
+    const reservations = shared([{ sku }], ...listed.map(([, id]) => `reservation:${id}`));
+    await this.#call('sweep', [...shared([{ sku }], AUDIT, DUE, SETTINGS), ...stock, ...reservations], []);
   }
 
   /** Calls until there is an answer. That is safe: a repeat with the same id, token or operation has no second effect. */
@@ -135,7 +139,26 @@ export class Stockhold {
   }
 }
 
-const itemKeys = (sku, id) => [`inventory:${sku}`, `inventory:${sku}:active`, `reservation:${id}`];
+/** What the keys of a SKU begin with; ids of its reservations carry the same number in hexadecimal. */
+function prefix(sku) {
+  if (SHARDS === 1) return '';
+  let crc = 0;
+  for (const byte of Buffer.from(sku)) {
+    crc ^= byte << 8;
+    for (let bit = 0; bit < 8; bit += 1) crc = (crc << 1) ^ (crc & 0x8000 ? 0x11021 : 0);
+  }
+  return `{${crc % SHARDS}}:`;
+}
+
+/** Keys in the shard of the lines. */
+function shared(lines, ...keys) {
+  const [first = '', ...others] = new Set(lines.map(({ sku }) => prefix(sku)));
+  if (others.length > 0) throw new RangeError('these SKUs are in several shards: make a call for each');
+  return keys.map((key) => first + key);
+}
+
+const itemKeys = (sku, id) =>
+  shared([{ sku }], `inventory:${sku}`, `inventory:${sku}:active`, `reservation:${id}`);
 
 function inWords([word, ...fields]) {
   switch (word) {
@@ -168,14 +191,27 @@ function inWords([word, ...fields]) {
 
 /** A client that waits a second for a reply, and leaves it to #call to ask again. */
 export function connect() {
-  const redis = new Redis(process.env.REDIS_URL ?? 'redis://127.0.0.1:6390', {
+  const url = process.env.REDIS_URL ?? 'redis://127.0.0.1:6390';
+  const options = {
     commandTimeout: 1000,
     retryStrategy: () => 100,
     maxRetriesPerRequest: 0,
     enableReadyCheck: false, // it asks for INFO, which a caller has no need of
-  });
+  };
+  const redis = url.includes('+cluster:') ? connectToCluster(url, options) : new Redis(url, options);
   redis.on('error', () => {}); // each call gets its own error
   return redis;
+}
+
+/** Of the nodes of a cluster, the first finds the others. */
+function connectToCluster(url, options) {
+  const { hostname, port, username, password, protocol } = new URL(url.replace(/,[^/]*/, ''));
+  const tls = protocol.startsWith('rediss') ? {} : undefined;
+  return new Cluster([{ host: hostname, port: Number(port || 6379) }], {
+    clusterRetryStrategy: () => 100,
+    enableReadyCheck: false,
+    redisOptions: { ...options, username: username || undefined, password: password || undefined, tls },
+  });
 }
 
 function linesOf(words) {

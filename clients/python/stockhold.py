@@ -8,11 +8,14 @@
     python stockhold.py release SKU ID TOKEN
     python stockhold.py adjust SKU UNITS OPERATION REASON [VERSION]
 
-REDIS_URL says where, and REDIS_CA whom to trust with rediss://.
+REDIS_URL says where (redis+cluster:// for a cluster), and REDIS_CA whom to trust with rediss://. SHARDS is the number of shards
+if the stock has several: a call is then about SKUs of one shard, and an id carries its number.
 Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
 """
 
+import binascii
 import os
+import re
 import sys
 import time
 
@@ -22,6 +25,7 @@ from redis.retry import Retry
 
 AUDIT, DUE = "inventory:audit", "stockhold:due"
 SKUS, SETTINGS = "stockhold:skus", "stockhold:settings"
+SHARDS = int(os.environ.get("SHARDS", "1"))
 
 # The connection or the server is in a state that passes.
 PASSING = (
@@ -30,6 +34,9 @@ PASSING = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.MasterDownError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.RedisClusterException,
+    redis.exceptions.TryAgainError,
 )
 
 
@@ -44,7 +51,7 @@ class Stockhold:
 
     def hold(self, cart: str, ttl_ms: int, lines: list[tuple[str, int, str]]) -> list[list[str]]:
         """Holds every line (sku, quantity, id) or none. The caller makes up the ids, and keeps them before it calls."""
-        keys, args = [AUDIT, DUE], ["all"]
+        keys, args = shared(lines, AUDIT, DUE), ["all"]
         for sku, quantity, id in lines:
             keys += item_keys(sku, id)
             args += [cart, quantity, ttl_ms]
@@ -55,7 +62,7 @@ class Stockhold:
     ) -> list[list[str]]:
         """Holds every line (sku, quantity, id) or none, each SKU once, and lists them under the cart. The caller makes up
         the operation and the ids, UUIDs, and keeps them before it calls."""
-        keys = [AUDIT, DUE, SETTINGS, f"cart:{cart}", f"operation:{operation}"]
+        keys = shared(lines, AUDIT, DUE, SETTINGS, f"cart:{cart}", f"operation:{operation}")
         for sku, _, id in lines:
             keys += item_keys(sku, id)
         args = ["once", ttl_ms, "", *(quantity for _, quantity, _ in lines)]
@@ -63,7 +70,7 @@ class Stockhold:
 
     def cart_confirm(self, token: str, lines: list[tuple[str, str]]) -> list[list[str]]:
         """Sells every line (sku, id) or none."""
-        keys = [AUDIT, DUE, SETTINGS]
+        keys = shared(lines, AUDIT, DUE, SETTINGS)
         for sku, id in lines:
             keys += item_keys(sku, id)
         return self._call("confirm", keys, ["all", *(token for _ in lines)])
@@ -81,12 +88,14 @@ class Stockhold:
     def adjust(self, sku: str, units: int, operation: str, reason: str = "", version: str = "") -> list[str]:
         """Adds units, or takes them away; what is held or sold stays. The caller makes up the operation, a UUID, and keeps
         it before it calls. With a version: only if the SKU still has it."""
-        keys = [AUDIT, SKUS, SETTINGS, f"inventory:{sku}", f"inventory:{sku}:active", f"operation:{operation}"]
+        stock = [f"inventory:{sku}", f"inventory:{sku}:active", f"operation:{operation}"]
+        keys = shared([(sku,)], AUDIT, SKUS, SETTINGS, *stock)
         (reply,) = self._call_and_sweep("adjust", keys, ["each", "add", units, version, "", reason, "once"], [sku])
         return reply
 
     def _call_for_one(self, script: str, sku: str, id: str, argument: str | int) -> list[str]:
-        (reply,) = self._call(script, [AUDIT, DUE, SETTINGS, *item_keys(sku, id)], ["each", argument])
+        keys = shared([(sku,)], AUDIT, DUE, SETTINGS) + item_keys(sku, id)
+        (reply,) = self._call(script, keys, ["each", argument])
         return reply
 
     def _call_and_sweep(self, script: str, keys: list, args: list, skus: list[str]) -> list[list[str]]:
@@ -102,10 +111,10 @@ class Stockhold:
 
     def _sweep(self, sku: str) -> None:
         """Gives back the units of the holds that are due: up to 100 of them, the earliest first."""
-        inventory, active = f"inventory:{sku}", f"inventory:{sku}:active"
-        listed = self._call("inventory", [inventory, active], [100])[1:]
-        reservations = [f"reservation:{id}" for _, id, _ in listed]
-        self._call("sweep", [AUDIT, DUE, SETTINGS, inventory, active, *reservations], [])
+        stock = shared([(sku,)], f"inventory:{sku}", f"inventory:{sku}:active")
+        listed = self._call("inventory", stock, [100])[1:]
+        reservations = shared([(sku,)], *(f"reservation:{id}" for _, id, _ in listed))
+        self._call("sweep", shared([(sku,)], AUDIT, DUE, SETTINGS) + stock + reservations, [])
 
     def _call(self, script: str, keys: list, args: list) -> list[list[str]]:
         """Calls until there is an answer. That is safe: a repeat with the same id, token or operation has no second effect."""
@@ -137,8 +146,22 @@ class Stockhold:
         return self._sha1s[script]
 
 
+def prefix(sku: str) -> str:
+    """What the keys of a SKU begin with; ids of its reservations carry the same number in hexadecimal."""
+    return f"{{{binascii.crc_hqx(sku.encode(), 0) % SHARDS}}}:" if SHARDS > 1 else ""
+
+
+def shared(lines: list[tuple], *keys: str) -> list[str]:
+    """Keys in the shard of the lines, each of which begins with its SKU."""
+    prefixes = {prefix(line[0]) for line in lines}
+    if len(prefixes) > 1:
+        raise ValueError("these SKUs are in several shards: make a call for each")
+    own = "".join(prefixes)
+    return [own + key for key in keys]
+
+
 def item_keys(sku: str, id: str) -> list[str]:
-    return [f"inventory:{sku}", f"inventory:{sku}:active", f"reservation:{id}"]
+    return shared([(sku,)], f"inventory:{sku}", f"inventory:{sku}:active", f"reservation:{id}")
 
 
 def in_words(reply: list[str]) -> str:
@@ -196,8 +219,10 @@ def connect() -> Stockhold:
     once = Retry(NoBackoff(), 0)
     limits = {"socket_timeout": 1, "socket_connect_timeout": 1, "retry": once}
     trust = {"ssl_ca_certs": os.environ["REDIS_CA"]} if "REDIS_CA" in os.environ else {}
-    client = redis.Redis.from_url(url, decode_responses=True, **limits, **trust)
-    return Stockhold(client)
+    # Of the nodes of a cluster, the first finds the others.
+    first = re.sub(r",[^/]*", "", url).replace("+cluster", "")
+    kind = redis.RedisCluster if "+cluster" in url else redis.Redis
+    return Stockhold(kind.from_url(first, decode_responses=True, **limits, **trust))
 
 
 def main(command: str, *words: str) -> int:

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use stockhold::engine::{
     Adjusted, Adjustment, CartHold, CartHoldRequest, CartLine, CartSettle, Delta, Engine, Error, Extend, Hold,
-    HoldRequest, How, Mode, Quantity, Settle, Ttl, Version,
+    HoldRequest, How, Mode, Options, Quantity, Settle, Ttl, Version, written_layout,
 };
-use stockhold::keys::{CartId, IdempotencyKey, Reason, ReservationId, Sku};
+use stockhold::keys::{CartId, IdempotencyKey, Layout, Reason, ReservationId, Sku};
 use stockhold::redis::{Files, Redis};
 
 /// How long to go on asking while there is no answer.
@@ -33,7 +33,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6390".to_owned());
     // It knows the scripts and loads them if Redis has not got them: no SHA-1 has to be looked up.
     let files = Files { ca: std::env::var_os("REDIS_CA").map(Into::into), ..Files::default() };
-    let engine = Engine::new(Redis::open_with(&url, files).context("REDIS_URL")?);
+    let redis = Redis::open_with(&url, files).context("REDIS_URL")?;
+    // The number of shards stands in Redis.
+    let layout = until_answered(async || written_layout(&redis).await).await?.unwrap_or_else(Layout::unsharded);
+    let engine = Engine::on(layout, redis, Options::default());
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let answer = match *words {

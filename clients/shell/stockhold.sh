@@ -9,19 +9,47 @@
 #     stockhold.sh release SKU ID TOKEN
 #     stockhold.sh adjust SKU UNITS OPERATION REASON [VERSION]
 #
-# REDIS_URL says where, and REDIS_CA whom to trust with rediss://; REDISCLI_AUTH is a password that does not show in the list of processes.
+# REDIS_URL says where (redis+cluster:// for a cluster), and REDIS_CA whom to trust with rediss://; REDISCLI_AUTH is a password that does
+# not show in the list of processes. SHARDS is the number of shards if the stock has several: a call is then about SKUs of one shard, and an
+# id carries its number.
 # Exit status: 0 done, 1 refused, 2 not possible, 75 no answer (run the same command again).
 set -euo pipefail
 
-audit=inventory:audit due=stockhold:due skus=stockhold:skus settings=stockhold:settings
+shards=${SHARDS:-1}
 patience=10 # seconds
 
 usage() {
-  sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
   exit 2
 }
 
-ask() { timeout 2 redis-cli -e --no-auth-warning -u "${REDIS_URL:-redis://127.0.0.1:6390}" ${REDIS_CA:+--cacert "$REDIS_CA"} "$@" 2>&1; }
+# Of the nodes of a cluster, the first finds the others.
+url=${REDIS_URL:-redis://127.0.0.1:6390} follow=()
+if [[ $url == *+cluster:* ]]; then url=${url/+cluster/} url=${url%%,*} follow=(-c); fi
+
+ask() { timeout 2 redis-cli -e "${follow[@]}" --no-auth-warning -u "$url" ${REDIS_CA:+--cacert "$REDIS_CA"} "$@" 2>&1; }
+
+# prefix SKU: what its keys begin with; ids of its reservations carry the same number in hexadecimal.
+prefix() {
+  local LC_ALL=C crc=0 at bit
+  if [ "$shards" = 1 ]; then return; fi
+  for ((at = 0; at < ${#1}; at++)); do
+    crc=$((crc ^ ($(printf '%d' "'${1:at:1}") & 255) << 8))
+    for bit in 1 2 3 4 5 6 7 8; do crc=$((crc << 1 ^ (crc & 0x8000 ? 0x11021 : 0))); done
+  done
+  echo "{$((crc % shards))}:"
+}
+
+# in_shard SKU: from now on, calls are about the shard of this SKU. They cannot be about two.
+in_shard() {
+  local own
+  own=$(prefix "$1")
+  if [ "${shard-$own}" != "$own" ]; then
+    echo "these SKUs are in several shards: make a call for each" >&2
+    exit 2
+  fi
+  shard=$own audit=${own}inventory:audit due=${own}stockhold:due skus=${own}stockhold:skus settings=${own}stockhold:settings
+}
 
 # call SCRIPT NUMKEYS KEY... ARG...: sets the array `reply`. Calls until there is an answer, which is safe: a repeat with
 # the same id, token or operation has no second effect.
@@ -53,10 +81,11 @@ call() {
 # sweep SKU: gives back the units of the holds that are due, up to 100 of them, the earliest first.
 sweep() {
   local listed reservations=()
-  call inventory 2 "inventory:$1" "inventory:$1:active" 100
+  call inventory 2 "${shard}inventory:$1" "${shard}inventory:$1:active" 100
   # STOCK and its nine fields; then ACTIVE, id and expiry of each reservation.
-  for ((listed = 12; listed < ${#reply[@]}; listed += 3)); do reservations+=("reservation:${reply[listed]}"); done
-  call sweep $((5 + ${#reservations[@]})) $audit $due $settings "inventory:$1" "inventory:$1:active" "${reservations[@]}"
+  for ((listed = 12; listed < ${#reply[@]}; listed += 3)); do reservations+=("${shard}reservation:${reply[listed]}"); done
+  call sweep $((5 + ${#reservations[@]})) "$audit" "$due" "$settings" "${shard}inventory:$1" "${shard}inventory:$1:active" \
+    "${reservations[@]}"
 }
 
 # call_and_sweep SKU SCRIPT NUMKEYS KEY... ARG...: calls again when units of the SKU were on holds that are due.
@@ -72,7 +101,8 @@ call_and_sweep() {
 
 hold() {
   local cart=$1 ttl_ms=$2 sku=$3 quantity=$4 id=$5
-  call_and_sweep "$sku" hold 5 $audit $due "inventory:$sku" "inventory:$sku:active" "reservation:$id" \
+  in_shard "$sku"
+  call_and_sweep "$sku" hold 5 "$audit" "$due" "${shard}inventory:$sku" "${shard}inventory:$sku:active" "${shard}reservation:$id" \
     each "$cart" "$quantity" "$ttl_ms"
 }
 
@@ -82,11 +112,12 @@ cart_hold() {
   local cart=$1 ttl_ms=$2 operation=$3 keys=() quantities=() names=() deadline=$((SECONDS + patience)) sku at lapsed
   shift 3
   while [ $# -gt 0 ]; do
-    names+=("$1") quantities+=("$2") keys+=("inventory:$1" "inventory:$1:active" "reservation:$3")
+    in_shard "$1"
+    names+=("$1") quantities+=("$2") keys+=("${shard}inventory:$1" "${shard}inventory:$1:active" "${shard}reservation:$3")
     shift 3
   done
   while true; do
-    call cart_hold $((5 + ${#keys[@]})) $audit $due $settings "cart:$cart" "operation:$operation" "${keys[@]}" \
+    call cart_hold $((5 + ${#keys[@]})) "$audit" "$due" "$settings" "${shard}cart:$cart" "${shard}operation:$operation" "${keys[@]}" \
       once "$ttl_ms" "" "${quantities[@]}"
     at=0 lapsed=()
     for sku in "${names[@]}"; do
@@ -103,10 +134,11 @@ cart_confirm() {
   local token=$1 keys=() tokens=()
   shift
   while [ $# -gt 0 ]; do
-    keys+=("inventory:$1" "inventory:$1:active" "reservation:$2") tokens+=("$token")
+    in_shard "$1"
+    keys+=("${shard}inventory:$1" "${shard}inventory:$1:active" "${shard}reservation:$2") tokens+=("$token")
     shift 2
   done
-  call confirm $((3 + ${#keys[@]})) $audit $due $settings "${keys[@]}" all "${tokens[@]}"
+  call confirm $((3 + ${#keys[@]})) "$audit" "$due" "$settings" "${keys[@]}" all "${tokens[@]}"
 }
 
 # width AT: how many elements the reply at this place has.
@@ -125,13 +157,15 @@ width() {
 # Adds units, or takes them away, once; what is held or sold stays. With a version: only if the SKU still has it.
 adjust() {
   local sku=$1 units=$2 operation=$3 reason=$4 version=${5:-}
-  call_and_sweep "$sku" adjust 6 $audit $skus $settings "inventory:$sku" "inventory:$sku:active" \
-    "operation:$operation" each add "$units" "$version" '' "$reason" once
+  in_shard "$sku"
+  call_and_sweep "$sku" adjust 6 "$audit" "$skus" "$settings" "${shard}inventory:$sku" "${shard}inventory:$sku:active" \
+    "${shard}operation:$operation" each add "$units" "$version" '' "$reason" once
 }
 
 # call_for_one SCRIPT SKU ID ARGUMENT: the argument is a token, or the time from now until the hold lapses.
 call_for_one() {
-  call "$1" 6 $audit $due $settings "inventory:$2" "inventory:$2:active" "reservation:$3" each "$4"
+  in_shard "$2"
+  call "$1" 6 "$audit" "$due" "$settings" "${shard}inventory:$2" "${shard}inventory:$2:active" "${shard}reservation:$3" each "$4"
 }
 
 # Prints a reply, and says whether it is done.

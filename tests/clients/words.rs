@@ -27,23 +27,23 @@ const LATER: &str = "60000";
 const LONGER: &str = "120000";
 const TOO_LONG: &str = "7200000";
 
-fn python() -> Command {
+pub fn python() -> Command {
     let mut command = Command::new(&*PYTHON);
     command.arg(source("clients/python/stockhold.py")).env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
-fn node() -> Command {
+pub fn node() -> Command {
     let mut command = Command::new("node");
     command.arg(NODE.join("stockhold.mjs"));
     command
 }
 
-fn shell() -> Command {
+pub fn shell() -> Command {
     Command::new(source("clients/shell/stockhold.sh"))
 }
 
-fn rust() -> Command {
+pub fn rust() -> Command {
     Command::new(&*RUST)
 }
 
@@ -250,7 +250,7 @@ impl Customer {
     }
 }
 
-async fn run(mut command: Command) -> Output {
+pub async fn run(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
