@@ -213,7 +213,8 @@ impl Cluster {
                     Some(refusal) => refusal.clone(),
                 },
                 Err(Failure::Unreachable(why)) => Failure::Unreachable(format!("{address}: {why}")),
-                Err(failure @ Failure::Barred(_)) => {
+                Err(Failure::Barred(why)) => {
+                    let failure = Failure::Barred(format!("{address}, a node of the cluster: {why}"));
                     // Time does not change this, but the slot may have gone to another node.
                     drop(timeout_at(deadline.at, self.map.refresh()).await);
                     if self.map.owner(unit.slot).is_none_or(|owner| owner == address) {
