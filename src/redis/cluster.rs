@@ -213,7 +213,8 @@ impl Cluster {
                     Some(refusal) => refusal.clone(),
                 },
                 Err(Failure::Unreachable(why)) => Failure::Unreachable(format!("{address}: {why}")),
-                Err(failure @ Failure::Barred(_)) => {
+                Err(Failure::Barred(why)) => {
+                    let failure = Failure::Barred(format!("{address}, a node of the cluster: {why}"));
                     // Time does not change this, but the slot may have gone to another node.
                     drop(timeout_at(deadline.at, self.map.refresh()).await);
                     if self.map.owner(unit.slot).is_none_or(|owner| owner == address) {
@@ -228,17 +229,8 @@ impl Cluster {
                 }
                 Err(failure) => return Err(failure),
             };
-            if let Failure::Refused { code, message } = &why
-                && let Some(to) = self.map.named(message, &address).filter(|_| ["MOVED", "ASK"].contains(&&**code))
-            {
-                let asking = code == "ASK";
-                if !asking {
-                    self.map.patch(unit.slot, to.clone());
-                    drop(self.map.refresh());
-                }
-                redirected = Some((to, asking));
-                redirections += 1;
-            }
+            redirected = self.redirection(unit.slot, &why, &address);
+            redirections += usize::from(redirected.is_some());
             // Two nodes may name each other while the cluster changes.
             if redirected.is_none() || redirections > 2 {
                 if Instant::now() + PAUSE >= deadline.at {
@@ -252,6 +244,21 @@ impl Cluster {
             if Instant::now() >= deadline.at {
                 return Err(why);
             }
+        }
+    }
+
+    /// Where a refusal sends a call, and whether it is to ask there. Notes it if that is for good.
+    fn redirection(&self, slot: u16, refusal: &Failure, asked: &Address) -> Option<(Address, bool)> {
+        let Failure::Refused { code, message } = refusal else { return None };
+        match code.as_str() {
+            "ASK" => Some((self.map.named(message, asked)?, true)),
+            "MOVED" => {
+                let owner = self.map.named(message, asked)?;
+                self.map.patch(slot, owner.clone());
+                drop(self.map.refresh());
+                Some((owner, false))
+            }
+            _ => None,
         }
     }
 

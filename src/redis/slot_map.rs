@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::redis::{Cmd, FromRedisValue, Value, cmd};
 use futures_util::future::{self, BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::connector::{Connector, Deadline};
 use super::node::Node;
@@ -18,6 +18,9 @@ use super::{CALL_TIMEOUT, Failure};
 
 /// How long a call waits before it tries again, and the least time between two refreshes of the map.
 pub(super) const PAUSE: Duration = Duration::from_millis(20);
+
+/// How much later than the first answer one may come that is about all slots.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// Where a node is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -107,7 +110,7 @@ impl SlotMap {
         }
         let map = Arc::clone(self);
         let refresh = async move {
-            let known = map.ask(cmd("CLUSTER").arg("SLOTS"), Known::read).await?;
+            let known = map.ask(cmd("CLUSTER").arg("SLOTS"), Known::read, Known::is_whole).await?;
             *map.known.write().unwrap_or_else(PoisonError::into_inner) = known;
             Ok(())
         };
@@ -121,11 +124,18 @@ impl SlotMap {
     /// anything yet.
     pub(super) async fn members(&self) -> Result<Vec<Member>, Failure> {
         let port = if self.has_tls { "tls-port" } else { "port" };
-        self.ask(cmd("CLUSTER").arg("SHARDS"), |reply, asked| read_members(reply, asked, port)).await
+        let read = |reply, asked: &Address| read_members(reply, asked, port);
+        Ok(self.ask(cmd("CLUSTER").arg("SHARDS"), read, |(_, slots)| *slots == SLOTS).await?.0)
     }
 
-    /// Asks all known nodes at once; the first good answer counts.
-    async fn ask<T>(&self, question: &Cmd, read: impl Fn(Value, &Address) -> Option<T>) -> Result<T, Failure> {
+    /// Asks all known nodes at once; the first answer that is about all slots counts. A node that has just joined, or has lost
+    /// the others, knows only a part.
+    async fn ask<T>(
+        &self,
+        question: &Cmd,
+        read: impl Fn(Value, &Address) -> Option<T>,
+        is_whole: impl Fn(&T) -> bool,
+    ) -> Result<T, Failure> {
         let deadline = Deadline::after(CALL_TIMEOUT);
         let mut asked: HashSet<Address> = self.known().addresses.values().cloned().collect();
         asked.extend(self.seeds.iter().cloned());
@@ -135,10 +145,15 @@ impl SlotMap {
             read(reply, &address).ok_or_else(|| Failure::Unreachable(format!("{address} does not know the cluster")))
         };
         let mut answers: FuturesUnordered<_> = asked.into_iter().map(ask).collect();
-        let mut why = None;
-        while let Some(answer) = answers.next().await {
+        let (mut part, mut why) = (None, None);
+        let mut end = deadline.at;
+        while let Ok(Some(answer)) = timeout_at(end, answers.next()).await {
             match answer {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) if is_whole(&answer) => return Ok(answer),
+                Ok(answer) => {
+                    part.get_or_insert(answer);
+                    end = end.min(Instant::now() + GRACE);
+                }
                 // It is only a question.
                 Err(Failure::NoReply(text)) => why = Some(Failure::Unreachable(text)),
                 // That of another node may help, if there is one.
@@ -146,7 +161,7 @@ impl SlotMap {
                 Err(failure) => why = Some(failure),
             }
         }
-        Err(why.unwrap_or_else(|| Failure::Unreachable("no node is known".to_owned())))
+        part.ok_or_else(|| why.unwrap_or_else(|| Failure::Unreachable("no node of the cluster answers".to_owned())))
     }
 
     fn known(&self) -> RwLockReadGuard<'_, Known> {
@@ -172,6 +187,10 @@ impl Known {
         known.owners.iter().any(Option::is_some).then_some(known)
     }
 
+    fn is_whole(&self) -> bool {
+        self.owners.iter().all(Option::is_some)
+    }
+
     /// Notes a node: `[endpoint, port, id, {ip, hostname}]`. `Some(None)` when it does not say where it is.
     fn node(&mut self, node: &Value, asked: &Address) -> Option<Option<Address>> {
         let Value::Array(node) = node else { return None };
@@ -191,10 +210,13 @@ impl Known {
     }
 }
 
-/// Reads the reply to `CLUSTER SHARDS`.
-fn read_members(reply: Value, asked: &Address, port: &str) -> Option<Vec<Member>> {
-    let mut members = Vec::new();
+/// Reads the reply to `CLUSTER SHARDS`: the nodes, and the number of slots that they have.
+fn read_members(reply: Value, asked: &Address, port: &str) -> Option<(Vec<Member>, usize)> {
+    let (mut members, mut slots) = (Vec::new(), 0);
     for mut shard in Vec::<HashMap<String, Value>>::from_redis_value(reply).ok()? {
+        for range in Vec::<usize>::from_redis_value(shard.remove("slots")?).ok()?.chunks(2) {
+            slots += range.last()?.checked_sub(range[0])? + 1;
+        }
         for node in Vec::<HashMap<String, Value>>::from_redis_value(shard.remove("nodes")?).ok()? {
             let text = |name: &str| node.get(name).and_then(|value| String::from_redis_value_ref(value).ok());
             if text("health")?.starts_with("fail") {
@@ -207,7 +229,7 @@ fn read_members(reply: Value, asked: &Address, port: &str) -> Option<Vec<Member>
             }
         }
     }
-    Some(members).filter(|members| !members.is_empty())
+    if members.is_empty() { None } else { Some((members, slots)) }
 }
 
 /// The host of a node: its name, which a certificate can have, or its address, or if it has told neither, where it was heard of.

@@ -1,7 +1,7 @@
 //! The users of `redis/users.acl` on a cluster: each can do its work, also while a slot moves.
 
 use redis::cmd;
-use stockhold::redis::Redis;
+use stockhold::redis::{Failure, Redis};
 use stockhold::scripts::{Catalogue, Scripts};
 
 use crate::scripts::{has_all, key, seed};
@@ -119,4 +119,40 @@ async fn a_user_without_the_right_to_ask_is_told() {
     cluster.begin_move(slot, from, (from + 1) % 3).await;
     let refused = redis.call(cmd("HGETALL").arg(&tea)).await.unwrap_err();
     assert!(refused.to_string().contains("NOPERM") && refused.to_string().contains("asking"), "{refused}");
+}
+
+/// One node lets a user in no more: waiting does not help, and the other nodes are used as before.
+#[tokio::test]
+async fn a_node_that_does_not_let_the_user_in_is_told() {
+    let cluster = guarded().await;
+    let redis = cluster.open_url(&url(&cluster, "stockhold-server"));
+    let tea = key("tea");
+    let owner = cluster.owner(0, &tea).await;
+    let mut other = String::new();
+    for number in 0.. {
+        other = key(&format!("cup-{number}"));
+        if cluster.owner(0, &other).await != owner {
+            break;
+        }
+    }
+    redis.hash(&tea).await.unwrap();
+    cluster.tell(owner, &["ACL", "SETUSER", "stockhold-server", "off"]).await;
+    let killed: u64 = cluster.ask(owner, &["CLIENT", "KILL", "USER", "stockhold-server"]).await;
+    assert!(killed > 0);
+    cluster
+        .until("it is told", async || {
+            let refused = redis.hash(&tea).await.err();
+            refused.is_some_and(|refused| match refused {
+                Failure::Barred(why) => why.contains(&cluster.address(owner)) && why.contains("WRONGPASS"),
+                _ => false,
+            })
+        })
+        .await;
+    redis.hash(&other).await.unwrap();
+    // Its replica does.
+    cluster.tell(owner + 3, &["CLUSTER", "FAILOVER"]).await;
+    cluster.until("it is served again", async || redis.hash(&tea).await.is_ok()).await;
+    let stranger = cluster.open_url(&cluster.url().replacen("://", "://nobody:wrong@", 1));
+    let refused = stranger.hash(&tea).await.unwrap_err();
+    assert!(matches!(refused, Failure::Barred(_)), "{refused}");
 }

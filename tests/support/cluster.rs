@@ -157,6 +157,13 @@ impl Cluster {
         node
     }
 
+    /// Makes a node forget all others: it thinks that most slots have no node, and hears of no changes.
+    pub async fn isolate(&self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.tell(node, &["CLUSTER", "FORGET", &self.ids[other]]).await;
+        }
+    }
+
     /// Makes all others forget a node, which has no slots any more.
     pub async fn forget(&self, node: usize) {
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
