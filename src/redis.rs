@@ -8,6 +8,7 @@ mod connector;
 mod files;
 pub(crate) mod metrics;
 mod node;
+mod probes;
 mod reads;
 mod scans;
 mod sentinel;
