@@ -19,7 +19,8 @@ started=
 end() {
   trap '' INT TERM
   for process in $started; do
-    kill "$process" 2>/dev/null || true
+    # More than once: a replica that has just copied its master does not end before its file is written.
+    (while kill "$process" 2>/dev/null; do sleep 1; done) &
     wait "$process" || true
   done
 }

@@ -1,10 +1,12 @@
-//! Whether the stock is as the scripts left it, on a live system, and its repair.
+//! Whether the stock is as the scripts left it, on a live system, and its repair; and whether a server can do what stockhold
+//! needs.
 //!
 //! A SKU is read into a snapshot, and the snapshot is verified; nothing is written. A repair calls the script `repair`
 //! with what was found. This module uses the engine's types and a few of its reads. The engine does not know of this
 //! module.
 
 mod audit_reach;
+mod compatibility;
 mod findings;
 mod life;
 mod repair;
@@ -15,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use audit_reach::AuditReach;
+pub use compatibility::{Need, Verdict, compatibility};
 pub use findings::{Checked, Damage, Finding, Limits};
 use repair::{Answer, Repairer};
 use snapshot::Reader;

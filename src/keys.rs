@@ -222,6 +222,11 @@ pub struct StockKeys {
     pub active: String,
 }
 
+/// A key to try a server with. Whoever may write reservations may write it, and no reservation has such a name.
+pub fn trial() -> String {
+    format!("reservation:stockhold-trial:{}", ReservationId::mint(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

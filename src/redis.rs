@@ -1,4 +1,4 @@
-//! The connection to Redis: to one [`node`], or to a [`cluster`] of them.
+//! The connection to Redis: to one [`node`], which [sentinels](sentinel) may name, or to a [`cluster`] of them.
 //!
 //! Every call is limited, by [`CALL_TIMEOUT`] unless told otherwise. Every failure means one of three things: nothing was sent, Redis
 //! refused, or the result is unknown.
@@ -8,6 +8,7 @@ mod connector;
 mod files;
 pub(crate) mod metrics;
 mod node;
+mod probes;
 mod reads;
 mod scans;
 mod sentinel;

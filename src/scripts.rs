@@ -3,6 +3,7 @@
 mod catalogue;
 mod header;
 pub(crate) mod metrics;
+mod trial;
 
 use ::redis::{Cmd, Value, cmd, pipe};
 use futures_util::future::join_all;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use catalogue::{Catalogue, Script};
 pub use header::{ArgumentSlot, Contract, KeySlot, ReplyWord};
+pub use trial::Trial;
 
 use crate::keys;
 use crate::redis::{Failure, Redis};

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::output::{complain, print};
 use super::runtime;
 use super::target::Target;
-use crate::check::{AuditReach, Census, Checked, Checker, Damage, Finding, Limits};
+use crate::check::{AuditReach, Census, Checked, Checker, Damage, Finding, Limits, Need, Verdict, compatibility};
 use crate::engine::{Error, standing_layout};
 use crate::keys::{self, Layout, Sku};
 use crate::redis::Redis;
@@ -33,6 +33,10 @@ pub(super) struct CheckArgs {
     /// As JSON
     #[arg(long)]
     json: bool,
+
+    /// Try instead whether this Redis, and the user at it, can do all that a server needs
+    #[arg(long, conflicts_with_all = ["skus", "repair", "events"])]
+    compat: bool,
 
     /// Say what can be repaired; repairs nothing without --apply
     #[arg(long)]
@@ -79,6 +83,9 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
 }
 
 fn find_out(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    if args.compat {
+        return runtime()?.block_on(try_target(args));
+    }
     let report = runtime()?.block_on(check_target(args))?;
     if args.json {
         print(format_args!("{:#}", report.json()))?;
@@ -93,6 +100,31 @@ const IRREPARABLE: &str = "cannot be repaired";
 
 /// Stands in the SKU column for the audit: no SKU has this name.
 const AUDIT: &str = "audit";
+
+/// Exit status 1 when something is missing that a server needs.
+async fn try_target(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let redis = args.target.redis()?;
+    let address = redis.address();
+    let needs = compatibility(&redis).await.with_context(|| format!("the Redis at {address}"))?;
+    let is_usable = needs.iter().all(|need| need.verdict != Verdict::Failing);
+    if args.json {
+        let need = |Need { node, what, verdict, told }: &Need| json!({ "node": node, "what": what, "verdict": verdict.to_string(), "told": told });
+        let needs: Vec<_> = needs.iter().map(need).collect();
+        print(format_args!("{:#}", json!({ "redis": address, "usable": is_usable, "needs": needs })))?;
+    } else {
+        let mut shown = None;
+        for Need { node, what, verdict, told } in &needs {
+            if let Some(node) = node.as_ref().filter(|node| shown != Some(*node)) {
+                print(format_args!("{node}:"))?;
+                shown = Some(node);
+            }
+            print(format!("{what:<22} {verdict:<13}  {told}").trim_end())?;
+        }
+        let can = if is_usable { "can" } else { "cannot" };
+        print(format_args!("{address}: stockhold {can} use it"))?;
+    }
+    Ok(ExitCode::from(u8::from(!is_usable)))
+}
 
 async fn check_target(args: &CheckArgs) -> anyhow::Result<Report> {
     let redis = args.target.redis()?;

@@ -41,6 +41,7 @@ impl Cluster {
     /// As for [`Connector::new`].
     pub(super) fn new(url: &str, files: &Files) -> Result<Option<Self>, OpenError> {
         let Some(nodes) = url::nodes(url)? else { return Ok(None) };
+        files.need_no_sentinels()?;
         let (mut connectors, mut seeds) = (Vec::new(), Vec::new());
         let mut has_tls = false;
         for node in nodes {

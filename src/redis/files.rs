@@ -19,6 +19,21 @@ pub struct Files {
     pub sentinel_password: Option<PathBuf>,
 }
 
+impl Files {
+    /// # Errors
+    /// When there is one for sentinels.
+    pub(super) fn need_no_sentinels(&self) -> Result<(), OpenError> {
+        match self.sentinel_password {
+            None => Ok(()),
+            Some(_) => Err(OpenError::Files(
+                "--sentinel-password-file is for sentinels, and --redis-url does not begin with redis+sentinel:// or \
+                 rediss+sentinel://: it would not be used"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
 /// A certificate, and the key that proves whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientFiles {

@@ -12,6 +12,8 @@ use super::{Failure, metrics, sort};
 
 pub(super) struct Node {
     way: Arc<Way>,
+    /// Whether its calls and connections are those to Redis that are counted.
+    is_counted: bool,
     /// The latest attempt to connect: in progress, or its result.
     attempt: RwLock<Option<Attempt>>,
 }
@@ -23,7 +25,12 @@ type Attempt = future::Shared<BoxFuture<'static, Result<Link, Failure>>>;
 
 impl Node {
     pub(super) fn new(way: Arc<Way>) -> Self {
-        Self { way, attempt: RwLock::new(None) }
+        Self { way, is_counted: true, attempt: RwLock::new(None) }
+    }
+
+    /// A sentinel: no data is there, and one that fails is not missed.
+    pub(super) fn of_sentinel(way: Arc<Way>) -> Self {
+        Self { is_counted: false, ..Self::new(way) }
     }
 
     pub(super) fn way(&self) -> &Arc<Way> {
@@ -36,7 +43,7 @@ impl Node {
             let mut connection = link.connection.clone();
             answer(&link, deadline, async { connection.send_packed_command(command).await?.extract_error() }).await
         };
-        measured(exchange).await
+        self.measured(exchange).await
     }
 
     /// Sends all commands together and returns one reply for each; the first error reply fails the whole.
@@ -46,7 +53,7 @@ impl Node {
             let mut connection = link.connection.clone();
             answer(&link, deadline, commands.query_async(&mut connection)).await
         };
-        measured(exchange).await
+        self.measured(exchange).await
     }
 
     /// Sends all commands together and returns the outcome of each: an error reply concerns only its command.
@@ -65,7 +72,7 @@ impl Node {
             }
             Ok(outcomes)
         };
-        measured(exchange).await
+        self.measured(exchange).await
     }
 
     async fn link_by(&self, deadline: Deadline) -> Result<Link, Failure> {
@@ -101,20 +108,26 @@ impl Node {
             return attempt.clone();
         }
         let way = Arc::clone(&self.way);
-        let attempt = async move { way.connect().await.inspect(metrics::opened).inspect_err(metrics::failed) };
+        let is_counted = self.is_counted;
+        let attempt = async move {
+            let connected = way.connect().await;
+            if is_counted { connected.inspect(metrics::opened).inspect_err(metrics::failed) } else { connected }
+        };
         let attempt = attempt.boxed().shared();
         // In a separate task: each caller that waits for it may have less time left than an attempt takes.
         tokio::spawn(attempt.clone());
         latest.insert(attempt).clone()
     }
-}
 
-/// Counts a call when it has ended.
-async fn measured<T>(exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let started = Instant::now();
-    let outcome = exchange.await;
-    metrics::called(&outcome, started.elapsed());
-    outcome
+    /// Counts a call when it has ended.
+    async fn measured<T>(&self, exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let started = Instant::now();
+        let outcome = exchange.await;
+        if self.is_counted {
+            metrics::called(&outcome, started.elapsed());
+        }
+        outcome
+    }
 }
 
 /// Waits for the answer to what was sent by a link, and gives up a link that is of no use any more.

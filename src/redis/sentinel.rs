@@ -19,10 +19,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
-use super::connector::{Connector, Link};
+use super::connector::{Connector, Deadline, Link};
+use super::node::Node;
 use super::reads::typed;
 use super::way::Way;
-use super::{Failure, Files, OpenError, Redis, sort};
+use super::{Failure, Files, OpenError, sort};
 
 /// The channels on which a sentinel tells of a new master: when it has promoted it, and when it has learned of it.
 pub(super) const CHANNELS: [&str; 2] = ["+promoted-slave", "+switch-master"];
@@ -54,7 +55,9 @@ pub(super) struct Sentinels {
 
 #[derive(Clone)]
 struct Sentinel {
-    redis: Redis,
+    node: Arc<Node>,
+    /// How long its answer may take: as long as a connection to it, which is mostly there already.
+    patience: Duration,
     name: Arc<str>,
     /// Notified of a message on the [`CHANNELS`], and of the end of the connection.
     news: Arc<Notify>,
@@ -89,10 +92,9 @@ impl Sentinels {
         let sentinel = |(host, port)| {
             let news = Arc::<Notify>::default();
             let connector = redis.of_sentinel(host, port, url.user.as_deref(), Arc::clone(&news));
-            // Its answer may take as long as a connection to it, which is mostly there already.
-            let allowed = connector.timeout();
-            let redis = Redis::with(Arc::new(Way::Direct(connector)), allowed);
-            Sentinel { redis, name: Arc::clone(&name), news }
+            let patience = connector.timeout();
+            let node = Arc::new(Node::of_sentinel(Arc::new(Way::Direct(connector))));
+            Sentinel { node, patience, name: Arc::clone(&name), news }
         };
         let each = url.sentinels.into_iter().map(sentinel).collect();
         let newest = Newest(Arc::new(watch::Sender::new(None)));
@@ -107,7 +109,7 @@ impl Sentinels {
     /// When one of them cannot.
     pub(super) fn read_files(&self) -> Result<(), OpenError> {
         self.redis.read_files()?;
-        self.each.iter().try_for_each(|sentinel| sentinel.redis.read_files())
+        self.each.iter().try_for_each(|sentinel| sentinel.node.way().read_files())
     }
 
     /// How to connect to a Redis at this place.
@@ -148,7 +150,7 @@ impl Sentinels {
                     named += 1;
                 }
                 Ok(None) => unknown += 1,
-                Err(failure) => failures.push((sentinel.redis.address(), failure)),
+                Err(failure) => failures.push((sentinel.node.way().to_string(), failure)),
             }
             if named + unknown >= majority {
                 until.get_or_insert_with(|| Instant::now() + STRAGGLERS);
@@ -201,10 +203,11 @@ impl Sentinel {
         let mut questions = pipe();
         questions.cmd("SENTINEL").arg("MASTER").arg(&*self.name);
         questions.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&*self.name);
-        let answers = self.redis.each(questions).await.map_err(|failure| match failure {
-            Failure::NoReply(why) => Failure::Unreachable(why),
-            other => other,
-        })?;
+        let answers =
+            self.node.each(questions, Deadline::after(self.patience)).await.map_err(|failure| match failure {
+                Failure::NoReply(why) => Failure::Unreachable(why),
+                other => other,
+            })?;
         let [about, address] =
             <[_; 2]>::try_from(answers).map_err(|_| Failure::Malformed("not two answers".to_owned()))?;
         let address = address.map_err(|failure| match failure {
@@ -286,7 +289,7 @@ impl fmt::Display for Master {
 /// The name of the master and its sentinels, without any credentials.
 impl fmt::Display for Sentinels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sentinels: Vec<_> = self.each.iter().map(|sentinel| sentinel.redis.address()).collect();
+        let sentinels: Vec<_> = self.each.iter().map(|sentinel| sentinel.node.way().to_string()).collect();
         write!(f, "{} (sentinels {})", self.name, sentinels.join(", "))?;
         match self.redis.database() {
             0 => Ok(()),

@@ -19,13 +19,7 @@ impl Way {
         if Sentinels::are_in(url) {
             return Sentinels::new(url, files).map(Self::Sentinels);
         }
-        if files.sentinel_password.is_some() {
-            return Err(OpenError::Files(
-                "--sentinel-password-file is for sentinels, and --redis-url does not begin with redis+sentinel:// or \
-                 rediss+sentinel://: it would not be used"
-                    .to_owned(),
-            ));
-        }
+        files.need_no_sentinels()?;
         Connector::new(url, files).map(Self::Direct)
     }
 

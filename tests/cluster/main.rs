@@ -1,5 +1,6 @@
 //! A real Redis Cluster: calls find their node, whatever happens to it, and none is executed twice; and a shop on it.
 
+mod compatibility;
 mod failing;
 mod market;
 mod members;

@@ -1,5 +1,7 @@
 //! The master ends, hangs or is replaced, and sentinels come and go.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value, cmd};
@@ -94,6 +96,26 @@ async fn one_sentinel_is_not_missed() {
     let new = watched.until_master_is_not(0, &[1, 2]).await;
     market.until_busy().await;
     market.close(&watched.redis[new]).await;
+}
+
+/// Or one dead sentinel would look like a Redis that fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_to_sentinels_are_not_counted_as_calls_to_redis() {
+    let mut watched = Watched::start().await;
+    watched.sentinels[0].kill();
+    let server = serve(&watched, &[]);
+    server.seed("tea", 5).await;
+    // It is asked each second, in vain.
+    sleep(Duration::from_millis(2500)).await;
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut told = String::new();
+    stream.read_to_string(&mut told).unwrap();
+    for line in
+        ["\nstockhold_redis_calls_total{outcome=\"unreachable\"} 0\n", "\nstockhold_redis_connections_failed_total 0\n"]
+    {
+        assert!(told.contains(line), "{told}");
+    }
 }
 
 /// What is connected stays so, and what is not has to wait: the only sentinel may be one that nobody talks to.

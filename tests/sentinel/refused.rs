@@ -54,7 +54,9 @@ fn settings_that_do_not_go_together() {
     for command in ["serve", "settings"] {
         let not_used =
             "--sentinel-password-file is for sentinels, and --redis-url does not begin with redis+sentinel://";
-        says(&[command], &with("redis://127.0.0.1:1", "--sentinel-password-file"), not_used);
+        for url in ["redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1"] {
+            says(&[command], &with(url, "--sentinel-password-file"), not_used);
+        }
         says(&[command], &with(&sentinels, "--redis-ca"), "does not begin with rediss:// or rediss+sentinel://");
         says(&[command], &with(&sentinels, "--redis-password-file"), "another in --redis-password-file");
         let missing = vec!["--sentinel-password-file".to_owned(), "/nowhere/at/all".to_owned()];

@@ -6,6 +6,7 @@ mod cart_settling;
 mod carts;
 mod change;
 mod cli;
+mod compatibility;
 mod durability;
 mod expiry;
 mod extend;
