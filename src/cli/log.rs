@@ -1,12 +1,17 @@
 //! What is logged, how, and where to.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::panic;
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
+use jiff::Timestamp;
+use serde_json::json;
 use tracing::{Level, enabled, error};
 use tracing_subscriber::EnvFilter;
+
+use super::output::print;
 
 const HELP: &str = "--log (STOCKHOLD_LOG, RUST_LOG) takes off, error, warn, info, debug or trace, or for one part of the \
                     program as in info,stockhold::access=debug";
@@ -18,6 +23,22 @@ pub(super) enum Format {
     Text,
     /// For programs: an object for each message, on a line of its own.
     Json,
+}
+
+impl Format {
+    /// Prints a line to standard output, which others may read together with the log.
+    ///
+    /// # Errors
+    /// See [`print`].
+    pub(super) fn announce(self, what: impl Display) -> io::Result<()> {
+        match self {
+            Self::Text => print(what),
+            Self::Json => {
+                let (timestamp, message) = (Timestamp::now().to_string(), what.to_string());
+                print(json!({ "timestamp": timestamp, "level": "INFO", "message": message, "target": "stockhold" }))
+            }
+        }
+    }
 }
 
 /// From now on, logs to standard error what `filter` lets through.

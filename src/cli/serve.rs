@@ -15,7 +15,6 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::ServeArgs;
-use super::output::print;
 use super::target::Target;
 use crate::engine::{Change, Engine, Error, Impairment, Options, claim_layout};
 use crate::http::{Access, Drain, Tokens};
@@ -58,7 +57,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             };
             let Some(started) = stop.or(PrivateRedis::start(options)).await else { return Ok(()) };
             let private = started?;
-            print(format_args!("Redis is at {}", private.url()))?;
+            args.log_format.announce(format_args!("Redis is at {}", private.url()))?;
             (Redis::open(private.url())?, Some(private))
         }
     };
@@ -88,7 +87,7 @@ async fn serve(args: &ServeArgs, access: Arc<Access>, redis: Redis, mut stop: St
     let listener = listen(SocketAddr::from((args.host, args.port)))
         .with_context(|| format!("cannot listen on {} port {} (--host, --port)", args.host, args.port))?;
     let hangup = signal(SignalKind::hangup())?;
-    print(format_args!("stockhold listens on http://{}", listener.local_addr()?))?;
+    args.log_format.announce(format_args!("stockhold listens on http://{}", listener.local_addr()?))?;
     info!(redis = address, "serving");
     let served_by = || engine.with_own_connection();
     let keep_alive = Duration::from_secs(args.keep_alive_seconds);

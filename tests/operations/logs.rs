@@ -1,7 +1,9 @@
 //! What a server logs, for people and for programs.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use hyper::Request;
 use hyper::body::Bytes;
@@ -123,6 +125,21 @@ async fn requests_are_logged_when_they_are_asked_for() {
         let [line] = lines[..] else { panic!("{id}: {lines:?}") };
         assert!(line.contains(&format!("route=\"{route}\" status={status}")), "{line}");
     }
+}
+
+/// Both outputs are one in a container.
+#[test]
+fn what_it_prints_is_an_object_too() {
+    let redis = RedisServer::start_plain();
+    let mut command = program(&["--port", "0", "--redis-url", &redis.url(), "--log-format", "json", "--log", "off"]);
+    let mut server = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert!(line["message"].as_str().unwrap().starts_with("stockhold listens on http://127.0.0.1:"), "{line}");
+    assert!(line["timestamp"].as_str().unwrap().ends_with('Z') && line["level"] == "INFO", "{line}");
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 /// Also when it cannot start.

@@ -116,6 +116,11 @@ impl Stockhold {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address = loop {
             let line = lines.next().unwrap_or_else(|| panic!("it ended: {}", child.wait().unwrap())).unwrap();
+            // With --log-format json it is an object.
+            let line = match serde_json::from_str::<Value>(&line) {
+                Ok(object) => object["message"].as_str().unwrap().to_owned(),
+                Err(_) => line,
+            };
             let address = line.strip_prefix("stockhold listens on http://").map(|address| address.parse().unwrap());
             printed.push(line);
             if let Some(address) = address {
