@@ -359,6 +359,24 @@ async fn settings_are_those_of_every_shard() {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// An operator may decide before there is a server, and so before there is a number of shards.
+#[tokio::test]
+async fn settings_from_before_the_first_server_are_those_of_every_shard() {
+    let redis = RedisServer::start();
+    let output = program(&["settings", "--redis-url", &redis.url(), "--keep-seconds", "60"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let server = Stockhold::start_with(&redis, &SIXTEEN);
+    let mut connection = redis.connection().await;
+    for sku in apart::<16>() {
+        server.seed(&sku, 5).await;
+        let id = server.held(&sku, 1).await;
+        server.confirm(&id).await.ok();
+        let record = layout().reservation(&ReservationId::parse(&id).unwrap()).unwrap();
+        let left: i64 = cmd("PTTL").arg(record).query_async(&mut connection).await.unwrap();
+        assert!((1..=60_000).contains(&left), "{sku}: {left}");
+    }
+}
+
 #[tokio::test]
 async fn damage_in_any_shard_is_found() {
     let redis = RedisServer::start();
