@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 use redis::cmd;
 
 use crate::load::{Limit, Tally};
+use crate::side::nodes::Nodes;
 use crate::side::postgres::Cluster;
 use crate::support::redis_server::RedisServer;
 
@@ -24,12 +25,19 @@ pub struct Effort {
 /// What works for a side.
 pub enum Database<'a> {
     Redis(&'a RedisServer),
+    Nodes(&'a Nodes),
     Postgres(&'a Cluster),
 }
 
 impl<'a> From<&'a RedisServer> for Database<'a> {
     fn from(redis: &'a RedisServer) -> Self {
         Self::Redis(redis)
+    }
+}
+
+impl<'a> From<&'a Nodes> for Database<'a> {
+    fn from(nodes: &'a Nodes) -> Self {
+        Self::Nodes(nodes)
     }
 }
 
@@ -139,16 +147,29 @@ pub async fn take_turns<const N: usize>(
 impl Database<'_> {
     /// Processor time that it has used since its start, in user and system mode.
     async fn cpu(&self) -> Duration {
-        let redis = match self {
-            Self::Redis(redis) => redis,
-            Self::Postgres(cluster) => return cluster.cpu(),
-        };
-        let info = cmd("INFO").arg("cpu").query_async::<String>(&mut redis.connection().await).await;
-        let info = info.expect("Redis answers INFO");
-        let seconds = |name: &str| {
-            let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.parse().ok());
-            Duration::from_secs_f64(value.unwrap_or_else(|| panic!("INFO has {name}")))
-        };
-        seconds("used_cpu_user") + seconds("used_cpu_sys")
+        match self {
+            Self::Redis(redis) => cpu_of_one(redis).await,
+            Self::Nodes(nodes) => cpu_of(&nodes.0).await.into_iter().sum(),
+            Self::Postgres(cluster) => cluster.cpu(),
+        }
     }
+}
+
+/// Processor time that each of them has used since its start.
+pub async fn cpu_of(servers: &[RedisServer]) -> Vec<Duration> {
+    let mut used = Vec::with_capacity(servers.len());
+    for redis in servers {
+        used.push(cpu_of_one(redis).await);
+    }
+    used
+}
+
+async fn cpu_of_one(redis: &RedisServer) -> Duration {
+    let info = cmd("INFO").arg("cpu").query_async::<String>(&mut redis.connection().await).await;
+    let info = info.expect("Redis answers INFO");
+    let seconds = |name: &str| {
+        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.parse().ok());
+        Duration::from_secs_f64(value.unwrap_or_else(|| panic!("INFO has {name}")))
+    };
+    seconds("used_cpu_user") + seconds("used_cpu_sys")
 }

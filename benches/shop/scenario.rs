@@ -3,6 +3,7 @@
 mod adjust;
 mod alone;
 mod cart;
+mod cluster;
 mod contention;
 mod cpu;
 mod direct;
@@ -66,6 +67,8 @@ pub enum Scenario {
     Lag,
     /// Bytes of Redis's memory for each SKU and reservation
     Memory,
+    /// One Redis, and clusters of one and of three primaries
+    Cluster,
     /// Against PostgreSQL, at equal durability
     Postgres,
     /// Throughput and p99 over the number of clients
@@ -92,6 +95,7 @@ impl Scenario {
             Self::Sweep => sweep::run(bench).await,
             Self::Lag => lag::run(bench).await,
             Self::Memory => memory::run(bench).await,
+            Self::Cluster => cluster::run(bench).await,
             Self::Postgres => postgres::run(bench).await,
             Self::Plot => plot::run(bench).await,
         }

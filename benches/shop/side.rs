@@ -5,6 +5,7 @@ pub const HOT: &str = "sku-hot";
 
 pub mod direct;
 pub mod floor;
+pub mod nodes;
 pub mod ours;
 pub mod postgres;
 pub mod served;

@@ -15,6 +15,11 @@ impl Ours {
         Self(Stockhold::start_with(redis, options))
     }
 
+    /// On the Redis of a URL.
+    pub fn at(url: &str, options: &[&str]) -> Self {
+        Self(Stockhold::spawn(&[&["--port", "0", "--redis-url", url], options].concat()))
+    }
+
     /// Ample stock of each SKU.
     pub async fn stock(redis: &RedisServer, skus: &[String]) {
         let skus: Vec<_> = skus.iter().map(|sku| keys(sku)).collect();
