@@ -36,8 +36,8 @@ pub struct Dumped {
     pub key: String,
     /// What it has, with a checksum and the version of the form.
     pub bytes: Vec<u8>,
-    /// Milliseconds until it is dropped; 0 for never.
-    pub ttl_ms: u64,
+    /// When it is dropped, epoch milliseconds; 0 for never.
+    pub expires_at_ms: u64,
 }
 
 /// A member of a sorted set with the hash that it names, read atomically.
@@ -80,7 +80,7 @@ impl Redis {
     pub async fn dump(&self, keys: &[String]) -> Result<Vec<Dumped>, Failure> {
         let mut reads = pipe();
         for key in keys {
-            reads.cmd("DUMP").arg(key).cmd("PTTL").arg(key);
+            reads.cmd("DUMP").arg(key).cmd("PEXPIRETIME").arg(key);
         }
         if reads.is_empty() {
             return Ok(Vec::new());
@@ -88,9 +88,9 @@ impl Redis {
         let replies = self.pipeline(&reads).await?;
         let mut dumped = Vec::with_capacity(keys.len());
         for (key, replies) in keys.iter().zip(replies.chunks(2)) {
-            let (bytes, ttl): (Option<Vec<u8>>, i64) = (typed(replies[0].clone())?, typed(replies[1].clone())?);
+            let (bytes, expires): (Option<Vec<u8>>, i64) = (typed(replies[0].clone())?, typed(replies[1].clone())?);
             if let Some(bytes) = bytes {
-                dumped.push(Dumped { key: key.clone(), bytes, ttl_ms: ttl.max(0).unsigned_abs() });
+                dumped.push(Dumped { key: key.clone(), bytes, expires_at_ms: expires.max(0).unsigned_abs() });
             }
         }
         Ok(dumped)

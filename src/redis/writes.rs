@@ -36,8 +36,8 @@ impl Redis {
     /// See [`Failure`]. Some may be written.
     pub async fn restore(&self, dumped: &[Dumped]) -> Result<u64, Failure> {
         let mut writes = pipe();
-        for Dumped { key, bytes, ttl_ms } in dumped {
-            writes.cmd("RESTORE").arg(key).arg(ttl_ms).arg(bytes).arg("REPLACE");
+        for Dumped { key, bytes, expires_at_ms } in dumped {
+            writes.cmd("RESTORE").arg(key).arg(expires_at_ms).arg(bytes).arg("REPLACE").arg("ABSTTL");
         }
         if writes.is_empty() {
             return Ok(0);
