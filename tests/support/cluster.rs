@@ -157,11 +157,13 @@ impl Cluster {
         node
     }
 
-    /// Makes a node forget all others: it thinks that most slots have no node, and hears of no changes.
-    pub async fn isolate(&self, node: usize) {
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            self.tell(node, &["CLUSTER", "FORGET", &self.ids[other]]).await;
-        }
+    /// Starts a node that has never met the others, and has some slots.
+    pub async fn stranger(&self) -> RedisServer {
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        let node = RedisServer::start_with(&options);
+        let mut take = cmd("CLUSTER");
+        take.arg(&["ADDSLOTSRANGE", "0", "8000"]).exec_async(&mut node.connection().await).await.unwrap();
+        node
     }
 
     /// Makes all others forget a node, which has no slots any more.
