@@ -9,6 +9,7 @@ mod cpu;
 mod direct;
 mod lag;
 mod memory;
+mod million;
 mod plot;
 mod postgres;
 mod readers;
@@ -69,6 +70,8 @@ pub enum Scenario {
     Memory,
     /// One Redis, and clusters of one and of three primaries
     Cluster,
+    /// 1,000,000 SKUs in 256 shards on three primaries
+    Million,
     /// Against PostgreSQL, at equal durability
     Postgres,
     /// Throughput and p99 over the number of clients
@@ -96,6 +99,7 @@ impl Scenario {
             Self::Lag => lag::run(bench).await,
             Self::Memory => memory::run(bench).await,
             Self::Cluster => cluster::run(bench).await,
+            Self::Million => million::run(bench).await,
             Self::Postgres => postgres::run(bench).await,
             Self::Plot => plot::run(bench).await,
         }
