@@ -3,8 +3,9 @@
 use redis::{Client, cmd};
 use serde_json::json;
 
-use crate::market::{definite, key_of, sku};
+use crate::market::{key_of, sku};
 use crate::support::playground::Playground;
+use crate::support::stockhold::definite;
 
 /// Whether a node has the slot of a key. Replicas, too, send callers to another node.
 fn serves(port: u16, key: &str) -> bool {

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::market::definite;
 use crate::support::playground::Playground;
+use crate::support::stockhold::definite;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_is_killed_in_the_playground() {

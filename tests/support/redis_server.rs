@@ -206,7 +206,7 @@ pub(super) fn free_port() -> u16 {
 }
 
 /// Ports that are free now, none of them twice. Each leaves room for the second port of a cluster's node, 10,000 above.
-pub(super) fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let mut listeners = Vec::new();
     while listeners.len() < count {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
