@@ -114,12 +114,12 @@ with_cluster() {
   cat <<TOLD
 Redis listens on the ports $ports.
 Who has what:      redis-cli --cluster check 127.0.0.1:$1
-Kill a primary:    kill -9 \$(cat $folder/redis-$1/redis.pid)
+Kill a primary:    kill -9 \$(cat $folder/redis-$2/redis.pid)
                    A replica takes its place some 2 s later, and takes changes when it has a replica itself: after some 8 s.
-Start it again:    (cd $folder/redis-$1 && redis-server redis.conf)
+                   The killed one starts with the next run.
 Fail over by hand: redis-cli -p $5 CLUSTER FAILOVER
 Move 1000 slots:   redis-cli --cluster reshard 127.0.0.1:$3 --cluster-from \$(redis-cli -p $3 CLUSTER MYID) \\
-                     --cluster-to \$(redis-cli -p $2 CLUSTER MYID) --cluster-slots 1000 --cluster-yes
+                     --cluster-to \$(redis-cli -p $1 CLUSTER MYID) --cluster-slots 1000 --cluster-yes
 TOLD
 }
 
