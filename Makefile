@@ -1,6 +1,7 @@
 # Each target does its own set-up on a fresh machine: Rust and a package manager are all it takes.
 #   make run      build, and serve on :8080 with a private redis-server
 #   make sentinel the same with a master, two replicas and three sentinels, to try fail-overs; Ctrl-C ends all of it
+#   make cluster  the same with a cluster of seven Redis servers, and a stock in 64 shards
 #   make test     all tests, against real redis-servers: all on the one that is installed, and what talks to a Redis on Redis 7,
 #                 Redis 8 and Valkey 8
 #   make test-tls the tests of the server, the scripts and the clients, with a Redis that speaks TLS only
@@ -10,7 +11,7 @@
 #   make failover masters and replicas whose cable is cut, on Linux; ROUNDS=20 for how often
 #   make sabotage plants bugs in a copy, one after another, and tells how soon a test notices; BUGS="..." for some of them
 #   make bench    the benchmark, about 10 minutes; ARGS="--quick" for a first impression, ARGS="--help" for more
-.PHONY: run sentinel test test-tls test-shards check torture failover sabotage bench
+.PHONY: run sentinel cluster test test-tls test-shards check torture failover sabotage bench
 
 # install (command, apt packages, dnf packages, brew packages): installs what brings a command that is missing or fails.
 define install
@@ -29,7 +30,12 @@ run:
 sentinel:
 	$(call install,redis-server --version,redis-server,redis,redis)
 	cargo build --release
-	redis/playground.sh stockhold-data/sentinel target/release/stockhold serve
+	redis/playground.sh sentinel stockhold-data/sentinel target/release/stockhold serve
+
+cluster:
+	$(call install,redis-server --version,redis-server,redis,redis)
+	cargo build --release
+	redis/playground.sh cluster stockhold-data/cluster target/release/stockhold serve --shards 64
 
 test:
 	$(call install,redis-server --version,redis-server,redis,redis)

@@ -5,6 +5,7 @@ mod failing;
 mod market;
 mod members;
 mod moving;
+mod playground;
 mod routing;
 mod scripts;
 mod serving;

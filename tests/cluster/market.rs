@@ -9,11 +9,10 @@ use serde_json::{Value, json};
 use stockhold::keys::{Layout, Sku};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use uuid::Uuid;
 
 use crate::support::cluster::Cluster;
 use crate::support::invariants::{History, assert_invariants};
-use crate::support::stockhold::{Answer, Stockhold};
+use crate::support::stockhold::{Stockhold, definite};
 
 const BUYERS: usize = 8;
 const SKUS: usize = 12;
@@ -107,20 +106,6 @@ impl Market {
             assert_invariants(&mut cluster.connection(*node).await, History::Whole).await;
         }
         println!("{} deals, all of them in the books", deals.len());
-    }
-}
-
-/// Repeats a request with its key until the answer is definite.
-pub async fn definite(server: &Stockhold, path: &str, body: Option<Value>) -> Answer {
-    let (deadline, key) = (Instant::now() + PATIENCE, Uuid::new_v4().to_string());
-    loop {
-        let answer = server.post_with(path, body.clone(), Some(&key)).await;
-        if answer.status != 503 {
-            return answer;
-        }
-        let problem = answer.problem(503, "unavailable");
-        assert!(Instant::now() < deadline, "{problem}");
-        sleep(Duration::from_millis(5)).await;
     }
 }
 

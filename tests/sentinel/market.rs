@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use uuid::Uuid;
 
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 use crate::support::sentinel::Watched;
-use crate::support::stockhold::{Answer, Stockhold};
+use crate::support::stockhold::{Stockhold, definite};
 
 const BUYERS: usize = 8;
 const PLENTY: u64 = 1_000_000;
@@ -89,20 +88,6 @@ impl Market {
         }
         assert_invariants(&mut master.connection().await, History::Whole).await;
         println!("{} deals, all of them in the books", deals.len());
-    }
-}
-
-/// Repeats a request with its key until the answer is definite.
-pub async fn definite(server: &Stockhold, path: &str, body: Option<Value>) -> Answer {
-    let (deadline, key) = (Instant::now() + PATIENCE, Uuid::new_v4().to_string());
-    loop {
-        let answer = server.post_with(path, body.clone(), Some(&key)).await;
-        if answer.status != 503 {
-            return answer;
-        }
-        let problem = answer.problem(503, "unavailable");
-        assert!(Instant::now() < deadline, "{problem}");
-        sleep(Duration::from_millis(5)).await;
     }
 }
 

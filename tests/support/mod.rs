@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod invariants;
 pub mod keys;
+pub mod playground;
 pub mod redis_server;
 pub mod sentinel;
 pub mod snapshot;

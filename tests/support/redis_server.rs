@@ -200,14 +200,21 @@ fn socket(folder: &Path) -> PathBuf {
     folder.join("redis.sock")
 }
 
-/// A port that is free now. It leaves room for the second port of a cluster's node, 10,000 above.
+/// A port that is free now.
 pub(super) fn free_port() -> u16 {
-    loop {
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        if port <= u16::MAX - 10_000 {
-            return port;
+    free_ports(1)[0]
+}
+
+/// Ports that are free now, none of them twice. Each leaves room for the second port of a cluster's node, 10,000 above.
+pub fn free_ports(count: usize) -> Vec<u16> {
+    let mut listeners = Vec::new();
+    while listeners.len() < count {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        if listener.local_addr().unwrap().port() <= u16::MAX - 10_000 {
+            listeners.push(listener);
         }
     }
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 /// Starts the process and waits until it answers; `None` when another process holds the port.

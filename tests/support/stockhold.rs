@@ -16,12 +16,16 @@ use hyper_util::rt::TokioExecutor;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::redis_server::RedisServer;
 use super::{keys, tls};
 
 /// How long a busy machine may need for what takes milliseconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same for a service that another node takes over.
+const FAIL_OVER: Duration = Duration::from_secs(90);
 
 /// A running `stockhold serve` on a free port; stopped on drop.
 pub struct Stockhold {
@@ -243,6 +247,21 @@ impl Stockhold {
             assert!(Instant::now() < deadline, "it does not end");
             sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// Repeats a request with its key until the answer is definite.
+pub async fn definite(server: &Stockhold, path: &str, body: impl Into<Option<Value>>) -> Answer {
+    let body = body.into();
+    let (deadline, key) = (Instant::now() + FAIL_OVER, Uuid::new_v4().to_string());
+    loop {
+        let answer = server.post_with(path, body.clone(), Some(&key)).await;
+        if answer.status != 503 {
+            return answer;
+        }
+        let problem = answer.problem(503, "unavailable");
+        assert!(Instant::now() < deadline, "{problem}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
