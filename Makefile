@@ -6,12 +6,13 @@
 #                 Redis 8 and Valkey 8
 #   make test-tls the tests of the server, the scripts and the clients, with a Redis that speaks TLS only
 #   make test-shards the tests of the server and of `check`, with a stock in 16 shards
+#   make test-cluster the tests of the server and the scripts, with each Redis as a Redis Cluster of one node
 #   make check    format, lints, checksums of the scripts
 #   make torture  buyers while everything goes wrong; SECONDS=60 for how long, SEED=... for which choices
 #   make failover masters and replicas whose cable is cut, on Linux; ROUNDS=20 for how often
 #   make sabotage plants bugs in a copy, one after another, and tells how soon a test notices; BUGS="..." for some of them
 #   make bench    the benchmark, about 10 minutes; ARGS="--quick" for a first impression, ARGS="--help" for more
-.PHONY: run sentinel cluster test test-tls test-shards check torture failover sabotage bench
+.PHONY: run sentinel cluster test test-tls test-shards test-cluster check torture failover sabotage bench
 
 # install (command, apt packages, dnf packages, brew packages): installs what brings a command that is missing or fails.
 define install
@@ -62,6 +63,11 @@ test-tls:
 test-shards:
 	$(call install,redis-server --version,redis-server,redis,redis)
 	SHARDS=16 cargo test --test server --test check
+
+# A node of a cluster serves two seconds after its start, so more tests than usual wait at the same time.
+test-cluster:
+	$(call install,redis-server --version,redis-server,redis,redis)
+	REDIS_CLUSTER=1 RUST_TEST_THREADS=8 cargo test --test server --test scripts
 
 check:
 	$(call install,luacheck --version,lua-check,luarocks && $$sudo luarocks install luacheck,luacheck)

@@ -165,26 +165,28 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// A cluster node accepts connections, and then refuses almost every call that is not for its slots, or has keys in several.
+/// A cluster node accepts connections, and then refuses almost every call that is not for its slots, or has keys in several. A Redis that
+/// lets this server in nowhere is refused too.
 async fn refuse_misfit(layout: &Layout, redis: &Redis, address: &str) -> anyhow::Result<()> {
-    let is_node = async || match redis.is_cluster_node().await {
-        // Waiting does not help: somebody has to change a setting first.
-        Err(Failure::Barred(why)) => Err(Error::Broken(why)),
-        answered => Ok(answered?),
-    };
-    if !until_redis_is_up(address, is_node).await? {
-        return Ok(());
-    }
-    if !redis.is_cluster() {
-        bail!(
-            "the Redis at {address} is a node of a Redis Cluster: --redis-url must begin with redis+cluster:// (or \
-             rediss+cluster:// for TLS) and name some of its nodes, so that all are found"
-        );
-    }
-    if !layout.is_sharded() {
+    if redis.is_cluster() && !layout.is_sharded() {
         bail!(
             "the Redis at {address} is a Redis Cluster, where one shard would be on one node: say how many shards the stock \
              shall have (--shards, STOCKHOLD_SHARDS); 64 is a good number, and it is fixed for good"
+        );
+    }
+    let is_unnamed_node = async || {
+        let asked =
+            if redis.is_cluster() { redis.primaries().await.map(|_| false) } else { redis.is_cluster_node().await };
+        match asked {
+            // Waiting does not help: somebody has to change a setting first.
+            Err(Failure::Barred(why)) => Err(Error::Broken(why)),
+            answered => Ok(answered?),
+        }
+    };
+    if until_redis_is_up(address, is_unnamed_node).await? {
+        bail!(
+            "the Redis at {address} is a node of a Redis Cluster: --redis-url must begin with redis+cluster:// (or \
+             rediss+cluster:// for TLS) and name some of its nodes, so that all are found"
         );
     }
     Ok(())

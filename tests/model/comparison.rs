@@ -4,10 +4,11 @@ use std::iter;
 use std::thread::sleep;
 use std::time::Duration;
 
-use redis::{Client, Connection, RedisResult, Value, cmd, pipe};
+use redis::{Connection, RedisResult, Value, cmd, pipe};
 use stockhold::scripts::Catalogue;
 
 use crate::call::{Act, Call, PREFIX, SKUS, STRANGERS, Step, reservation_id};
+use crate::moving::{Moving, OF_MANY_SLOTS, REFUSALS, connect};
 use crate::request::Fault;
 use crate::rules::Answer;
 use crate::state::{ENTRIES_PER_NODE, Model, Turn};
@@ -17,6 +18,8 @@ use crate::tally::Tally;
 
 pub struct Comparison {
     pub tally: Tally,
+    /// The move of the slot in which all sequences are, if there is one.
+    pub moving: Option<Moving>,
     redis: Connection,
     scripts: Catalogue,
     read_all: String,
@@ -34,7 +37,8 @@ pub struct Difference {
 
 /// The result of a call in Redis.
 struct Seen {
-    answer: Answer,
+    /// Or the error with which a node of a cluster refuses.
+    answer: Result<Answer, String>,
     stores: Stores,
     /// Epoch ms before the call, after it, and after everything was read.
     began: u64,
@@ -43,9 +47,20 @@ struct Seen {
 }
 
 impl Comparison {
+    /// On a Redis that is no cluster.
     pub fn start() -> Self {
-        let server = RedisServer::start_with(&["--stream-node-max-entries", &ENTRIES_PER_NODE.to_string()]);
-        let mut redis = Client::open(server.url()).unwrap().get_connection().unwrap();
+        Self::on(RedisServer::start_single(&["--stream-node-max-entries", &ENTRIES_PER_NODE.to_string()]), None)
+    }
+
+    /// On a node of a cluster, in a slot that moves to another node.
+    pub fn start_moving() -> Self {
+        let server = RedisServer::start_cluster(&["--stream-node-max-entries", &ENTRIES_PER_NODE.to_string()]);
+        let moving = Moving::from(&server);
+        Self::on(server, Some(moving))
+    }
+
+    fn on(server: RedisServer, moving: Option<Moving>) -> Self {
+        let mut redis = connect(&server);
         let scripts = Catalogue::embedded();
         let mut load = |source: &str| cmd("SCRIPT").arg("LOAD").arg(source).query::<String>(&mut redis).unwrap();
         for script in scripts.current() {
@@ -54,6 +69,7 @@ impl Comparison {
         let read_all = load(READ_ALL);
         Self {
             tally: Tally::default(),
+            moving,
             redis,
             scripts,
             read_all,
@@ -67,6 +83,7 @@ impl Comparison {
     pub fn play(&mut self, steps: &[Step], pause: Duration) -> Result<(), Difference> {
         cmd("FLUSHALL").exec(&mut self.redis).unwrap();
         (self.model, self.ids) = (Model::default(), Vec::new());
+        self.model.on_shard = self.moving.is_some();
         self.tally.sequences += 1;
         for (n, step) in steps.iter().enumerate() {
             sleep(pause);
@@ -75,7 +92,7 @@ impl Comparison {
                     let call = if self.model.on_shard { call.on_shard() } else { call };
                     self.compare(&call).map_err(|why| Difference { length: n + 1, why })?;
                 }
-                (Act::OnShard, _) => self.model.on_shard = n == 0,
+                (Act::OnShard, _) => self.model.on_shard |= n == 0,
                 (Act::WaitMs(ms), _) => sleep(Duration::from_millis(*ms)),
                 (Act::Keep(keep_ms), _) => {
                     self.set("keepMs", *keep_ms);
@@ -128,13 +145,43 @@ impl Comparison {
         }
     }
 
-    /// Makes a call. The model agrees if there is a moment at which it gives the same answer and stores the same.
+    /// Makes a call. If there is a move, the slot moves meanwhile; a call that is refused then is made again when the slot stays.
     fn compare(&mut self, call: &Call) -> Result<(), String> {
+        let Some(moving) = &self.moving else { return self.attempt(call).map(drop) };
+        moving.begin(&mut self.redis);
+        let refusal = self.attempt(call);
+        let moving = self.moving.as_mut().expect("it was there");
+        moving.end(&mut self.redis);
+        let refusal = refusal?;
+        moving.note(call.script, refusal.is_some());
+        match refusal {
+            Some(_) => match self.attempt(call)? {
+                Some(code) if code != OF_MANY_SLOTS => Err(format!("{} in a slot that stays: {code}", call.script)),
+                _ => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a call, and returns the error with which a node of a cluster refused it, if it did. The model agrees if there is a moment at
+    /// which it gives the same answer and stores the same; with a refusal, if nothing is changed.
+    fn attempt(&mut self, call: &Call) -> Result<Option<String>, String> {
         let since = self.ids.len();
         let seen = self.call(call)?;
         self.ids.extend(seen.stores.new_events());
         self.tally.calls += 1;
-        match &seen.answer {
+        let seen_answer = match &seen.answer {
+            Ok(answer) => answer,
+            Err(code) => {
+                self.model.see_dropped(&seen.stores.keys, &seen.stores.dropped_at, seen.read);
+                let differences = Stores::from_model(&self.model, since).differences(&seen.stores);
+                return match differences[..] {
+                    [] => Ok(Some(code.clone())),
+                    _ => Err(format!("{} failed with {code}, and changed:\n{}", call.script, differences.join("\n"))),
+                };
+            }
+        };
+        match seen_answer {
             Ok(lines) => lines.iter().for_each(|line| self.tally.add(call.script, &line[0])),
             Err(Fault::BadArgs) => self.tally.add(call.script, "BADARGS"),
             Err(Fault::BadKey) => self.tally.add(call.script, "BADKEY"),
@@ -146,12 +193,12 @@ impl Comparison {
             let answer = model.step(call, &Turn { gone_before, began, now, ended: seen.ended, ids: &self.ids });
             model.see_dropped(&seen.stores.keys, &seen.stores.dropped_at, seen.read);
             let mut differences = Stores::from_model(&model, since).differences(&seen.stores);
-            if answer != seen.answer {
-                differences.insert(0, format!("answer\n  model  {answer:?}\n  Redis  {:?}", seen.answer));
+            if answer != *seen_answer {
+                differences.insert(0, format!("answer\n  model  {answer:?}\n  Redis  {seen_answer:?}"));
             }
             if differences.is_empty() {
                 self.model = model;
-                return Ok(());
+                return Ok(None);
             }
             if least.as_ref().is_none_or(|least| differences.len() < least.len()) {
                 least = Some(differences);
@@ -199,10 +246,11 @@ impl Comparison {
             .query(&mut self.redis)
             .unwrap();
         let answer = match answer {
-            Ok(lines) => Ok(lines),
+            Ok(lines) => Ok(Ok(lines)),
             Err(error) => match error.code() {
-                Some("BADARGS") => Err(Fault::BadArgs),
-                Some("BADKEY") => Err(Fault::BadKey),
+                Some("BADARGS") => Ok(Err(Fault::BadArgs)),
+                Some("BADKEY") => Ok(Err(Fault::BadKey)),
+                Some(code) if self.moving.is_some() && REFUSALS.contains(&code) => Err(code.to_owned()),
                 _ => return Err(format!("{} failed: {error}", call.script)),
             },
         };

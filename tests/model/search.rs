@@ -22,8 +22,8 @@ struct Found {
 }
 
 impl Search {
-    pub fn start() -> Self {
-        Self { comparison: Comparison::start(), found: None }
+    pub fn with(comparison: Comparison) -> Self {
+        Self { comparison, found: None }
     }
 
     /// Tries a sequence. After one was found, the next ones are variants of it, and the steps after the difference are

@@ -82,7 +82,7 @@ async fn the_same_quantity_again_writes_nothing() {
     // Also of the operation, only that it was done.
     fixture.replies(&change_to("tea", ACTIVE, 2, NEW)).await;
     let changed = before.changed(&Snapshot::take(&mut fixture.redis).await);
-    assert_eq!(changed, [format!("operation:{NEW}")]);
+    assert_eq!(changed, [fixture.key(&format!("operation:{NEW}"))]);
     fixture.replies(&change_to("tea", ACTIVE, 4, "")).await;
     assert_eq!(fixture.reply(&change_to("tea", ACTIVE, 2, NEW)).await[..4], ["REPLAYED", "cart-1", "tea", "4"]);
 }

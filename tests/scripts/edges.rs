@@ -89,7 +89,7 @@ async fn names_may_be_long_and_in_any_script() {
         &"😀".repeat(32),
         &longest,
     ];
-    let mut fixture = ScriptFixture::open().await;
+    let mut fixture = ScriptFixture::open_single().await;
     let shards = [("", "1111"), ("{7}:", "8007"), ("{0}:", "8000"), ("{17}:", "4011"), ("{4095}:", "8fff")];
     for (prefix, of_shard) in shards {
         for name in names {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, RedisError, Value, cmd};
+use redis::{Arg, Cmd, FromRedisValue, RedisError, Value, cmd};
 
 use crate::call::{Call, LAST_EVENT, LONG_MS, confirm, hold, line, release, seed};
 use crate::contract::Contract;
 use crate::support::invariants::{History, assert_invariants};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis_server::{IS_CLUSTER, RedisServer};
 use crate::support::snapshot::Snapshot;
 
 /// The reservations of [`ScriptFixture::stocked`], and two unused ids.
@@ -20,6 +20,9 @@ pub const RELEASED: &str = "00000000-0000-8007-8000-00000000000d";
 pub const CUP: &str = "00000000-0000-8007-8000-00000000000e";
 pub const NEW: &str = "00000000-0000-8007-8000-00000000000f";
 pub const NEWER: &str = "00000000-0000-8007-8000-000000000010";
+
+/// What the names of keys begin with, without the prefix of a shard.
+const KEYS: [&[u8]; 5] = [b"inventory:", b"reservation:", b"stockhold:", b"operation:", b"cart:"];
 
 /// Replies that always mean a write.
 const DONE: [&str; 6] = ["SEEDED", "HELD", "CONFIRMED", "RELEASED", "ADJUSTED", "RETURNED"];
@@ -45,17 +48,26 @@ pub struct ScriptFixture {
     pub redis: MultiplexedConnection,
     pub history: History,
     shas: BTreeMap<&'static str, String>,
-    /// Of all its keys: that of a shard, or nothing.
+    /// Of all its keys: that of a shard, or nothing. Tests write calls and commands without it.
     prefix: &'static str,
     /// Its own Redis, if it has one.
     server: Option<RedisServer>,
 }
 
 impl ScriptFixture {
-    /// Starts a Redis without any stock.
+    /// Starts a Redis without any stock. In a cluster all keys are those of a shard, so that they are in one slot.
     pub async fn open() -> Self {
-        let server = RedisServer::start();
-        let fixture = Self::on(server.connection().await, "").await;
+        let prefix = if *IS_CLUSTER { "{7}:" } else { "" };
+        Self::on_own(RedisServer::start(), prefix).await
+    }
+
+    /// The same on a Redis that is no cluster, for calls on keys of several shards or of none.
+    pub async fn open_single() -> Self {
+        Self::on_own(RedisServer::start_single(&[]), "").await
+    }
+
+    async fn on_own(server: RedisServer, prefix: &'static str) -> Self {
+        let fixture = Self::on(server.connection().await, prefix).await;
         Self { server: Some(server), ..fixture }
     }
 
@@ -81,7 +93,7 @@ impl ScriptFixture {
     pub async fn stock(&mut self) {
         self.run::<()>(&cmd("FLUSHALL")).await;
         self.keep_ms(0).await;
-        for call in stocking(self.prefix) {
+        for call in stocking() {
             self.evalsha(&call).await.unwrap();
         }
         self.lapse(LAPSED).await;
@@ -89,8 +101,7 @@ impl ScriptFixture {
 
     /// Sets how long settled records are kept, as the operator does; 0 keeps them forever.
     pub async fn keep_ms(&mut self, keep_ms: i64) {
-        let settings = format!("{}stockhold:settings", self.prefix);
-        self.run::<()>(cmd("HSET").arg(settings).arg("keepMs").arg(keep_ms)).await;
+        self.run::<()>(cmd("HSET").arg("stockhold:settings").arg("keepMs").arg(keep_ms)).await;
     }
 
     /// Calls a script, and checks what must be true of every call: the header lists the reply, with the same number of
@@ -161,7 +172,7 @@ impl ScriptFixture {
     pub async fn evalsha_on(&self, redis: &mut MultiplexedConnection, call: &Call) -> Answer {
         let args = self.with_events(call).await;
         let mut command = cmd("EVALSHA");
-        command.arg(&self.shas[call.script]).arg(call.keys.len()).arg(&call.keys).arg(args);
+        command.arg(&self.shas[call.script]).arg(call.keys.len()).arg(self.keys(call)).arg(args);
         match command.query_async(redis).await {
             Ok(replies) => Ok(lines(replies)),
             Err(error) => Err(Refusal::from(&error)),
@@ -176,13 +187,8 @@ impl ScriptFixture {
             let Some(of) = arg.strip_prefix(LAST_EVENT.as_bytes()) else { continue };
             let found: Option<Vec<u8>> = if let Some(id) = of.strip_prefix(b":") {
                 let mut read = cmd("XREVRANGE");
-                let entries: Vec<Entry> = read
-                    .arg(format!("{}inventory:audit", self.prefix))
-                    .arg("+")
-                    .arg("-")
-                    .query_async(&mut redis)
-                    .await
-                    .unwrap();
+                let entries: Vec<Entry> =
+                    read.arg(self.key("inventory:audit")).arg("+").arg("-").query_async(&mut redis).await.unwrap();
                 let is_of = |fields: &Fields| fields.get("reservationId").is_some_and(|of| of == id);
                 let mut of: Vec<Entry> = entries.into_iter().filter(|(_, fields)| is_of(fields)).collect();
                 // The returns, and the event before them.
@@ -191,7 +197,7 @@ impl ScriptFixture {
                 let ids: Vec<_> = of.into_iter().rev().map(|(event, _)| event).collect();
                 Some(ids.join(&b','))
             } else {
-                cmd("HGET").arg(call.keys.get(4)).arg("lastEvent").query_async(&mut redis).await.ok().flatten()
+                cmd("HGET").arg(self.keys(call).get(4)).arg("lastEvent").query_async(&mut redis).await.ok().flatten()
             };
             *arg = found.unwrap_or_else(|| arg.clone());
         }
@@ -205,9 +211,25 @@ impl ScriptFixture {
         redis
     }
 
-    /// A plain Redis command.
+    /// A plain Redis command. Each word that is the name of a key gets the prefix.
     pub async fn run<T: FromRedisValue>(&mut self, command: &Cmd) -> T {
-        command.query_async(&mut self.redis).await.unwrap()
+        let mut placed = Cmd::new();
+        for word in command.args_iter() {
+            let Arg::Simple(word) = word else { panic!("a cursor") };
+            let is_key = KEYS.iter().any(|kind| word.starts_with(kind));
+            placed.arg([if is_key { self.prefix.as_bytes() } else { b"" }, word].concat());
+        }
+        placed.query_async(&mut self.redis).await.unwrap()
+    }
+
+    /// The name of a key with the prefix.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The keys of a call with the prefix.
+    pub fn keys(&self, call: &Call) -> Vec<Vec<u8>> {
+        call.clone().in_shard(self.prefix).keys
     }
 
     pub async fn field(&mut self, key: &str, field: &str) -> String {
@@ -242,15 +264,15 @@ impl ScriptFixture {
 
     /// Waits until a reservation is due.
     pub async fn lapse(&mut self, id: &str) {
-        let expires: u64 = self.field(&format!("{}reservation:{id}", self.prefix), "expiresAt").await.parse().unwrap();
+        let expires: u64 = self.field(&format!("reservation:{id}"), "expiresAt").await.parse().unwrap();
         while self.now_ms().await < expires {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
 
-/// The calls that make the data of [`ScriptFixture::stocked`], on the keys of a shard.
-pub fn stocking(prefix: &str) -> Vec<Call> {
+/// The calls that make the data of [`ScriptFixture::stocked`].
+pub fn stocking() -> [Call; 5] {
     let lapsing = line("tea", LAPSED).ttl_ms(1);
     let holds =
         [line("tea", ACTIVE).quantity(2), line("tea", CONFIRMED), line("tea", RELEASED), line("cup", CUP), lapsing];
@@ -261,8 +283,6 @@ pub fn stocking(prefix: &str) -> Vec<Call> {
         confirm("each", &[("tea", CONFIRMED, "token")]),
         release("each", &[("tea", RELEASED, "token")]),
     ]
-    .map(|call| call.in_shard(prefix))
-    .into()
 }
 
 /// The id of a reservation, made from a number.

@@ -156,7 +156,8 @@ async fn a_command_that_the_caller_may_not_run_changes_nothing() {
 async fn a_key_that_the_caller_may_only_read_is_not_written_nor_any_other() {
     let mut fixture = ScriptFixture::open().await;
     for call in calls() {
-        let keys: BTreeSet<String> = call.keys.iter().map(|key| String::from_utf8(key.clone()).unwrap()).collect();
+        let keys: BTreeSet<String> =
+            fixture.keys(&call).into_iter().map(|key| String::from_utf8(key).unwrap()).collect();
         for denied in &keys {
             let mut rights = vec!["+@all".to_owned(), format!("%R~{denied}")];
             rights.extend(keys.iter().filter(|key| *key != denied).map(|key| format!("~{key}")));

@@ -44,8 +44,8 @@ async fn a_key_whose_name_breaks_its_rule_is_named_in_a_shard() {
 }
 
 async fn assert_bad_keys_refused(prefix: &str) {
-    let mut fixture = ScriptFixture::open().await;
-    for call in stocking(prefix) {
+    let mut fixture = ScriptFixture::open_single().await;
+    for call in stocking().map(|call| call.in_shard(prefix)) {
         fixture.replies(&call).await;
     }
     for call in calls() {
@@ -67,7 +67,8 @@ async fn assert_bad_keys_refused(prefix: &str) {
 
 #[tokio::test]
 async fn one_call_is_on_one_shard() {
-    let mut fixture = ScriptFixture::stocked().await;
+    let mut fixture = ScriptFixture::open_single().await;
+    fixture.stock().await;
     for call in two_items() {
         let mut bad = call.clone();
         let second = Contract::of(call.script).keys.fixed.len() + 3;
@@ -102,10 +103,10 @@ async fn an_id_of_another_shard_is_refused_on_a_shard_and_taken_without() {
         adjust("each", &[add("tea", &elsewhere, 1).once()]),
         change_to("tea", ACTIVE, 3, &id(2).replace("8007", "8008")),
     ];
-    let mut fixture = ScriptFixture::open().await;
+    let mut fixture = ScriptFixture::open_single().await;
     for prefix in ["", "{7}:"] {
         fixture.run::<()>(&cmd("FLUSHALL")).await;
-        for call in stocking(prefix).into_iter().chain(operations.clone().map(|call| call.in_shard(prefix))) {
+        for call in stocking().into_iter().chain(operations.clone()).map(|call| call.in_shard(prefix)) {
             fixture.replies(&call).await;
         }
         for call in calls.iter().map(|call| call.clone().in_shard(prefix)) {

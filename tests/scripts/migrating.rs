@@ -93,7 +93,7 @@ impl Moving {
 /// Which holds are ended before a call, so that it takes the last out of a set: none, that which has lapsed, or all others.
 fn ended_before() -> [Vec<Call>; 3] {
     let others = release("each", &[("tea", ACTIVE, ""), ("cup", CUP, "")]);
-    [vec![], vec![sweep("tea", &[LAPSED]).in_shard(PREFIX)], vec![others.in_shard(PREFIX)]]
+    [vec![], vec![sweep("tea", &[LAPSED])], vec![others]]
 }
 
 /// Calls of all scripts; some take the last hold out of a set.
@@ -103,7 +103,7 @@ fn all_calls() -> Vec<Call> {
     for settle in [confirm, release] {
         all.extend([settle("each", &[("tea", ACTIVE, "")]), settle("all", &[("cup", CUP, ""), ("tea", ACTIVE, "")])]);
     }
-    all.into_iter().map(|call| call.in_shard(PREFIX)).collect()
+    all
 }
 
 #[tokio::test]
@@ -163,13 +163,13 @@ async fn a_call_whose_keys_are_apart_changes_nothing_at_either_node() {
     let mut before = moving.snapshot().await;
     for mut call in all_calls().into_iter().filter(|call| call.keys.len() > 1) {
         call.args = moving.fixture.with_events(&call).await;
-        for moved in call.keys.iter().collect::<BTreeSet<_>>() {
-            let is_there: bool = moving.fixture.run(cmd("EXISTS").arg(moved)).await;
+        for moved in moving.fixture.keys(&call).into_iter().collect::<BTreeSet<_>>() {
+            let is_there: bool = cmd("EXISTS").arg(&moved).query_async(&mut moving.fixture.redis).await.unwrap();
             if !is_there {
                 continue;
             }
             moving.cluster.begin_move(slot, from, to).await;
-            moving.cluster.move_keys(from, to, moved).await;
+            moving.cluster.move_keys(from, to, &moved).await;
             let answers = [moving.fixture.evalsha(&call).await, moving.ask(&call).await];
             moving.come_back().await;
             for answer in &answers {

@@ -133,12 +133,12 @@ const RULED: [&str; 6] = ["cart_hold", "change", "extend", "hold", "hold_with_me
 /// Those of `cart-1`: 2 units active, 1 sold, 2 expired. A cart may have 4 units, 2 are kept back, and 900000 ms are the
 /// longest hold.
 const JAMS: [&str; 3] = [
-    "00000000-0000-8000-8000-0000000000e1",
-    "00000000-0000-8000-8000-0000000000e2",
-    "00000000-0000-8000-8000-0000000000e3",
+    "00000000-0000-8007-8000-0000000000e1",
+    "00000000-0000-8007-8000-0000000000e2",
+    "00000000-0000-8007-8000-0000000000e3",
 ];
 /// One unit active of 5; a cart may have any number.
-const SALT: &str = "00000000-0000-8000-8000-0000000000e4";
+const SALT: &str = "00000000-0000-8007-8000-0000000000e4";
 
 impl ScriptFixture {
     async fn rule_before(&mut self) {

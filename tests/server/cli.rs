@@ -159,7 +159,8 @@ async fn variables_that_are_empty_or_not_ours_are_ignored() {
         ("MAX_BATCH", "many"),
     ];
     for variables in [empty.split(' ').map(|name| (name, "")).collect(), foreign.to_vec()] {
-        let redis = RedisServer::start();
+        // One shard, which a cluster refuses, is what a server has that is told nothing.
+        let redis = RedisServer::start_single(&[]);
         let url = redis.url();
         let arguments = ["--port", "0", "--redis-url", &url];
         Stockhold::run(program(&arguments).envs(variables.iter().copied())).get("/readyz").await.ok();
@@ -257,9 +258,17 @@ async fn a_check_of_an_empty_redis_fails() {
     assert_eq!(run(&mut program(&["check", "--redis-url", &plain, "tea"])).0, 0);
     let (status, said) = run(&mut program(&["check", "--redis-url", &plain, "tea", "tee"]));
     assert!(status == 1 && said.contains("tee ") && said.contains("unreadable"), "{status} {said}");
-    // But not in another database of the same Redis.
-    let (status, said) = run(&mut program(&["check", "--redis-url", &format!("{plain}1")]));
-    assert!(status == 2 && said.contains(&format!("{address}/1")), "{status} {said}");
+}
+
+#[tokio::test]
+async fn a_check_of_another_database_of_the_same_redis_fails() {
+    // A cluster has only one.
+    let redis = RedisServer::start_single(&[]);
+    let server = Stockhold::start(&redis);
+    server.seed("tea", 5).await;
+    let [other, address] = [format!("{}1", redis.url()), format!("127.0.0.1:{}/1", redis.port())];
+    let (status, said) = run(&mut program(&["check", "--redis-url", &other]));
+    assert!(status == 2 && said.contains(&address), "{status} {said}");
 }
 
 #[tokio::test]

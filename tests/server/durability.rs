@@ -19,8 +19,6 @@ use crate::support::redis_server::{RedisServer, cut_short};
 use crate::support::stockhold::{Answer, Stockhold};
 
 const BUYERS: usize = 8;
-/// The primary does not wait for more replicas before the first one may copy it.
-const PRIMARY: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
 /// How long a primary continues to serve without its replica.
 const APART: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,10 +32,16 @@ async fn hold(server: &Stockhold, key: &str) -> Answer {
     server.post_with("/api/reservations/hold", body, Some(key)).await
 }
 
+/// A Redis that a replica may follow by its address, so it is no node of a cluster.
+fn primary() -> RedisServer {
+    // It does not wait for more replicas before the first one may copy it.
+    RedisServer::start_single(&["--repl-diskless-sync-delay", "0"])
+}
+
 /// A replica of `primary` that has reported to it.
 async fn replica_of(primary: &RedisServer) -> RedisServer {
     let options = ["--replicaof", "127.0.0.1", &primary.port().to_string()];
-    let replica = RedisServer::start_with(&options);
+    let replica = RedisServer::start_single(&options);
     primary.until_followed().await;
     replica
 }
@@ -147,7 +151,7 @@ async fn half_a_transaction_in_the_file_is_never_carried_out() {
 async fn a_replica_that_takes_over_has_all_that_was_acknowledged() {
     let mut all = 0;
     for _ in 0..rounds() {
-        let primary = RedisServer::start_with(&PRIMARY);
+        let primary = primary();
         let replica = replica_of(&primary).await;
         let server = Arc::new(Stockhold::start_with(&primary, &["--durability", "wait:1"]));
         seed(&server, 1_000_000_000).await;
@@ -176,7 +180,7 @@ async fn a_replica_that_takes_over_has_all_that_was_acknowledged() {
 
 #[tokio::test]
 async fn too_few_replicas_leave_the_outcome_unknown_until_they_are_back() {
-    let primary = RedisServer::start_with(&PRIMARY);
+    let primary = primary();
     let replica = replica_of(&primary).await;
     let server = Stockhold::start_with(&primary, &["--durability", "wait:1"]);
     seed(&server, 5).await;
@@ -245,7 +249,7 @@ async fn is_due(redis: &mut MultiplexedConnection, sku: &str) -> bool {
 /// After an error reply nothing is unknown, even if it comes together with the number of replicas.
 #[tokio::test]
 async fn a_refusal_is_not_an_unknown_outcome() {
-    let primary = RedisServer::start_with(&PRIMARY);
+    let primary = primary();
     let _replica = replica_of(&primary).await;
     let server = Stockhold::start_with(&primary, &["--durability", "wait:1", "--log", "off"]);
     seed(&server, 5).await;

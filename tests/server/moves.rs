@@ -14,6 +14,11 @@ use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
 use crate::support::stockhold::{Stockhold, program};
 
+/// A Redis for a stock in a number of shards; one shard is refused on a cluster.
+fn redis_for(shards: &str) -> RedisServer {
+    if shards == "1" { RedisServer::start_single(&[]) } else { RedisServer::start() }
+}
+
 fn serve(redis: &RedisServer, shards: &str) -> Stockhold {
     Stockhold::start_with(redis, &["--shards", shards, "--sweep-interval-ms", "60000"])
 }
@@ -55,7 +60,7 @@ fn lines(path: &Path) -> Vec<Value> {
 #[tokio::test]
 async fn a_shop_moves_as_it_is() {
     for shards in ["1", "16"] {
-        let (one, other) = (RedisServer::start(), RedisServer::start());
+        let (one, other) = (redis_for(shards), redis_for(shards));
         let server = serve(&one, shards);
         let [live, sold] = fill(&server).await;
         let counts = server.counts("tea").await;
@@ -87,7 +92,7 @@ async fn a_shop_moves_as_it_is() {
 #[tokio::test]
 async fn a_shop_moves_into_another_number_of_shards() {
     for [from, to] in [["1", "16"], ["16", "4"], ["16", "1"]] {
-        let (one, other, folder) = (RedisServer::start(), RedisServer::start(), TempDir::new().unwrap());
+        let (one, other, folder) = (redis_for(from), redis_for(to), TempDir::new().unwrap());
         let server = serve(&one, from);
         let [live, sold] = fill(&server).await;
         let file = folder.path().join("left.json");
@@ -158,7 +163,7 @@ async fn a_move_that_was_interrupted_is_made_again() {
 
 #[tokio::test]
 async fn a_shop_that_is_not_stopped_is_not_moved() {
-    let (one, other) = (RedisServer::start(), RedisServer::start());
+    let (one, other) = (redis_for("1"), redis_for("1"));
     let (status, told) = moved(&one, &other, &[]);
     assert!(status == 1 && told.contains("there is no stock"), "{told}");
     let server = serve(&one, "1");
@@ -187,7 +192,7 @@ async fn a_shop_that_is_not_stopped_is_not_moved() {
 /// What is damaged is not carried along unseen.
 #[tokio::test]
 async fn a_damaged_shop_is_not_moved() {
-    let (one, other) = (RedisServer::start(), RedisServer::start());
+    let (one, other) = (redis_for("1"), redis_for("1"));
     let server = serve(&one, "1");
     fill(&server).await;
     drop(server);

@@ -181,16 +181,18 @@ async fn a_redis_that_dies_before_it_answers_makes_the_outcome_unknown() {
 /// Wrong credentials stay wrong: the server says so and ends.
 #[tokio::test]
 async fn wrong_credentials_are_reported() {
-    let redis = RedisServer::start_with(&["--requirepass", "right"]);
-    let url = redis.url_as("", "wrong");
-    let output = program(&["--port", "0", "--redis-url", &url]).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("WRONGPASS") && !said.contains("wrong@"), "{said}");
+    let right = ["--requirepass", "right"];
+    for redis in [RedisServer::start_single(&right), RedisServer::start_cluster(&right)] {
+        let url = redis.url_as("", "wrong");
+        let output = program(&["--port", "0", "--redis-url", &url, "--shards", "16"]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("WRONGPASS") && !said.contains("wrong@"), "{said}");
+    }
 }
 
 #[tokio::test]
-async fn readiness_follows_the_state_of_redis() {
+async fn readiness_follows_the_settings_of_redis() {
     let redis = RedisServer::start();
     let server = Stockhold::start(&redis);
     let mut connection = redis.connection().await;
@@ -203,7 +205,13 @@ async fn readiness_follows_the_state_of_redis() {
     server.get("/readyz").await.problem(503, "unavailable");
     set("maxmemory-policy", "noeviction").await;
     server.get("/readyz").await.ok();
+}
 
+#[tokio::test]
+async fn readiness_follows_the_role_of_redis() {
+    // A node of a cluster refuses to be made a replica in this way.
+    let redis = RedisServer::start_single(&[]);
+    let server = Stockhold::start(&redis);
     let mut connection = redis.connection().await;
     let replicate = async |connection: &mut redis::aio::MultiplexedConnection, host: &str, port: &str| {
         cmd("REPLICAOF").arg(host).arg(port).exec_async(connection).await.unwrap();

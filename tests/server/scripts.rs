@@ -130,9 +130,10 @@ async fn verify_names_every_defect() {
 /// The script cache is not replicated: after a fail-over, callers would find no scripts.
 #[tokio::test]
 async fn replicas_are_loaded_and_verified_too() {
-    let primary = RedisServer::start();
+    // The replica follows it by its address, which no node of a cluster does.
+    let primary = RedisServer::start_single(&[]);
     on(&primary, "load");
-    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &primary.port().to_string()]);
+    let replica = RedisServer::start_single(&["--replicaof", "127.0.0.1", &primary.port().to_string()]);
     eventually("the replica follows", || !on(&primary, "verify").1.contains("are loaded")).await;
     let (status, missing) = on(&primary, "verify");
     let lacks = format!("is missing on the replica 127.0.0.1:{}", replica.port());

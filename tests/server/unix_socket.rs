@@ -1,4 +1,4 @@
-//! A Redis of this machine that is reached through a socket.
+//! A Redis of this machine that is reached through a socket. It is no cluster, whose nodes are reached by their addresses.
 
 use redis::cmd;
 
@@ -8,7 +8,7 @@ use crate::support::stockhold::{Stockhold, program};
 
 #[tokio::test]
 async fn a_server_works_through_a_socket() {
-    let redis = RedisServer::start();
+    let redis = RedisServer::start_single(&[]);
     let mut connection = redis.connection().await;
     let user = ["SETUSER", "shop", "on", ">se cret", "~*", "+@all"];
     cmd("ACL").arg(&user).exec_async(&mut connection).await.unwrap();
@@ -32,7 +32,7 @@ async fn a_server_works_through_a_socket() {
 /// As for any Redis that is not there yet, or not any more: the server waits for it.
 #[tokio::test]
 async fn a_socket_may_go_and_come_back() {
-    let mut redis = RedisServer::start();
+    let mut redis = RedisServer::start_single(&[]);
     let server = Stockhold::spawn(&["--port", "0", "--redis-url", &redis.socket_url()]);
     redis.kill();
     server.get("/api/inventory/tea").await.problem(503, "unavailable");

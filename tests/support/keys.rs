@@ -1,14 +1,17 @@
 //! Where the servers of the tests keep what they know, for a test that looks behind them.
 //!
-//! They have one shard, and with `SHARDS=16` in the environment 16, unless a test says otherwise with `--shards`.
+//! They have one shard, and with `SHARDS=16` or `REDIS_CLUSTER=1` in the environment 16, unless a test says otherwise with `--shards`.
 
 use std::sync::{Arc, LazyLock};
 
 use stockhold::keys::{CartId, Layout, OperationId, ReservationId, Shard, Sku};
 
+use super::redis_server::IS_CLUSTER;
+
 /// The layout that the servers have.
 pub static LAYOUT: LazyLock<Layout> = LazyLock::new(|| {
-    let shards = std::env::var("SHARDS").map_or(1, |shards| shards.parse().expect("SHARDS"));
+    let usual = if *IS_CLUSTER { 16 } else { 1 };
+    let shards = std::env::var("SHARDS").map_or(usual, |shards| shards.parse().expect("SHARDS"));
     Layout::of(shards).expect("SHARDS")
 });
 

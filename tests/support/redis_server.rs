@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Each port was free a moment before, so even one lost race is rare.
 const PORT_TRIES: usize = 10;
 
+/// Whether every Redis of the tests is a Redis Cluster of one node.
+pub static IS_CLUSTER: LazyLock<bool> = LazyLock::new(|| std::env::var_os("REDIS_CLUSTER").is_some_and(|on| on == "1"));
+
+/// What a node writes about a cluster of itself alone, which has all slots: it is started with this.
+const ALONE: &str = "00000000000000000000000000000000deadbeef :0@0 myself,master - 0 0 1 connected 0-16383\n\
+    vars currentEpoch 1 lastVoteEpoch 0\n";
+
 /// Cuts the end off the append-only file of a stopped Redis, as a crash in the middle of a write does.
 pub fn cut_short(folder: &Path, bytes: u64) {
     let files = fs::read_dir(folder.join("appendonlydir")).unwrap().map(|entry| entry.unwrap().path());
@@ -35,13 +43,14 @@ pub fn cut_short(folder: &Path, bytes: u64) {
 /// A running redis-server that stores nothing on disk and is killed on drop.
 ///
 /// `REDIS_SERVER` names the command (default `redis-server`), so the same tests run against other servers. With `REDIS_TLS=1` each of
-/// them speaks TLS only.
+/// them speaks TLS only, and with `REDIS_CLUSTER=1` each is a Redis Cluster of one node, unless a test says otherwise.
 pub struct RedisServer {
     process: Child,
     port: u16,
     folder: TempDir,
     /// The folder with its certificate, if it speaks TLS.
     tls: Option<PathBuf>,
+    is_cluster: bool,
     extra_args: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -54,33 +63,45 @@ impl RedisServer {
 
     /// Starts a server with further options of redis-server, such as `["--maxmemory", "5mb"]`.
     pub fn start_with(extra_args: &[&str]) -> Self {
-        Self::start_by(tls::IS_EVERYWHERE.then(|| tls::OF_ALL_TESTS.clone()), extra_args)
+        Self::start_by(tls::OF_ALL.clone(), *IS_CLUSTER && !extra_args.contains(&"--cluster-enabled"), extra_args)
     }
 
-    /// Starts a server that never speaks TLS, for a test that reads what is sent.
+    /// Starts a server that is never a cluster, for a test of what a cluster has not: databases, replicas by address, a stock
+    /// without shards.
+    pub fn start_single(extra_args: &[&str]) -> Self {
+        Self::start_by(tls::OF_ALL.clone(), false, extra_args)
+    }
+
+    /// Starts a server that is always a cluster of one node.
+    pub fn start_cluster(extra_args: &[&str]) -> Self {
+        Self::start_by(tls::OF_ALL.clone(), true, extra_args)
+    }
+
+    /// Starts a server that never speaks TLS, for a test that reads what is sent. It is no cluster either.
     pub fn start_plain() -> Self {
-        Self::start_by(None, &[])
+        Self::start_by(None, false, &[])
     }
 
-    /// Starts a server that speaks TLS only, with the certificates in a folder: `ca.pem`, `server.pem`, `server.key`.
+    /// Starts a server that speaks TLS only, with the certificates in a folder: `ca.pem`, `server.pem`, `server.key`. It is no cluster.
     pub fn start_with_tls(certificates: &Path, extra_args: &[&str]) -> Self {
-        Self::start_by(Some(certificates.to_owned()), extra_args)
+        Self::start_by(Some(certificates.to_owned()), false, extra_args)
     }
 
-    pub(super) fn start_by(tls: Option<PathBuf>, extra_args: &[&str]) -> Self {
+    pub(super) fn start_by(tls: Option<PathBuf>, is_cluster: bool, extra_args: &[&str]) -> Self {
         // Not TMPDIR: a server that runs in a chroot sees the same folder only under /tmp.
         let folder = tempfile::Builder::new().prefix("stockhold-test-").tempdir_in("/tmp").unwrap();
         let extra_args: Vec<String> = extra_args.iter().map(|arg| (*arg).to_owned()).collect();
         for _ in 0..PORT_TRIES {
             let port = free_port();
-            if let Some(process) = launch(port, folder.path(), tls.as_deref(), &extra_args, &[]) {
-                return Self { process, port, folder, tls, extra_args, environment: Vec::new() };
+            if let Some(process) = launch(port, folder.path(), tls.as_deref(), is_cluster, &extra_args, &[]) {
+                return Self { process, port, folder, tls, is_cluster, extra_args, environment: Vec::new() };
             }
         }
         panic!("another process took the port {PORT_TRIES} times");
     }
 
-    /// The address of the server, as a `redis://` or `rediss://` URL.
+    /// The address of the server, as a `redis://` or `rediss://` URL; that of a cluster begins with `redis+cluster://` or
+    /// `rediss+cluster://`.
     pub fn url(&self) -> String {
         self.url_at(&format!("127.0.0.1:{}", self.port))
     }
@@ -93,7 +114,8 @@ impl RedisServer {
     /// The same for another address that leads to the server.
     pub fn url_at(&self, address: &str) -> String {
         let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
-        format!("{scheme}://{address}/")
+        let cluster = if self.is_cluster { "+cluster" } else { "" };
+        format!("{scheme}{cluster}://{address}/")
     }
 
     /// The URL of its socket.
@@ -164,7 +186,8 @@ impl RedisServer {
     /// Kills the server if it still runs, and starts an empty one on the same port with the same options.
     pub fn restart(&mut self) {
         self.kill();
-        self.process = launch(self.port, self.folder.path(), self.tls.as_deref(), &self.extra_args, &self.environment)
+        let (folder, tls) = (self.folder.path(), self.tls.as_deref());
+        self.process = launch(self.port, folder, tls, self.is_cluster, &self.extra_args, &self.environment)
             .unwrap_or_else(|| panic!("another process took port {} while the server was down", self.port));
     }
 
@@ -217,11 +240,13 @@ pub fn free_ports(count: usize) -> Vec<u16> {
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
-/// Starts the process and waits until it answers; `None` when another process holds the port.
+/// Starts the process and waits until it answers, and as a cluster serves its slots, which takes Redis two seconds; `None` when another
+/// process holds the port.
 fn launch(
     port: u16,
     folder: &Path,
     tls: Option<&Path>,
+    is_cluster: bool,
     extra_args: &[String],
     environment: &[(String, String)],
 ) -> Option<Child> {
@@ -242,6 +267,7 @@ fn launch(
         .arg(folder)
         .arg("--unixsocket")
         .arg(&socket)
+        .args(if is_cluster { cluster(folder) } else { &[] })
         .args(extra_args)
         .envs(environment.iter().cloned())
         .stdin(Stdio::null())
@@ -257,7 +283,7 @@ fn launch(
 
     let deadline = Instant::now() + PATIENCE;
     // The socket is in our own folder: another test's server may have won the race for the port.
-    while !answers(&socket) {
+    while !(answers(&socket) && (!is_cluster || serves_slots(&log_path))) {
         if let Some(status) = process.try_wait().unwrap() {
             let log = fs::read_to_string(&log_path).unwrap();
             assert!(log.contains("Address already in use"), "`{command}` ended at its start with {status}:\n{log}");
@@ -270,6 +296,21 @@ fn launch(
         sleep(Duration::from_millis(2));
     }
     Some(process)
+}
+
+/// Makes the server a cluster of one node that has all slots: with what it knows from an earlier start, if there was one. The notices in
+/// its log tell when it serves them.
+fn cluster(folder: &Path) -> &'static [&'static str] {
+    let known = folder.join("nodes.conf");
+    if !known.exists() {
+        fs::write(known, ALONE).unwrap();
+    }
+    &["--cluster-enabled", "yes", "--loglevel", "notice"]
+}
+
+/// Whether a node serves its slots. Its log says so, also to those who have no password.
+fn serves_slots(log: &Path) -> bool {
+    fs::read_to_string(log).unwrap().contains("Cluster state changed: ok")
 }
 
 /// What it listens to, on which port.

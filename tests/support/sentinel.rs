@@ -176,7 +176,7 @@ impl Watched {
 
     /// With more options of redis-server, and more lines for the sentinels.
     pub async fn start_with(options: &[&str], lines: &[&str]) -> Self {
-        Self::start_by(tls::IS_EVERYWHERE.then(|| tls::OF_ALL_TESTS.clone()), options, lines).await
+        Self::start_by(tls::OF_ALL.clone(), options, lines).await
     }
 
     /// All of them speak TLS only.
@@ -187,11 +187,11 @@ impl Watched {
     async fn start_by(tls: Option<PathBuf>, options: &[&str], lines: &[&str]) -> Self {
         // The master does not wait for more replicas before the first one may copy it.
         let options = [&["--repl-diskless-sync-delay", "0"], options].concat();
-        let master = RedisServer::start_by(tls.clone(), &options);
+        let master = RedisServer::start_by(tls.clone(), false, &options);
         let port = master.port().to_string();
         let follow = [&options[..], &["--replicaof", "127.0.0.1", &port]].concat();
         let mut redis = vec![master];
-        redis.extend([0; 2].map(|_| RedisServer::start_by(tls.clone(), &follow)));
+        redis.extend([0; 2].map(|_| RedisServer::start_by(tls.clone(), false, &follow)));
         let mut watched = Self { redis, sentinels: Vec::new() };
         for _ in 0..3 {
             watched.sentinels.push(Sentinel::start(&watched.redis[0], 2, lines).await);

@@ -21,6 +21,9 @@ pub static OF_ALL_TESTS: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
+/// The same folder, if every Redis of the tests speaks TLS only.
+pub static OF_ALL: LazyLock<Option<PathBuf>> = LazyLock::new(|| IS_EVERYWHERE.then(|| OF_ALL_TESTS.clone()));
+
 /// An authority that vouches for certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
