@@ -4,17 +4,20 @@ use std::iter;
 use std::thread::sleep;
 use std::time::Duration;
 
-use redis::{Connection, RedisResult, Value, cmd, pipe};
+use redis::{Connection, Pipeline, RedisResult, Value, cmd, pipe};
 use stockhold::scripts::Catalogue;
 
 use crate::call::{Act, Call, PREFIX, SKUS, STRANGERS, Step, reservation_id};
-use crate::moving::{Moving, OF_MANY_SLOTS, REFUSALS, connect};
+use crate::moving::{Moving, OF_MANY_SLOTS, REFUSALS, Side, connect};
 use crate::request::Fault;
 use crate::rules::Answer;
 use crate::state::{ENTRIES_PER_NODE, Model, Turn};
 use crate::stored::{READ_ALL, Stores, epoch_ms};
 use crate::support::redis_server::RedisServer;
 use crate::tally::Tally;
+
+/// An option of redis-server that makes it trim in small steps.
+const ENTRIES: &str = "--stream-node-max-entries";
 
 pub struct Comparison {
     pub tally: Tally,
@@ -49,30 +52,27 @@ struct Seen {
 impl Comparison {
     /// On a Redis that is no cluster.
     pub fn start() -> Self {
-        Self::on(RedisServer::start_single(&["--stream-node-max-entries", &ENTRIES_PER_NODE.to_string()]), None)
+        Self::on(RedisServer::start_single(&[ENTRIES, &ENTRIES_PER_NODE.to_string()]), None)
     }
 
-    /// On a node of a cluster, in a slot that moves to another node.
-    pub fn start_moving() -> Self {
-        let server = RedisServer::start_cluster(&["--stream-node-max-entries", &ENTRIES_PER_NODE.to_string()]);
-        let moving = Moving::from(&server);
+    /// On a cluster, at one side of a slot that moves to another node.
+    pub fn start_moving(side: Side) -> Self {
+        let per_node = ENTRIES_PER_NODE.to_string();
+        let options = [ENTRIES, &per_node];
+        let server = RedisServer::start_cluster(&options);
+        let mut moving = Moving::from(&server, &options, side);
+        load(moving.goal());
         Self::on(server, Some(moving))
     }
 
     fn on(server: RedisServer, moving: Option<Moving>) -> Self {
         let mut redis = connect(&server);
-        let scripts = Catalogue::embedded();
-        let mut load = |source: &str| cmd("SCRIPT").arg("LOAD").arg(source).query::<String>(&mut redis).unwrap();
-        for script in scripts.current() {
-            load(script.source);
-        }
-        let read_all = load(READ_ALL);
         Self {
             tally: Tally::default(),
             moving,
+            read_all: load(&mut redis),
             redis,
-            scripts,
-            read_all,
+            scripts: Catalogue::embedded(),
             model: Model::default(),
             ids: Vec::new(),
             _server: server,
@@ -147,19 +147,18 @@ impl Comparison {
 
     /// Makes a call. If there is a move, the slot moves meanwhile; a call that is refused then is made again when the slot stays.
     fn compare(&mut self, call: &Call) -> Result<(), String> {
-        let Some(moving) = &self.moving else { return self.attempt(call).map(drop) };
-        moving.begin(&mut self.redis);
-        let refusal = self.attempt(call);
-        let moving = self.moving.as_mut().expect("it was there");
-        moving.end(&mut self.redis);
-        let refusal = refusal?;
-        moving.note(call.script, refusal.is_some());
-        match refusal {
-            Some(_) => match self.attempt(call)? {
-                Some(code) if code != OF_MANY_SLOTS => Err(format!("{} in a slot that stays: {code}", call.script)),
-                _ => Ok(()),
-            },
-            None => Ok(()),
+        if let Some(moving) = &mut self.moving {
+            moving.begin(&mut self.redis);
+            let outcome = self.attempt(call);
+            let moving = self.moving.as_mut().expect("it was there");
+            moving.end(&mut self.redis, call.script, !matches!(outcome, Ok(None)));
+            if outcome?.is_none() {
+                return Ok(());
+            }
+        }
+        match self.attempt(call)? {
+            Some(code) if code != OF_MANY_SLOTS => Err(format!("{} in a slot that stays: {code}", call.script)),
+            _ => Ok(()),
         }
     }
 
@@ -173,8 +172,9 @@ impl Comparison {
         let seen_answer = match &seen.answer {
             Ok(answer) => answer,
             Err(code) => {
-                self.model.see_dropped(&seen.stores.keys, &seen.stores.dropped_at, seen.read);
-                let differences = Stores::from_model(&self.model, since).differences(&seen.stores);
+                let mut model = self.model.clone();
+                model.see_dropped(&seen.stores.keys, &seen.stores.dropped_at, seen.read);
+                let differences = Stores::from_model(&model, since).differences(&seen.stores);
                 return match differences[..] {
                     [] => Ok(Some(code.clone())),
                     _ => Err(format!("{} failed with {code}, and changed:\n{}", call.script, differences.join("\n"))),
@@ -230,27 +230,27 @@ impl Comparison {
         let sha1 = &self.scripts.get(call.script).expect("one of ours").sha1;
         // From the last known event on, without that one.
         let since = self.ids.last().map_or("-".to_owned(), |id| format!("({id}"));
-        let (began, answer, ended, all): (Value, RedisResult<Vec<Vec<String>>>, Value, Value) = pipe()
-            .cmd("TIME")
-            .cmd("EVALSHA")
-            .arg(sha1)
-            .arg(call.keys.len())
-            .arg(&call.keys)
-            .arg(&call.args)
-            .cmd("TIME")
-            .cmd("EVALSHA")
-            .arg(&self.read_all)
-            .arg(0)
-            .arg(since)
-            .ignore_errors()
-            .query(&mut self.redis)
-            .unwrap();
+        let is_cluster = self.moving.is_some();
+        let away = self.moving.as_mut().and_then(Moving::away);
+        let mut ask = Pipeline::new();
+        let ask_there = |ask: &mut Pipeline| {
+            if away.is_some() {
+                ask.cmd("ASKING").ignore();
+            }
+        };
+        ask.cmd("TIME");
+        ask_there(&mut ask);
+        ask.cmd("EVALSHA").arg(sha1).arg(call.keys.len()).arg(&call.keys).arg(&call.args).cmd("TIME");
+        ask_there(&mut ask);
+        ask.cmd("EVALSHA").arg(&self.read_all).arg(0).arg(since);
+        let (began, answer, ended, all): (Value, RedisResult<Vec<Vec<String>>>, Value, Value) =
+            ask.ignore_errors().query(away.unwrap_or(&mut self.redis)).unwrap();
         let answer = match answer {
             Ok(lines) => Ok(Ok(lines)),
             Err(error) => match error.code() {
                 Some("BADARGS") => Ok(Err(Fault::BadArgs)),
                 Some("BADKEY") => Ok(Err(Fault::BadKey)),
-                Some(code) if self.moving.is_some() && REFUSALS.contains(&code) => Err(code.to_owned()),
+                Some(code) if is_cluster && REFUSALS.contains(&code) => Err(code.to_owned()),
                 _ => return Err(format!("{} failed: {error}", call.script)),
             },
         };
@@ -272,6 +272,15 @@ impl Comparison {
             differences => Err(format!("when the whole audit is read:\n{}", differences.join("\n"))),
         }
     }
+}
+
+/// Loads all scripts, and returns the SHA-1 of [`READ_ALL`].
+fn load(redis: &mut Connection) -> String {
+    let mut load = |source: &str| cmd("SCRIPT").arg("LOAD").arg(source).query::<String>(redis).unwrap();
+    for script in Catalogue::embedded().current() {
+        load(script.source);
+    }
+    load(READ_ALL)
 }
 
 /// Before which moment the records may be gone that Redis drops, each with when the call can have begun and the times
