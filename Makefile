@@ -67,7 +67,7 @@ test-shards:
 # A node of a cluster serves two seconds after its start, so more tests than usual wait at the same time.
 test-cluster:
 	$(call install,redis-server --version,redis-server,redis,redis)
-	REDIS_CLUSTER=1 RUST_TEST_THREADS=8 cargo test --test server --test scripts
+	REDIS_CLUSTER=1 RUST_TEST_THREADS=4 cargo test --test server --test scripts
 
 check:
 	$(call install,luacheck --version,lua-check,luarocks && $$sudo luarocks install luacheck,luacheck)
