@@ -87,6 +87,7 @@ operations! {
     ExtendCart  = POST "/api/carts/:cartId/extend"                Json         => extend_cart;
     Cart        = GET  "/api/carts/:cartId"                       Query        => cart;
     Audit       = GET  "/api/audit"                               Query        => audit;
+    Events      = GET  "/api/events"                              Query        => events;
 }
 
 impl Route {
