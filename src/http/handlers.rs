@@ -1,6 +1,7 @@
 //! One function for each operation: from the fields of a request to an engine call, and from its outcome to an answer.
 
 mod adjust;
+mod board;
 mod cart;
 mod change;
 mod events;
@@ -28,6 +29,7 @@ use crate::engine::{
 use crate::keys::{CartId, IdempotencyKey, Invalid, Metadata, ReservationId, Sku};
 
 pub(super) use adjust::{adjust, adjust_many};
+pub(super) use board::board;
 pub(super) use cart::{cart, confirm_cart, extend_cart, hold_cart, release_cart};
 pub(super) use change::change;
 pub(super) use events::events;
