@@ -46,6 +46,7 @@ test:
 	$(call install,curl --version,curl,curl,curl)
 	$(call install,PATH="$$PATH:/usr/sbin" haproxy -v,haproxy,haproxy,haproxy)
 	$(call install,prometheus --version && promtool --version,prometheus,golang-github-prometheus,prometheus)
+	$(call install,chromium --version,chromium,chromium,--cask chromium)
 	tests/servers.sh target/servers
 	cargo test
 	for server in redis-7 redis-8 valkey-8; do \

@@ -7,9 +7,11 @@ mod access_log;
 mod auth;
 mod catalogue;
 mod connections;
+mod content;
 mod cors;
 mod deadline;
 mod drain;
+mod events;
 mod handlers;
 mod host;
 mod input;
@@ -31,8 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http_body_util::Full;
-use hyper::body::{Body, Bytes, Incoming};
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -44,6 +45,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 pub use auth::{Access, Tokens};
+pub use content::Content;
 pub use cors::PageOrigin;
 pub use drain::Drain;
 pub use host::HostName;
@@ -52,12 +54,15 @@ pub use workers::Workers;
 use crate::engine::Engine;
 use connections::{ConnectionLimit, ConnectionPermit, ConnectionState};
 use deadline::Deadline;
+use events::Feed;
 use socket::Socket;
 use stream::ConnectionStream;
 
 /// The maximum number of connections that are served at the same time. For one more, an idle one is closed. If none is
 /// idle, new ones wait in the listener's backlog.
 pub const MAX_CONNECTIONS: usize = 1024;
+/// The maximum number of clients that listen to events. Their connections do not count as those above.
+pub const MAX_LISTENERS: usize = 1024;
 /// The default time that an idle connection is kept: longer than most load balancers keep theirs. Otherwise they would
 /// send a request while it is being closed.
 pub const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -102,19 +107,27 @@ pub async fn serve(
     drain: Arc<Drain>,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
+    let feed = Arc::new(Feed::new(engine()));
     let workers = Workers::start(|| {
-        let (engine, access) = (Arc::new(engine()), Arc::clone(&access));
+        let (engine, access, feed) = (Arc::new(engine()), Arc::clone(&access), Arc::clone(&feed));
         move |request| {
-            let (engine, access) = (Arc::clone(&engine), Arc::clone(&access));
-            async move { router::respond(&engine, &access, request).await }
+            let (engine, access, feed) = (Arc::clone(&engine), Arc::clone(&access), Arc::clone(&feed));
+            async move { router::respond(&engine, &access, &feed, request).await }
         }
     })?;
-    serve_with(listener, &workers, keep_alive, drain, shutdown).await;
+    let shutdown = async {
+        shutdown.await;
+        feed.end();
+    };
+    tokio::select! {
+        () = serve_with(listener, &workers, keep_alive, drain, shutdown) => {}
+        () = feed.run() => {}
+    }
     Ok(())
 }
 
 /// The same server, with any other responder.
-pub async fn serve_with<R, F>(
+pub async fn serve_with<R, F, B>(
     listener: TcpListener,
     workers: &Workers<R>,
     keep_alive: Duration,
@@ -122,7 +135,8 @@ pub async fn serve_with<R, F>(
     shutdown: impl Future<Output = ()>,
 ) where
     R: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send,
+    F: Future<Output = Response<B>> + Send,
+    B: Into<Content>,
 {
     let limit = ConnectionLimit::new(MAX_CONNECTIONS, drain);
     let graceful = GracefulShutdown::new();
@@ -151,7 +165,7 @@ pub async fn serve_with<R, F>(
 }
 
 /// Serves one connection to its end, on the thread that polls this future.
-async fn connection<R, F>(
+async fn connection<R, F, B>(
     stream: std::net::TcpStream,
     respond: R,
     watcher: Watcher,
@@ -160,7 +174,8 @@ async fn connection<R, F>(
 ) -> Result<(), Box<dyn Error + Send + Sync>>
 where
     R: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Full<Bytes>>>,
+    F: Future<Output = Response<B>>,
+    B: Into<Content>,
 {
     let stream = Arc::new(TcpStream::from_std(stream)?);
     state.set_socket(&stream);
@@ -178,7 +193,14 @@ where
         }
         request.extensions_mut().insert(Arc::clone(&state));
         // Not in an async block, which would store the answer's future twice.
-        respond(request).map(move |mut answer| {
+        respond(request).map(move |answer| {
+            let mut answer = answer.map(Into::into);
+            if let Content::Events(_) = answer.body() {
+                // It stays busy, and without a deadline, until the stream ends. Then it is closed.
+                state.streams();
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                return Ok(answer);
+            }
             if state.closes_after_answer() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             } else {

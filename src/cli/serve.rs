@@ -27,7 +27,7 @@ use crate::{http, reloader, sweeper};
 const BACKLOG: u32 = 4096;
 
 /// Enough for every connection, and the same number again for everything else.
-const OPEN_FILES: u64 = 2 * http::MAX_CONNECTIONS as u64;
+const OPEN_FILES: u64 = 2 * (http::MAX_CONNECTIONS + http::MAX_LISTENERS) as u64;
 
 /// Pause at the start before Redis is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);

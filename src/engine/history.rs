@@ -9,8 +9,8 @@ use std::cmp::Ordering;
 use super::merge::{Lists, Reading, merge};
 use super::read::Reads;
 use super::record::malformed;
-use super::{Engine, Error, Event, PageLimit};
-use crate::keys::{Layout, Sku, StockKeys};
+use super::{Engine, Error, Event, EventPlace, PageLimit};
+use crate::keys::{Sku, StockKeys};
 use crate::redis::{Entry, Failure, entry_order};
 
 /// Entries of the stream in a page: a tenth of a millisecond of Redis's time.
@@ -27,41 +27,6 @@ const ENTRIES_PER_LINK: usize = 4;
 
 /// Pages that follow the links before both ways are compared again.
 const LINKED_PAGES: usize = 4;
-
-/// Where an event stands among those of all shards: of those of the same millisecond and number, the one of the lower
-/// shard is the newer one. Its text is the id of the entry, with the shard where there are several.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    order: (u64, u64),
-    shard: u16,
-}
-
-impl Place {
-    fn parse(layout: &Layout, text: &str) -> Option<Self> {
-        if !layout.is_sharded() {
-            return Some(Self { order: entry_order(text)?, shard: 0 });
-        }
-        let (entry, shard) = text.rsplit_once('-')?;
-        let number = layout.shards().iter().map(|shard| shard.number).find(|number| number.to_string() == shard)?;
-        Some(Self { order: entry_order(entry)?, shard: number })
-    }
-
-    /// The id of its entry.
-    fn entry(self) -> String {
-        let (ms, sequence) = self.order;
-        format!("{ms}-{sequence}")
-    }
-
-    /// Where the events of a shard that are older begin; `None` if there can be none.
-    fn older(self, shard: u16) -> Option<String> {
-        match self.order {
-            _ if shard > self.shard => Some(self.entry()),
-            // Nothing is before the lowest id, and Redis refuses to read there.
-            (0, 0) => None,
-            _ => Some(format!("({}", self.entry())),
-        }
-    }
-}
 
 /// An entry of a stream; the newest is the first.
 #[derive(Debug, Clone)]
@@ -100,7 +65,7 @@ impl Ord for Newest {
 /// The audits of all shards, before a place.
 struct Streams<'a> {
     reads: &'a Reads,
-    before: Option<Place>,
+    before: Option<EventPlace>,
 }
 
 impl Lists for Streams<'_> {
@@ -148,7 +113,7 @@ impl Engine {
         before: Option<&str>,
     ) -> Result<Option<Vec<Event>>, Error> {
         let _place = self.reads.gate.large().await?;
-        let before = match before.map(|text| Place::parse(&self.layout, text)) {
+        let before = match before.map(|text| EventPlace::parse(&self.layout, text)) {
             None => None,
             Some(Some(place)) => Some(place),
             Some(None) => return Ok(None),
@@ -158,7 +123,7 @@ impl Engine {
         if before.is_some_and(|before| before.shard != keys.shard.number) {
             return Ok(None);
         }
-        let before = before.map(Place::entry);
+        let before = before.map(EventPlace::entry);
         let events = self.reads.chain(sku.as_str(), &keys, limit.get(), before.as_deref()).await?;
         let named = |event| self.reads.named(keys.shard.number, event);
         Ok(events.map(|events| events.into_iter().map(named).collect()))
@@ -167,7 +132,7 @@ impl Engine {
 
 impl Reads {
     /// The newest events of all SKUs before a place, `limit` at most.
-    async fn all(&self, limit: usize, before: Option<Place>) -> Result<Vec<Event>, Error> {
+    async fn all(&self, limit: usize, before: Option<EventPlace>) -> Result<Vec<Event>, Error> {
         let entries = merge(&Streams { reads: self, before }, limit, SCANNED_PER_PAGE).await?;
         let shards = self.layout.shards();
         let event = |(shard, Newest { entry, .. }): &(usize, Newest)| {
@@ -177,7 +142,7 @@ impl Reads {
     }
 
     /// With the shard in the ids where there are several.
-    fn named(&self, shard: u16, mut event: Event) -> Event {
+    pub(super) fn named(&self, shard: u16, mut event: Event) -> Event {
         if self.layout.is_sharded() {
             for id in [&mut event.id, &mut event.previous] {
                 if !id.is_empty() {

@@ -15,6 +15,9 @@ use super::problem::Problem;
 /// Paths that need no token and accept any host name: liveness and readiness.
 const FREE: [&str; 2] = ["/livez", "/readyz"];
 
+/// The page that needs no token, and shows nothing without one.
+const BOARD: &str = "/";
+
 /// Which clients may send requests, and by which names they may call the server.
 pub struct Access {
     /// The valid tokens. Without a list, every client may do everything.
@@ -115,6 +118,10 @@ impl Access {
         }
         self.check_name(request)?;
         let Some(tokens) = &self.tokens else { return Ok(()) };
+        // The page asks its reader for a token.
+        if request.uri().path() == BOARD && matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Ok(());
+        }
         let mut given = request.headers().get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (given.next(), given.next()) else {
             return Err(unauthorized(r#"Bearer realm="stockhold""#, "this needs one Authorization: Bearer"));

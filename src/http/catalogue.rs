@@ -84,6 +84,8 @@ catalogue! {
     AcrossShards = CONFLICT, "across_shards", "SKUs of several shards",
         "several adjustments, all or none, of SKUs in several shards; nothing was done";
     CartFull = CONFLICT, "cart_full", "Cart full", "a cart has 100 reservations that are active or sold";
+    EventsTrimmed = GONE, "events_trimmed", "Events trimmed",
+        "the audit may no longer have all events after `Last-Event-ID`: read the state, and begin without it";
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", "the body has more than 16 KiB";
     UriTooLong = URI_TOO_LONG, "uri_too_long", "URI too long", "the request target has more than 4 KiB";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type",

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
@@ -17,6 +18,9 @@ use super::metrics;
 
 /// Pause before another attempt to close a connection, when none could be closed.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the system buffers of a stream, in bytes; Linux doubles it.
+const STREAM_BUFFER: usize = 64 * 1024;
 
 /// How long a read continues after its client has gone.
 const GONE_GRACE: Duration = Duration::from_millis(50);
@@ -35,7 +39,6 @@ pub(super) struct ConnectionPermit {
     number: u64,
     limit: Arc<ConnectionLimit>,
     pub(super) state: Arc<ConnectionState>,
-    _permit: OwnedSemaphorePermit,
 }
 
 /// What a connection is doing.
@@ -52,6 +55,8 @@ pub(super) struct ConnectionState {
     socket: OnceLock<Weak<TcpStream>>,
     /// Of the server.
     drain: Arc<Drain>,
+    /// Its share of the limit.
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 const BUSY: u64 = u64::MAX;
@@ -78,9 +83,9 @@ impl ConnectionLimit {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         metrics::CONNECTIONS_OPENED.inc();
         metrics::CONNECTIONS.add(1);
-        let state = Arc::new(ConnectionState::new(self.started, Arc::clone(&self.drain)));
+        let state = Arc::new(ConnectionState::new(self.started, Arc::clone(&self.drain), permit));
         self.open().insert(number, Arc::clone(&state));
-        ConnectionPermit { number, limit: Arc::clone(self), state, _permit: permit }
+        ConnectionPermit { number, limit: Arc::clone(self), state }
     }
 
     /// Closes the idle connection with the lowest rank, if any is idle.
@@ -102,7 +107,7 @@ impl ConnectionLimit {
 }
 
 impl ConnectionState {
-    fn new(started: Instant, drain: Arc<Drain>) -> Self {
+    fn new(started: Instant, drain: Arc<Drain>, permit: OwnedSemaphorePermit) -> Self {
         let state = Self {
             started,
             idle_since_ms: AtomicU64::new(0),
@@ -112,6 +117,7 @@ impl ConnectionState {
             evict: Notify::new(),
             socket: OnceLock::new(),
             drain,
+            permit: Mutex::new(Some(permit)),
         };
         state.idle();
         state
@@ -144,6 +150,15 @@ impl ConnectionState {
     pub(super) fn served(&self) {
         self.was_served.store(true, Ordering::Relaxed);
         self.idle();
+    }
+
+    /// Its answer is a stream of events, of which there is a separate limit. Such a connection is used for nothing else, and
+    /// the system buffers little for a client that does not read.
+    pub(super) fn streams(&self) {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stream) = self.socket.get().and_then(Weak::upgrade) {
+            let _ = SockRef::from(&*stream).set_send_buffer_size(STREAM_BUFFER);
+        }
     }
 
     /// The rest of a request will not be read before it is answered.

@@ -5,16 +5,16 @@
 
 use std::str::FromStr;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Request, Response, StatusCode};
 
+use super::content::Content;
+
 /// What a page may send, besides what every page may.
-const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, x-request-id";
+const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, last-event-id, x-request-id";
 /// What a page may read of an answer, besides what every page may.
 const ANSWER_HEADERS: &str = "x-request-id, idempotent-replayed, retry-after, www-authenticate, allow";
 const METHODS: &str = "GET, HEAD, POST, PUT";
@@ -72,7 +72,7 @@ impl Cors {
     }
 
     /// Tells the browser about an answer. Caches must not give it to pages of another origin.
-    pub(super) fn mark(&self, allowed: Option<HeaderValue>, answer: &mut Response<Full<Bytes>>) {
+    pub(super) fn mark(&self, allowed: Option<HeaderValue>, answer: &mut Response<Content>) {
         let headers = answer.headers_mut();
         if !self.0.contains(&PageOrigin::Any) {
             headers.insert(VARY, HeaderValue::from_static("origin"));
@@ -90,8 +90,8 @@ pub(super) fn is_preflight<B>(request: &Request<B>) -> bool {
 }
 
 /// The answer to a preflight of a page that may call.
-pub(super) fn preflight() -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::default());
+pub(super) fn preflight() -> Response<Content> {
+    let mut answer = Response::new(Content::from(String::new()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let headers = answer.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));

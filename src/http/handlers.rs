@@ -1,8 +1,10 @@
 //! One function for each operation: from the fields of a request to an engine call, and from its outcome to an answer.
 
 mod adjust;
+mod board;
 mod cart;
 mod change;
+mod events;
 mod list;
 mod returns;
 mod rules;
@@ -10,14 +12,13 @@ mod sell;
 
 use std::pin::Pin;
 
-use http_body_util::Full;
 use hyper::Response;
-use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::json;
 
 use super::catalogue::Kind;
+use super::content::Content;
 use super::input::{Fields, digits, text, whole};
 use super::problem::Problem;
 use super::request::WholeRequest;
@@ -28,13 +29,15 @@ use crate::engine::{
 use crate::keys::{CartId, IdempotencyKey, Invalid, Metadata, ReservationId, Sku};
 
 pub(super) use adjust::{adjust, adjust_many};
+pub(super) use board::board;
 pub(super) use cart::{cart, confirm_cart, extend_cart, hold_cart, release_cart};
 pub(super) use change::change;
+pub(super) use events::events;
 pub(super) use list::{active, skus};
 pub(super) use returns::take_back;
 pub(super) use rules::rule;
 
-pub(super) type Answer = Result<Response<Full<Bytes>>, Problem>;
+pub(super) type Answer = Result<Response<Content>, Problem>;
 
 pub(super) const IDEMPOTENT_REPLAYED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("idempotent-replayed"), HeaderValue::from_static("true"));
@@ -194,7 +197,7 @@ pub(super) async fn live(_: &Engine, _: WholeRequest) -> Answer {
 pub(super) async fn metrics(_: &Engine, request: WholeRequest) -> Answer {
     let mut fields = request.fields;
     fields.finish()?;
-    let mut response = Response::new(Full::from(super::metrics::exposed()));
+    let mut response = Response::new(Content::from(super::metrics::exposed()));
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     Ok(response)
@@ -255,15 +258,15 @@ fn not_active(state: ReservationState, reason: &str) -> Problem {
     if reason.is_empty() { problem } else { problem.with("reason", reason) }
 }
 
-fn ok(body: &impl Serialize) -> Response<Full<Bytes>> {
+fn ok(body: &impl Serialize) -> Response<Content> {
     let body = serde_json::to_vec(body).expect("what is shown has text for keys and plain values");
-    let mut response = Response::new(Full::from(body));
+    let mut response = Response::new(Content::from(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 /// The answer to an earlier identical request.
-fn replayed(body: &impl Serialize) -> Response<Full<Bytes>> {
+fn replayed(body: &impl Serialize) -> Response<Content> {
     let mut response = ok(body);
     response.headers_mut().extend([IDEMPOTENT_REPLAYED]);
     response

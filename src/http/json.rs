@@ -142,12 +142,17 @@ pub(super) fn cart<'a>(
     }
 }
 
-/// Events, newest first. Missing values (a seed has no cart) are left out.
+/// Events, newest first.
 pub(super) fn events(events: &[Event]) -> impl Serialize {
     #[derive(Serialize)]
-    struct Page<'a> {
-        events: Vec<Shown<'a>>,
+    struct Page<T> {
+        events: Vec<T>,
     }
+    Page { events: events.iter().map(event).collect() }
+}
+
+/// An event. Missing values (a seed has no cart) are left out.
+pub(super) fn event(event: &Event) -> impl Serialize + use<'_> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Shown<'a> {
@@ -172,26 +177,23 @@ pub(super) fn events(events: &[Event]) -> impl Serialize {
         #[serde(skip_serializing_if = "Option::is_none")]
         metadata: Option<&'a Metadata>,
     }
-    fn shown(event: &Event) -> Shown<'_> {
-        Shown {
-            id: &event.id,
-            event: event.event.as_str(),
-            reservation_id: &event.reservation_id,
-            cart_id: &event.cart_id,
-            sku: &event.sku,
-            quantity: event.quantity,
-            state: &event.state,
-            reason: &event.reason,
-            happened_at: Time(event.happened_at_ms),
-            available: event.available,
-            reserved: event.reserved,
-            confirmed: event.confirmed,
-            version: event.version,
-            previous: &event.previous,
-            metadata: event.metadata.as_ref(),
-        }
+    Shown {
+        id: &event.id,
+        event: event.event.as_str(),
+        reservation_id: &event.reservation_id,
+        cart_id: &event.cart_id,
+        sku: &event.sku,
+        quantity: event.quantity,
+        state: &event.state,
+        reason: &event.reason,
+        happened_at: Time(event.happened_at_ms),
+        available: event.available,
+        reserved: event.reserved,
+        confirmed: event.confirmed,
+        version: event.version,
+        previous: &event.previous,
+        metadata: event.metadata.as_ref(),
     }
-    Page { events: events.iter().map(shown).collect() }
 }
 
 /// A page of a list; `next`, which the next request gives as `after`, is there only if more follows.

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use hyper::{Response, StatusCode};
 
-use super::MAX_CONNECTIONS;
 use super::catalogue::Kind;
 use super::handlers::IDEMPOTENT_REPLAYED;
 use super::routes::{COUNT, ROUTES, Route};
+use super::{MAX_CONNECTIONS, MAX_LISTENERS};
 use crate::metrics::{Counter, Exposition, Gauge, Times};
 use crate::{engine, metrics, redis, scripts, sweeper};
 
 /// All that are answered. A test compares them with those of the problems.
-const STATUSES: [u16; 17] = [200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 421, 422, 431, 500, 503];
+const STATUSES: [u16; 18] = [200, 204, 400, 401, 403, 404, 405, 408, 409, 410, 413, 414, 415, 421, 422, 431, 500, 503];
 const STATUS_NAMES: [&str; STATUSES.len()] = [
-    "200", "204", "400", "401", "403", "404", "405", "408", "409", "413", "414", "415", "421", "422", "431", "500",
-    "503",
+    "200", "204", "400", "401", "403", "404", "405", "408", "409", "410", "413", "414", "415", "421", "422", "431",
+    "500", "503",
 ];
 
 /// The outcomes of an operation are the codes of the problems, and these.
@@ -33,6 +33,8 @@ static REQUESTS: [Requests; COUNT + 1] = [const { Requests::new() }; COUNT + 1];
 pub(super) static CONNECTIONS: Gauge = Gauge::new();
 pub(super) static CONNECTIONS_OPENED: Counter = Counter::new();
 pub(super) static CONNECTIONS_EVICTED: Counter = Counter::new();
+/// Streams of events.
+pub(super) static LISTENERS: Gauge = Gauge::new();
 pub(super) static DRAINING: Gauge = Gauge::new();
 
 struct Requests {
@@ -106,6 +108,9 @@ fn expose(to: &mut Exposition) -> fmt::Result {
     to.counter("stockhold_http_connections_opened", "Connections of clients, since the start.", &CONNECTIONS_OPENED)?;
     let help = "Idle connections that were closed to make room for others.";
     to.counter("stockhold_http_connections_evicted", help, &CONNECTIONS_EVICTED)?;
+    to.gauge("stockhold_http_listeners", "Clients that listen to events.", LISTENERS.per(1.0))?;
+    let help = "How many clients may listen to events; one more is refused.";
+    to.gauge("stockhold_http_listeners_limit", help, MAX_LISTENERS as f64)?;
     to.gauge("stockhold_draining", "1 while the server drains, after SIGTERM.", DRAINING.per(1.0))?;
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     to.gauges("stockhold_build_info", "Which version runs.", [(version, 1)])

@@ -1,13 +1,12 @@
 //! The only form of an error that leaves the server: RFC 9457 problem details, of a [`Kind`] in the catalogue. Redis's
 //! own words are only logged.
 
-use http_body_util::Full;
 use hyper::Response;
-use hyper::body::Bytes;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Map, Value, json};
 
 use super::catalogue::Kind;
+use super::content::Content;
 use super::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET_BYTES};
 use crate::engine::Error;
 use crate::keys::Invalid;
@@ -95,8 +94,8 @@ impl Problem {
         self
     }
 
-    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
-        self.into_text().map(Full::from)
+    pub(super) fn into_response(self) -> Response<Content> {
+        self.into_text().map(Content::from)
     }
 
     pub(super) fn into_text(self) -> Response<String> {

@@ -7,13 +7,14 @@ use std::time::Duration;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::Request;
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use tokio::time::timeout;
 
 use super::catalogue::Kind;
 use super::connections::ConnectionState;
+use super::events::Feed;
 use super::input::{Fields, unescape};
 use super::problem::Problem;
 use super::{BODY_READ_TIMEOUT, MAX_BODY_BYTES};
@@ -39,6 +40,10 @@ pub(super) struct WholeRequest {
     pub(super) fields: Fields,
     /// The `Idempotency-Key`, if there is one. Operations that use none ignore it.
     pub(super) idempotency_key: Result<Option<IdempotencyKey>, Invalid>,
+    /// Only of the operation that listens.
+    pub(super) feed: Option<Arc<Feed>>,
+    /// The `Last-Event-ID`, if there is one. Only who listens sends it.
+    pub(super) last_event_id: Option<HeaderValue>,
     target: Option<PathAndQuery>,
     connection: Option<Arc<ConnectionState>>,
 }
@@ -76,7 +81,9 @@ impl WholeRequest {
             Input::Query => Ok(None),
             Input::Json | Input::OptionalJson => idempotency_key(&head.headers),
         };
-        Ok(Self { fields, idempotency_key, target: head.uri.into_parts().path_and_query, connection })
+        let last_event_id = if input == Input::Query { head.headers.remove("last-event-id") } else { None };
+        let target = head.uri.into_parts().path_and_query;
+        Ok(Self { fields, idempotency_key, feed: None, last_event_id, target, connection })
     }
 
     /// The third part of the path, unescaped: a SKU, or the id of a reservation or a cart.
@@ -92,10 +99,13 @@ impl WholeRequest {
     }
 
     /// Completes when the client has gone, as far as this is known; never for a request without a connection.
-    pub(super) async fn client_gone(&self) {
-        match &self.connection {
-            Some(connection) => connection.client_gone().await,
-            None => std::future::pending().await,
+    pub(super) fn client_gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        let connection = self.connection.clone();
+        async move {
+            match connection {
+                Some(connection) => connection.client_gone().await,
+                None => std::future::pending().await,
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What all requests have in common: authorization, the choice of the operation, and an answer in every case.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use http_body_util::Full;
-use hyper::body::{Body, Bytes, Incoming};
+use hyper::body::{Body, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{Request, Response};
 use tracing::{error, warn};
@@ -12,26 +12,33 @@ use uuid::Uuid;
 use super::access_log::AccessLog;
 use super::auth::Access;
 use super::catalogue::Kind;
+use super::content::Content;
 use super::cors;
+use super::events::Feed;
 use super::handlers::Answer;
 use super::metrics;
 use super::problem::Problem;
 use super::request::{WholeRequest, discard};
-use super::routes::Route;
+use super::routes::{Operation, Route};
 use super::{MAX_HEADER_BYTES, MAX_TARGET_BYTES};
 use crate::engine::Engine;
 
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
 /// Answers a request, in every case.
-pub(super) async fn respond(engine: &Engine, access: &Access, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) async fn respond(
+    engine: &Engine,
+    access: &Access,
+    feed: &Arc<Feed>,
+    request: Request<Incoming>,
+) -> Response<Content> {
     let started = Instant::now();
     let id = request_id(&request);
     let found = Route::find(request.method(), request.uri().path());
     let route = found.as_ref().ok().copied();
     let page = access.cors.as_ref().map(|cors| (cors, cors.allows(&request)));
     let logged = AccessLog::begin(request.method(), route);
-    let (mut response, kind) = match carry_out(engine, access, found, request).await {
+    let (mut response, kind) = match carry_out(engine, access, feed, found, request).await {
         Ok(response) => (response, None),
         Err(mut problem) => {
             let (cause, kind) = (problem.cause.take(), problem.kind());
@@ -62,6 +69,7 @@ pub(super) async fn respond(engine: &Engine, access: &Access, request: Request<I
 async fn carry_out(
     engine: &Engine,
     access: &Access,
+    feed: &Arc<Feed>,
     found: Result<&'static Route, Problem>,
     request: Request<Incoming>,
 ) -> Answer {
@@ -74,7 +82,10 @@ async fn carry_out(
     }
     match admit(access, &request).and(found) {
         Ok(route) => {
-            let request = WholeRequest::read(route.input, request).await?;
+            let mut request = WholeRequest::read(route.input, request).await?;
+            if matches!(route.operation, Operation::Events) {
+                request.feed = Some(Arc::clone(feed));
+            }
             route.operation.carry_out(engine, request).await
         }
         Err(refused) => {

@@ -61,6 +61,7 @@ macro_rules! operations {
 
 // Lines of one path are one resource. If two paths match, the first wins.
 operations! {
+    Board       = GET  "/"                                        Query        => board;
     Live        = GET  "/livez"                                   Query        => live;
     Ready       = GET  "/readyz"                                  Query        => ready;
     Metrics     = GET  "/metrics"                                 Query        => metrics;
@@ -87,6 +88,7 @@ operations! {
     ExtendCart  = POST "/api/carts/:cartId/extend"                Json         => extend_cart;
     Cart        = GET  "/api/carts/:cartId"                       Query        => cart;
     Audit       = GET  "/api/audit"                               Query        => audit;
+    Events      = GET  "/api/events"                              Query        => events;
 }
 
 impl Route {
@@ -194,8 +196,7 @@ mod tests {
         let find = |path: &str| Route::find(&Method::GET, path).map(|route| route.path);
         assert_eq!(find("/api/inventory/a%2Fb").unwrap(), "/api/inventory/:sku");
         assert_eq!(find("/%61pi/audit").unwrap(), "/api/audit");
-        for unknown in ["", "*", "/", "/api", "/api/", "//api/audit", "/api/audit/", "/API/audit", "/api/audit/a/b/c/d"]
-        {
+        for unknown in ["", "*", "/api", "/api/", "//api/audit", "/api/audit/", "/API/audit", "/api/audit/a/b/c/d"] {
             assert_eq!(find(unknown).unwrap_err().into_response().status(), 404, "{unknown}");
         }
         for broken in ["/%zz", "/api/audit/a/b/c/d/e/%"] {

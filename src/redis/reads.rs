@@ -317,7 +317,7 @@ fn follows(line: &str) -> bool {
     is_replica && fields.any(|field| field == ("state", "online")) && lag.is_some_and(|lag| lag <= MOST_LAG_SECONDS)
 }
 
-fn clock(value: Value) -> Result<u64, Failure> {
+pub(super) fn clock(value: Value) -> Result<u64, Failure> {
     let (seconds, micros): (u64, u64) = typed(value)?;
     Ok(seconds * 1000 + micros / 1000)
 }

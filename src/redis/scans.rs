@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ::redis::{Value, cmd, pipe};
 
-use super::reads::{malformed, typed};
+use super::reads::{clock, malformed, typed};
 use super::{Failure, Redis};
 
 /// About how many elements one call of a scan looks at.
@@ -188,6 +188,45 @@ impl Redis {
             reads.cmd("XREVRANGE").arg(*stream).arg(newest).arg("-").arg("COUNT").arg(count);
         }
         self.each(reads).await?.into_iter().map(|page| entries(page?)).collect()
+    }
+
+    /// Entries of several streams, each from an id on (`(` before it: after it), at most `count` of each, the oldest
+    /// first. With the time of the stream's Redis after they were read, epoch milliseconds.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn entries_on_of(
+        &self,
+        places: &[(&str, &str)],
+        count: usize,
+    ) -> Result<Vec<(Vec<Entry>, u64)>, Failure> {
+        let mut reads = pipe();
+        for (stream, from) in places {
+            reads.cmd("XRANGE").arg(*stream).arg(*from).arg("+").arg("COUNT").arg(count).cmd("TIME");
+        }
+        let mut replies = self.each(reads).await?.into_iter();
+        let mut pages = Vec::with_capacity(places.len());
+        while let (Some(page), Some(time)) = (replies.next(), replies.next()) {
+            pages.push((entries(page?)?, clock(time?)?));
+        }
+        Ok(pages)
+    }
+
+    /// The id of the oldest entry of several streams, and how many entries each has.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn oldest_and_length_of(&self, streams: &[&str]) -> Result<Vec<(Option<String>, u64)>, Failure> {
+        let mut reads = pipe();
+        for stream in streams {
+            reads.cmd("XRANGE").arg(*stream).arg("-").arg("+").arg("COUNT").arg(1).cmd("XLEN").arg(*stream);
+        }
+        let mut replies = self.each(reads).await?.into_iter();
+        let mut reaches = Vec::with_capacity(streams.len());
+        while let (Some(page), Some(length)) = (replies.next(), replies.next()) {
+            reaches.push((entries(page?)?.into_iter().next().map(|(id, _)| id), typed(length?)?));
+        }
+        Ok(reaches)
     }
 
     /// The entry with that id, if it exists.

@@ -237,7 +237,6 @@ async fn paths_and_methods() {
     let server = Stockhold::start(&redis);
     server.seed("sku", 5).await;
     for path in [
-        "/",
         "/api",
         "/api/inventories",
         "/api/inventory/sku/",

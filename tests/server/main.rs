@@ -8,6 +8,7 @@ mod change;
 mod cli;
 mod compatibility;
 mod durability;
+mod events;
 mod expiry;
 mod extend;
 mod group_commit;

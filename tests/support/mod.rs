@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod cluster;
+pub mod events;
 pub mod invariants;
 pub mod keys;
 pub mod playground;
