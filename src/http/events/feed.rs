@@ -31,7 +31,7 @@ const SHORTEST_REST: Duration = Duration::from_millis(20);
 const BUFFER: usize = 128;
 
 /// How long a listener waits for the first read, and how often it looks.
-const FIRST_READ: Duration = Duration::from_secs(1);
+const FIRST_READ: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Reads events, and passes them on.
