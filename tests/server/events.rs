@@ -134,7 +134,7 @@ async fn who_comes_back_misses_nothing_and_hears_nothing_twice() {
                     let id = server.held(&format!("sku-{}", sku % 8), 1).await;
                     server.release(&id).await.ok();
                     sku += 3;
-                    sleep(Duration::from_millis(5)).await;
+                    sleep(Duration::from_millis(20)).await;
                 }
             });
         }
@@ -229,6 +229,7 @@ async fn a_slow_listener_is_cut_off_and_can_come_back() {
         adjust(&server, 100).await;
         count += 100;
         good.some(100).await;
+        sleep(Duration::from_millis(50)).await;
         assert!(Instant::now() < deadline, "{count} events");
     }
     let mut text = Vec::new();

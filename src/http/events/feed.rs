@@ -1,6 +1,7 @@
 //! The one reader of all events, for any number of listeners. It reads while somebody listens.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,18 +31,24 @@ const SHORTEST_REST: Duration = Duration::from_millis(20);
 /// cut off.
 const BUFFER: usize = 128;
 
+/// Listeners are told in groups, with a pause after each: so that many do not delay the sales in between.
+const GROUPS: usize = 32;
+const PAUSE_OF_GROUP: Duration = Duration::from_millis(2);
+
 /// How long a listener waits for the first read, and how often it looks.
-const FIRST_READ: Duration = Duration::from_secs(1);
+const FIRST_READ: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Reads events, and passes them on.
 pub(in crate::http) struct Feed {
     engine: Engine,
-    state: Mutex<State>,
+    groups: Vec<Mutex<State>>,
+    next_group: AtomicUsize,
     wake: Notify,
     seats: Arc<Semaphore>,
 }
 
+/// A group of listeners.
 struct State {
     /// `None` when the server ends.
     sender: Option<Sender<Arc<Batch>>>,
@@ -52,14 +59,16 @@ struct State {
 /// What a listener hears of the feed.
 pub(super) struct Heard {
     pub(super) receiver: Receiver<Arc<Batch>>,
+    group: usize,
     /// It hears what is after this.
     pub(super) from: EventPlace,
 }
 
 impl Feed {
     pub(in crate::http) fn new(engine: Engine) -> Self {
-        let state = State { sender: Some(broadcast::channel(BUFFER).0), done: None };
-        Self { engine, state: Mutex::new(state), wake: Notify::new(), seats: Arc::new(Semaphore::new(MAX_LISTENERS)) }
+        let group = || Mutex::new(State { sender: Some(broadcast::channel(BUFFER).0), done: None });
+        let (groups, next_group) = ((0..GROUPS).map(|_| group()).collect(), AtomicUsize::new(0));
+        Self { engine, groups, next_group, wake: Notify::new(), seats: Arc::new(Semaphore::new(MAX_LISTENERS)) }
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -82,15 +91,16 @@ impl Feed {
     /// [`Error::Unavailable`] when Redis cannot be read, or the server ends.
     pub(super) async fn join(&self) -> Result<Heard, Error> {
         let deadline = Instant::now() + FIRST_READ;
+        let group = self.next_group.fetch_add(1, Ordering::Relaxed) % GROUPS;
         let mut receiver = None;
         while Instant::now() < deadline {
             {
-                let state = self.state();
+                let state = lock(&self.groups[group]);
                 let Some(sender) = &state.sender else { break };
                 // In this order and under the lock: what is sent next is after `done`.
                 let subscribed = sender.subscribe();
                 if let Some(from) = state.done {
-                    return Ok(Heard { receiver: subscribed, from });
+                    return Ok(Heard { receiver: subscribed, group, from });
                 }
                 receiver.get_or_insert(subscribed);
             }
@@ -103,13 +113,13 @@ impl Feed {
 
     /// Up to where a listener has heard everything, if that is known.
     pub(super) fn done_by(&self, heard: &Heard) -> Option<EventPlace> {
-        let state = self.state();
+        let state = lock(&self.groups[heard.group]);
         state.done.filter(|_| heard.receiver.is_empty())
     }
 
     /// Ends all streams, and lets none begin.
     pub(in crate::http) fn end(&self) {
-        self.state().sender = None;
+        self.groups.iter().for_each(|group| lock(group).sender = None);
     }
 
     /// Reads while somebody listens.
@@ -143,7 +153,7 @@ impl Feed {
                         info!("events are read again");
                     }
                     let is_behind = followed.is_behind;
-                    self.pass_on(followed, done);
+                    self.pass_on(followed, done).await;
                     is_behind
                 }
                 Err(error) => {
@@ -157,29 +167,40 @@ impl Feed {
         }
     }
 
-    /// Whether somebody listens. If not, the next listener begins anew.
+    /// Whether somebody listens. A group in which nobody does begins anew with its next listener.
     fn is_heard(&self) -> bool {
-        let mut state = self.state();
-        let is_heard = state.sender.as_ref().is_some_and(|sender| sender.receiver_count() > 0);
-        if !is_heard {
-            state.done = None;
+        let mut heard = false;
+        for group in &self.groups {
+            let mut state = lock(group);
+            if state.sender.as_ref().is_some_and(|sender| sender.receiver_count() > 0) {
+                heard = true;
+            } else {
+                state.done = None;
+            }
         }
-        is_heard
+        heard
     }
 
-    fn pass_on(&self, followed: Followed, done: EventPlace) {
+    async fn pass_on(&self, followed: Followed, done: EventPlace) {
         let batch = (!followed.events.is_empty()).then(|| Arc::new(Batch::of(followed.events)));
-        let mut state = self.state();
-        state.done = Some(done);
-        if let (Some(sender), Some(batch)) = (&state.sender, batch) {
-            // It fails when nobody listens any more.
-            let _ = sender.send(batch);
+        for group in &self.groups {
+            let is_told = {
+                let mut state = lock(group);
+                state.done = Some(done);
+                // It fails when nobody listens in this group.
+                batch.as_ref().is_some_and(|batch| {
+                    state.sender.as_ref().is_some_and(|sender| sender.send(Arc::clone(batch)).is_ok())
+                })
+            };
+            if is_told {
+                sleep(PAUSE_OF_GROUP).await;
+            }
         }
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(group: &Mutex<State>) -> MutexGuard<'_, State> {
+    group.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Some events in a row, as they are sent.
