@@ -185,6 +185,14 @@ impl Redis {
         Ok(replicas.into_iter().map(replica).collect())
     }
 
+    /// The replicas of a master that sentinels name, one of which may be the next master. Best effort; of any other Redis, none.
+    pub(crate) async fn successors(&self) -> Vec<Self> {
+        match &self.at {
+            At::Node(node) if node.way().is_watched() => self.replicas().await.unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The node that has a key, as far as is known: the one that a call with this key has just reached.
     pub(crate) fn node_of(&self, key: &str) -> Self {
         match &self.at {

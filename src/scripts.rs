@@ -64,12 +64,15 @@ pub struct Scripts {
     loads: AtomicU64,
     /// By the address of a node: the number of the latest load into it.
     loading: tokio::sync::Mutex<HashMap<String, u64>>,
+    /// By address: replicas that the scripts are kept loaded on.
+    successors: tokio::sync::Mutex<HashMap<String, Redis>>,
 }
 
 impl Scripts {
     /// Binds a catalogue to a Redis; nothing is sent yet.
     pub fn new(catalogue: Catalogue, redis: Redis) -> Self {
-        Self { catalogue, redis, replicas: None, loads: AtomicU64::new(0), loading: tokio::sync::Mutex::default() }
+        let (loading, successors) = Default::default();
+        Self { catalogue, redis, replicas: None, loads: AtomicU64::new(0), loading, successors }
     }
 
     /// Makes [`Self::call`] wait for replicas: the reply of a script that writes counts only when this number of
@@ -98,14 +101,19 @@ impl Scripts {
     }
 
     /// Loads the scripts again where they are missing: on every node of a cluster, replicas and new nodes included, before
-    /// they are needed there. Returns whether any was missing. What another version has published since then stays
-    /// published: two versions that run side by side during a deploy must not overwrite each other.
+    /// they are needed there, and on the replicas of a master that sentinels name. Returns whether any was missing. What
+    /// another version has published since then stays published: two versions that run side by side during a deploy must
+    /// not overwrite each other.
     ///
     /// # Errors
     /// See [`Failure`]. All nodes that can be reached have the scripts nevertheless.
     pub async fn restore(&self) -> Result<bool, Failure> {
         let nodes = self.redis.nodes().await?;
-        let restored = join_all(nodes.iter().map(|node| self.restore_on(node))).await;
+        let successors = self.successors().await;
+        let restore_on = |node| self.restore_on(node);
+        let restored = join_all(nodes.iter().map(restore_on));
+        // One that cannot be reached now cannot take over now, either.
+        let (restored, _) = tokio::join!(restored, join_all(successors.iter().map(restore_on)));
         let published = self.redis.hash(keys::SCRIPTS).await?.fields;
         let mut lost = self.catalogue.current().any(|script| !published.contains_key(script.name));
         if lost {
@@ -115,6 +123,19 @@ impl Scripts {
             lost |= node_had_lost?;
         }
         Ok(lost)
+    }
+
+    /// The replicas of a master that sentinels name, each with the connection that it had the last time.
+    async fn successors(&self) -> Vec<Redis> {
+        let found = self.redis.successors().await;
+        let mut known = self.successors.lock().await;
+        let mut kept = HashMap::new();
+        for replica in found {
+            let address = replica.address();
+            kept.insert(address.clone(), known.remove(&address).unwrap_or(replica));
+        }
+        *known = kept;
+        known.values().cloned().collect()
     }
 
     /// Loads every script and checks its SHA-1, publishing nothing. In a cluster, on every node; a replica that cannot be

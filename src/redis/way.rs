@@ -34,6 +34,11 @@ impl Way {
         }
     }
 
+    /// Whether sentinels name it.
+    pub(super) fn is_watched(&self) -> bool {
+        matches!(self, Self::Sentinels(_))
+    }
+
     /// How to reach another host in the same manner.
     pub(super) fn at(&self, host: String, port: u16) -> Self {
         Self::Direct(match self {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value, cmd};
 use serde_json::json;
+use stockhold::scripts::Catalogue;
 use tokio::time::sleep;
 
 use crate::market::{Market, serve};
@@ -39,6 +40,29 @@ async fn a_frozen_master_takes_nothing_with_it() {
     watched.redis[0].continue_process();
     market.until_busy().await;
     market.close(&watched.redis[new]).await;
+}
+
+/// Callers by SHA-1 find the scripts on whoever is the next master.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_have_the_scripts_before_they_are_needed() {
+    let watched = Watched::start().await;
+    let server = serve(&watched, &[]);
+    server.wait_until_ready().await;
+    let catalogue = Catalogue::embedded();
+    let sha1s: Vec<&str> = catalogue.iter().map(|script| script.sha1.as_str()).collect();
+    for redis in &watched.redis {
+        let mut connection = redis.connection().await;
+        cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let known: Vec<bool> = cmd("SCRIPT").arg("EXISTS").arg(&sha1s).query_async(&mut connection).await.unwrap();
+            if known.iter().all(|known| *known) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{} lacks scripts", redis.port());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 /// The old master lives, and takes changes until it is told of the new one. With all replicas in each promise, the new one
