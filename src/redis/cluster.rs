@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::redis::{Arg, Cmd, Pipeline, Value, cmd, pipe};
 use futures_util::future::join_all;
@@ -15,6 +16,9 @@ use super::node::{Node, Outcomes};
 use super::slot_map::{Address, Nodes, PAUSE, SlotMap, no_owner};
 use super::slots::{slot, slot_of};
 use super::{Failure, Files, OpenError, url};
+
+/// What an attempt after a refusal must have left of the time of its call.
+const LEAST_TIME: Duration = Duration::from_millis(100);
 
 /// One handle of a cluster, with a connection to each node.
 pub(super) struct Cluster {
@@ -234,7 +238,8 @@ impl Cluster {
             redirections += usize::from(redirected.is_some());
             // Two nodes may name each other while the cluster changes.
             if redirected.is_none() || redirections > 2 {
-                if Instant::now() + PAUSE >= deadline.at {
+                // An attempt that the deadline cuts short would have an unknown outcome: what is refused is certain.
+                if Instant::now() + PAUSE + LEAST_TIME >= deadline.at {
                     return Err(why);
                 }
                 sleep(PAUSE).await;
