@@ -82,7 +82,12 @@ impl Mover {
         if to.is_cluster_node().await? && !goal.is_sharded() {
             return unfit("a Redis Cluster wants shards (--shards): 64 is a good number".to_owned());
         }
-        let is_begun = to.hash_field(LAYOUT, keys::LAYOUT_MOVING).await?.is_some();
+        let begun = to.hash_field(LAYOUT, keys::LAYOUT_MOVING).await?;
+        if let Some(source) = begun.as_ref().filter(|source| **source != from.address()) {
+            let (from, to) = (from.address(), to.address());
+            return unfit(format!("the Redis at {to} has a part of the stock at {source}, not {from}: empty it first"));
+        }
+        let is_begun = begun.is_some();
         if let Some(standing) = standing_layout(&to).await?
             && (standing != goal || !is_begun && Self::has_stock(&to, &standing).await?)
         {
@@ -154,7 +159,26 @@ impl Mover {
                 cursor = next;
             }
         }
+        self.remove_what_is_gone().await?;
         Ok(copied)
+    }
+
+    /// Removes keys that an earlier attempt has copied and that are gone since where they came from.
+    async fn remove_what_is_gone(&self) -> Result<(), MoveError> {
+        for node in self.to.redis.primaries().await? {
+            let mut cursor = 0;
+            loop {
+                let (next, mut names) = node.scan(cursor).await?;
+                names.retain(|name| self.to.engine.layout().has(name));
+                let gone = self.from.redis.missing(names).await?;
+                self.to.redis.remove(&gone).await?;
+                if next == 0 {
+                    break;
+                }
+                cursor = next;
+            }
+        }
+        Ok(())
     }
 
     /// The SKUs after one, with their counts.
@@ -212,9 +236,8 @@ impl Mover {
         let keys = self.from.engine.layout().stock(&stock.sku);
         let rules = self.from.redis.hash_field(&keys.inventory, "rules").await?;
         let rules = rules.map_or(Ok(Rules::default()), |rules| Rules::stored(&rules))?;
-        if rules != Rules::default() {
-            self.to.engine.rule(&stock.sku, rules).await?;
-        }
+        // Also if there are none: an earlier attempt may have set some. The same rules again change nothing.
+        self.to.engine.rule(&stock.sku, rules).await?;
         Ok(())
     }
 

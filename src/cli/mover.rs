@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,7 +48,9 @@ pub(super) fn run(args: &MoveArgs) -> anyhow::Result<ExitCode> {
         let mut file = match (&args.export, mover.is_whole()) {
             (_, true) => None,
             (Some(path), false) => {
-                let file = File::create(path).with_context(|| format!("cannot write {} (--export)", path.display()))?;
+                // Carts and metadata may be about people.
+                let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+                let file = file.with_context(|| format!("cannot write {} (--export)", path.display()))?;
                 Some(BufWriter::new(file))
             }
             (None, false) => bail!(

@@ -73,6 +73,27 @@ impl Redis {
         Ok((next, names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect()))
     }
 
+    /// Those of the keys that do not exist.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn missing(&self, keys: Vec<String>) -> Result<Vec<String>, Failure> {
+        let mut reads = pipe();
+        for key in &keys {
+            reads.cmd("EXISTS").arg(key);
+        }
+        if reads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut missing = Vec::new();
+        for (key, exists) in keys.into_iter().zip(self.each(reads).await?) {
+            if !typed::<bool>(exists?)? {
+                missing.push(key);
+            }
+        }
+        Ok(missing)
+    }
+
     /// Keys of one node as Redis itself can restore them; without those that are gone.
     ///
     /// # Errors

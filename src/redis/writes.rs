@@ -30,6 +30,21 @@ impl Redis {
         self.call(cmd("HDEL").arg(key).arg(field)).await.map(drop)
     }
 
+    /// Removes keys.
+    ///
+    /// # Errors
+    /// See [`Failure`]. Some may be removed.
+    pub async fn remove(&self, keys: &[String]) -> Result<(), Failure> {
+        let mut writes = pipe();
+        for key in keys {
+            writes.cmd("DEL").arg(key);
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.each(writes).await?.into_iter().try_for_each(|removed| removed.map(drop))
+    }
+
     /// Writes keys as another Redis has dumped them; what has one of their names is replaced. Returns their number.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use redis::cmd;
 use serde_json::{Value, json};
+use stockhold::keys::ReservationId;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -144,7 +145,14 @@ async fn a_move_that_was_interrupted_is_made_again() {
     // As if the last key of all had not come.
     let mut connection = other.connection().await;
     let tea = stockhold::keys::Layout::sharded(16).unwrap().stock(&stockhold::keys::Sku::parse("tea").unwrap());
+    let source = format!("127.0.0.1:{}", one.port());
     cmd("HSET").arg("stockhold:layout").arg("moving").arg("there").exec_async(&mut connection).await.unwrap();
+    let (status, told) = moved(&one, &other, &[]);
+    assert!(status == 1 && told.contains("has a part of the stock at there"), "{told}");
+    cmd("HSET").arg("stockhold:layout").arg("moving").arg(&source).exec_async(&mut connection).await.unwrap();
+    // And as if a record was dropped since, where it came from.
+    let dropped = tea.reservation(&ReservationId::unused(tea.shard.number)).unwrap();
+    cmd("HSET").arg(&dropped).arg("state").arg("active").exec_async(&mut connection).await.unwrap();
     cmd("DEL").arg(&tea.inventory).exec_async(&mut connection).await.unwrap();
     let url = other.url();
     let ca = other.ca();
