@@ -10,6 +10,8 @@ mod reservation_id;
 
 use std::sync::Arc;
 
+use crate::redis::crc16;
+
 pub use metadata::Metadata;
 pub use name::{CartId, IdempotencyKey, Reason, Sku};
 pub use operation_id::OperationId;
@@ -94,7 +96,7 @@ impl Layout {
         if !self.is_sharded() {
             return &self.0[0];
         }
-        &self.0[usize::from(crc16(sku.as_str())) % self.0.len()]
+        &self.0[usize::from(crc16(sku.as_str().as_bytes())) % self.0.len()]
     }
 
     /// The keys of a SKU.
@@ -138,12 +140,6 @@ impl Layout {
         let id = ReservationId::parse(bare.strip_prefix("reservation:")?).ok()?;
         (self.reservation(&id).as_deref() == Some(key)).then_some(Subject::Reservation(id))
     }
-}
-
-/// CRC16 as Redis Cluster computes it.
-pub fn crc16(text: &str) -> u16 {
-    const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
-    CRC16.checksum(text.as_bytes())
 }
 
 /// A part of the stock whose keys are in one hash slot, with the keys that its SKUs have in common.

@@ -31,7 +31,7 @@ pub use files::{ClientFiles, Files};
 use node::Node;
 pub use reads::{Health, StoredHash};
 pub use scans::{Dumped, Entry, IndexLook, Look, StreamInfo, entry_order};
-pub use slots::slot;
+pub use slots::{crc16, slot};
 use way::Way;
 
 /// How long one call may take, connecting included: a connection that died silently is noticed and replaced within a

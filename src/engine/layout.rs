@@ -4,7 +4,7 @@
 
 use super::Error;
 use crate::keys::{self, Layout, MAX_SHARDS, Sku};
-use crate::redis::{Failure, Redis};
+use crate::redis::{Failure, Redis, crc16};
 
 /// Shards whose keys are looked at together.
 const LOOKED_AT: usize = 512;
@@ -103,7 +103,7 @@ async fn shown(redis: &Redis) -> Result<Vec<u16>, Error> {
     if found.is_empty() {
         return Ok(Vec::new());
     }
-    let hashes: Vec<(u16, u16)> = found.iter().map(|(shard, sku)| (*shard, keys::crc16(sku.as_str()))).collect();
+    let hashes: Vec<(u16, u16)> = found.iter().map(|(shard, sku)| (*shard, crc16(sku.as_str().as_bytes()))).collect();
     let fits = |shards: &u16| hashes.iter().all(|(shard, hash)| hash % shards == *shard);
     Ok((2..=MAX_SHARDS).filter(fits).collect())
 }

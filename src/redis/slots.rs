@@ -7,12 +7,17 @@ pub(super) const SLOTS: usize = 16384;
 
 /// The slot of a key: CRC16 of what is between the first `{` and the next `}`, or of all of it if that is nothing.
 pub fn slot(key: &[u8]) -> u16 {
-    const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
     let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
         let rest = &key[open + 1..];
         rest.iter().position(|byte| *byte == b'}').map(|close| &rest[..close])
     });
-    CRC16.checksum(tag.filter(|tag| !tag.is_empty()).unwrap_or(key)) % SLOTS as u16
+    crc16(tag.filter(|tag| !tag.is_empty()).unwrap_or(key)) % SLOTS as u16
+}
+
+/// CRC16 as Redis Cluster computes it.
+pub fn crc16(bytes: &[u8]) -> u16 {
+    const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
+    CRC16.checksum(bytes)
 }
 
 /// The slot of the first key of a command; `None` when it has no key.
@@ -45,8 +50,7 @@ mod tests {
             assert_eq!(slot(key.as_bytes()), expected, "{key}");
         }
         for whole in ["{}foo", "foo{", "{foo", "foo}{", "foo{}{bar}"] {
-            let checksum = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM).checksum(whole.as_bytes());
-            assert_eq!(slot(whole.as_bytes()), checksum % 16384, "{whole}");
+            assert_eq!(slot(whole.as_bytes()), crc16(whole.as_bytes()) % 16384, "{whole}");
         }
         assert_eq!(slot(b"{{foo}}"), slot(b"{foo"), "the tag ends at the first brace");
     }
