@@ -5,7 +5,7 @@ use stockhold::keys::{Layout, Sku};
 
 use crate::support::cluster::Cluster;
 use crate::support::invariants::{History, assert_invariants};
-use crate::support::stockhold::{Stockhold, program};
+use crate::support::stockhold::{Stockhold, program, run};
 
 const SHARDS: u16 = 64;
 
@@ -116,9 +116,9 @@ async fn what_lapses_on_any_node_is_swept() {
 async fn a_server_that_does_not_fit_is_told_what_to_do() {
     let cluster = Cluster::start().await;
     let refused = |arguments: &[&str]| {
-        let output = program(&[&["serve", "--port", "0"], arguments].concat()).output().unwrap();
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
+        let (status, text) = run(&mut program(&[&["serve", "--port", "0"], arguments].concat()));
+        assert_eq!(status, 1);
+        text
     };
     let (url, node) = (cluster.url(), cluster.nodes[0].url());
     let text = refused(&["--redis-url", &url]);

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::pipe;
 use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -11,30 +10,11 @@ use redis::cmd;
 
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
-use crate::support::stockhold::{Stockhold, program};
+use crate::support::stockhold::{Stockhold, finish, program, run};
 
 type Variables<'a> = &'a [(&'a str, &'a str)];
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Runs a command to its end; returns its exit status and its output, which is short.
-fn run(command: &mut Command) -> (i32, String) {
-    finish(command.stdout(Stdio::piped()))
-}
-
-fn finish(command: &mut Command) -> (i32, String) {
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("{command:?} does not end: {:?}", child.wait_with_output());
-        }
-        sleep(Duration::from_millis(5));
-    }
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    (status.code().unwrap(), String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap())
-}
 
 #[tokio::test]
 async fn ready_tells_by_its_exit_status() {

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::RedisServer;
 use crate::support::snapshot::Snapshot;
-use crate::support::stockhold::{Stockhold, program};
+use crate::support::stockhold::{Stockhold, program, run};
 
 /// A Redis for a stock in a number of shards; one shard is refused on a cluster.
 fn redis_for(shards: &str) -> RedisServer {
@@ -159,9 +159,8 @@ async fn a_move_that_was_interrupted_is_made_again() {
     let trust = ca.as_ref().map(|ca| ["--redis-ca", ca.to_str().unwrap()]);
     let trust = trust.as_ref().map_or(&[][..], |trust| &trust[..]);
     let serve_there = [&["serve", "--port", "0", "--shards", "16", "--redis-url", &url], trust].concat();
-    let output = program(&serve_there).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && told.contains("run stockhold move again"), "{told}");
+    let (status, told) = run(&mut program(&serve_there));
+    assert!(status == 1 && told.contains("run stockhold move again"), "{told}");
     let (status, told) = moved(&one, &other, &[]);
     assert_eq!(status, 0, "{told}");
     let [before, after] =
@@ -195,6 +194,36 @@ async fn a_shop_that_is_not_stopped_is_not_moved() {
     let fields: Option<String> =
         cmd("HGET").arg("stockhold:layout").arg("moving").query_async(&mut other.connection().await).await.unwrap();
     assert!(fields.is_some());
+}
+
+/// Also a change that leaves all counts as they are.
+#[tokio::test]
+async fn a_shop_that_changes_its_rules_is_not_stopped() {
+    let (one, other, folder) = (redis_for("1"), redis_for("4"), TempDir::new().unwrap());
+    let server = serve(&one, "1");
+    for number in 0..40 {
+        server.seed(&format!("sku-{number}"), 1000).await;
+    }
+    let ruling = async {
+        for per_cart in 1_u64.. {
+            let request = hyper::Request::put(server.url("/api/inventory/sku-7/rules"));
+            let rules = json!({ "perCart": per_cart }).to_string();
+            server.send(request.header("content-type", "application/json"), rules.into()).await.ok();
+        }
+    };
+    let file = folder.path().join("left.json");
+    let moving = async {
+        let arguments = move || {
+            let told = moved(&one, &other, &["--shards", "4", "--export", file.to_str().unwrap()]);
+            (told, one)
+        };
+        tokio::task::spawn_blocking(arguments).await.unwrap()
+    };
+    let ((status, told), _one) = tokio::select! {
+        () = ruling => unreachable!(),
+        done = moving => done,
+    };
+    assert!(status == 1 && told.contains("changed while it was moved"), "{told}");
 }
 
 /// What is damaged is not carried along unseen.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::support::invariants::{History, assert_invariants};
 use crate::support::redis_server::{IS_CLUSTER, RedisServer};
 use crate::support::snapshot::{Snapshot, keys};
-use crate::support::stockhold::{Answer, Stockhold, program};
+use crate::support::stockhold::{Answer, Stockhold, program, run};
 
 const SHARDS: u16 = 16;
 const SIXTEEN: [&str; 2] = ["--shards", "16"];
@@ -153,9 +153,9 @@ async fn a_server_with_another_number_of_shards_is_refused() {
     let redis = RedisServer::start();
     let url = redis.url();
     let refusal = |shards: &str| {
-        let output = program(&["serve", "--port", "0", "--redis-url", &url, "--shards", shards]).output().unwrap();
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
+        let (status, told) = run(&mut program(&["serve", "--port", "0", "--redis-url", &url, "--shards", shards]));
+        assert_eq!(status, 1);
+        told
     };
     let server = Stockhold::start_with(&redis, &SIXTEEN);
     // One shard is refused by every cluster, whatever is there.
@@ -196,8 +196,7 @@ async fn a_stock_without_shards_keeps_its_keys() {
     drop(server);
     let mut connection = redis.connection().await;
     cmd("DEL").arg("stockhold:layout").exec_async(&mut connection).await.unwrap();
-    let output = program(&["serve", "--port", "0", "--redis-url", &redis.url(), "--shards", "16"]).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
+    let (_, told) = run(&mut program(&["serve", "--port", "0", "--redis-url", &redis.url(), "--shards", "16"]));
     assert!(told.contains("has 1 shards"), "{told}");
     assert_eq!(Stockhold::start_with(&redis, &ONE).counts("tea").await, [5, 0, 0]);
 }

@@ -3,7 +3,7 @@
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,27 @@ pub fn program(arguments: &[&str]) -> Command {
         command.env("SSL_CERT_FILE", tls::OF_ALL_TESTS.join("ca.pem"));
     }
     command
+}
+
+/// Runs a command to its end; returns its exit status and its output, which is short. One that serves instead does not end,
+/// and that is told.
+pub fn run(command: &mut Command) -> (i32, String) {
+    finish(command.stdout(Stdio::piped()))
+}
+
+/// The same for a command whose standard output goes elsewhere.
+pub fn finish(command: &mut Command) -> (i32, String) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("{command:?} does not end: {:?}", child.wait_with_output());
+        }
+        sleep(Duration::from_millis(5));
+    }
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap())
 }
 
 impl Stockhold {
