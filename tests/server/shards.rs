@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use serde_json::{Value, json};
+use stockhold::engine::{Engine, Options, Rounds};
 use stockhold::keys::{CartId, IdempotencyKey, Layout, ReservationId, Sku};
 use stockhold::scripts::Catalogue;
 use tokio::time::{Instant, sleep};
@@ -322,6 +323,12 @@ async fn what_lapses_in_any_shard_is_swept() {
     }
     let left: u64 = cmd("ZCARD").arg(&broken.active).query_async(&mut connection).await.unwrap();
     assert_eq!(left, 30);
+    // An operator hears of both.
+    let engine = Engine::on(layout(), redis.open(&redis.url()), Options::default());
+    let mut rounds = Rounds::default();
+    assert!(engine.sweep_due(&mut rounds).await.unwrap_err().to_string().contains("WRONGTYPE"));
+    let told = (format!("{} (in shard {})", skus[7], other.shard.number), "it is of another shard".to_owned());
+    assert_eq!(rounds.newly_stuck(), [told]);
 }
 
 #[tokio::test]
