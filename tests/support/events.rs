@@ -49,9 +49,14 @@ impl Listener {
 
     /// The next event; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Heard> {
-        while self.waiting.is_empty() {
-            self.read(None).await?;
-        }
+        // In all: heartbeats come meanwhile.
+        let comes = async {
+            while self.waiting.is_empty() {
+                self.read(None).await?;
+            }
+            Some(())
+        };
+        timeout(PATIENCE, comes).await.expect("no event comes")?;
         let heard = self.waiting.pop_front()?;
         if heard.id.is_some() {
             self.last.clone_from(&heard.id);
